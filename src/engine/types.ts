@@ -1,0 +1,206 @@
+/**
+ * The seam between everything that wants tokens (server, command line, tests) and whatever makes
+ * them: both the engine in its worker and the engine in process implement {@linkcode Engine}.
+ * All values are plain data, so that they can cross an isolate boundary unchanged.
+ *
+ * @module
+ */
+
+/** Sampling parameters of one sequence; checked before they come here. */
+export interface SamplingParams {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** Keep the k most likely tokens; 0 is off. */
+  readonly topK: number;
+  /** Locally typical sampling; 1 is off. */
+  readonly typicalP: number;
+  /** Nucleus; 1 is off. */
+  readonly topP: number;
+  /** Keep tokens at least this likely relative to the likeliest; 0 is off. */
+  readonly minP: number;
+  /** 1 is off. */
+  readonly repetitionPenalty: number;
+  /** Tokens of prompt and answer that the repetition penalty looks back on; -1 is all. */
+  readonly repeatLastN: number;
+  /** Times the number of occurrences in the answer. */
+  readonly frequencyPenalty: number;
+  /** Once for a token that occurs in the answer. */
+  readonly presencePenalty: number;
+  /** (token id, added to its logit). */
+  readonly logitBias: readonly (readonly [number, number])[];
+  /** Unsigned 32-bit. The same seed, prompt and parameters give the same tokens. */
+  readonly seed: number;
+}
+
+/** Greedy decoding, nothing else. */
+export const GREEDY: SamplingParams = {
+  temperature: 0,
+  topK: 0,
+  typicalP: 1,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  repeatLastN: 64,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  logitBias: [],
+  seed: 0,
+};
+
+/** Most alternatives that can be asked for with `logprobs`. */
+export const MAX_TOP_LOGPROBS = 20;
+
+/** One sequence to be run. */
+export interface GenerateRequest {
+  /** Unique among live requests. */
+  readonly id: string;
+  /** 1 or more ids, each inside the vocabulary. */
+  readonly promptIds: readonly number[];
+  /** 0 only scores the prompt. Prompt and answer together must fit the context. */
+  readonly maxTokens: number;
+  /** Ids in `stopTokenIds` are not sampled before this many tokens. */
+  readonly minTokens: number;
+  /** Sampling one of these ends the sequence with reason `stop`. */
+  readonly stopTokenIds: readonly number[];
+  /** Ids that are never sampled (`ignore_eos`). */
+  readonly bannedTokenIds: readonly number[];
+  readonly sampling: SamplingParams;
+  /** Report the log-probability of each token and of this many alternatives; null is none. */
+  readonly logprobs: number | null;
+  /** The same for the prompt's tokens (`echo`); null is none. */
+  readonly promptLogprobs: number | null;
+  /**
+   * Teacher forcing: these ids are fed one at a time as decoding would, instead of sampled ones.
+   * `maxTokens` must be their number; stop ids are not looked at.
+   */
+  readonly forcedIds?: readonly number[];
+}
+
+/** Log-probability of a token under the model's own distribution, before any sampling rule. */
+export interface TokenLogprob {
+  readonly id: number;
+  readonly logprob: number;
+  /** The most likely alternatives, most likely first. */
+  readonly top: readonly { readonly id: number; readonly logprob: number }[];
+}
+
+/** Where the time of a request went. Milliseconds; the names of the wire are made by the server. */
+export interface RequestTimings {
+  readonly queueMs: number;
+  /** Prompt tokens that were prefilled. */
+  readonly promptTokens: number;
+  /** Prompt tokens that were found in the cache. */
+  readonly cachedTokens: number;
+  readonly promptMs: number;
+  readonly predictedTokens: number;
+  readonly predictedMs: number;
+}
+
+/** Why a sequence ended. `stop`: a stop id was sampled. */
+export type FinishReason = "stop" | "length" | "cancelled";
+
+/** An error that can cross an isolate boundary. */
+export interface EngineErrorData {
+  /** `device_lost`, `out_of_memory`, `internal`, `invalid_request`. */
+  readonly code: string;
+  readonly message: string;
+}
+
+/** What happens to a request, in order. */
+export type EngineEvent =
+  | { readonly type: "prefill"; readonly processed: number; readonly total: number }
+  /**
+   * One entry for each prompt token, in pieces as prefill goes on; `start` is the index of the
+   * first. The first prompt token has no entry of its own: its piece carries null.
+   */
+  | {
+    readonly type: "prompt_logprobs";
+    readonly start: number;
+    readonly entries: readonly (TokenLogprob | null)[];
+  }
+  /** A token was chosen. The stop token that ends a sequence is reported too. */
+  | { readonly type: "token"; readonly id: number; readonly logprob: TokenLogprob | null }
+  | { readonly type: "done"; readonly reason: FinishReason; readonly timings: RequestTimings }
+  | { readonly type: "error"; readonly error: EngineErrorData };
+
+/** How an engine is started. */
+export interface EngineOptions {
+  /** `.gguf` file or Hugging Face folder. */
+  readonly modelPath: string;
+  /** Tokens a sequence may have; null: as trained, or less where memory does not allow. */
+  readonly contextLength: number | null;
+  /** Sequences that are decoded together. */
+  readonly maxSequences: number;
+  readonly kvType: "f16" | "f32";
+  /** Prompt tokens a prefill chunk has at most; null: measured to about two seconds. */
+  readonly prefillChunk: number | null;
+  /** Kernel choices that override the table, as `NAME=VALUE` pairs. */
+  readonly kernelOverrides: Readonly<Record<string, string>>;
+}
+
+/** Progress of starting an engine. */
+export interface LoadProgress {
+  readonly phase: "device" | "weights" | "pipelines" | "ready";
+  /** 0 to 1 within the phase. */
+  readonly fraction: number;
+}
+
+/** What an engine says of itself once it is up. */
+export interface EngineInfo {
+  readonly model: {
+    readonly name: string;
+    readonly architecture: string;
+    readonly vocabSize: number;
+    readonly hiddenSize: number;
+    readonly numLayers: number;
+    readonly numParameters: number;
+    readonly sizeBytes: number;
+    readonly trainedContext: number;
+    readonly fingerprint: string;
+  };
+  /** Tokens a sequence may have here. */
+  readonly contextLength: number;
+  readonly maxSequences: number;
+  readonly kv: {
+    readonly type: "f16" | "f32";
+    readonly pageSize: number;
+    readonly numPages: number;
+    readonly bytesPerToken: number;
+  };
+  readonly adapter: {
+    readonly description: string;
+    readonly vendor: string;
+    readonly software: boolean;
+    readonly features: readonly string[];
+  };
+  /** Kernel variants in use, by operation. */
+  readonly variants: Readonly<Record<string, string>>;
+  /** Largest number of prompt tokens in one prefill chunk. */
+  readonly prefillChunk: number;
+  readonly readback: "sync" | "awaited";
+  /** Things a person should know (a context that was cut, a feature that is missing). */
+  readonly notes: readonly string[];
+}
+
+/** A moment's view of an engine's load. */
+export interface EngineStats {
+  readonly runningSequences: number;
+  readonly waitingSequences: number;
+  readonly pagesInUse: number;
+  readonly numPages: number;
+  readonly decodeSteps: number;
+}
+
+/** Makes tokens. */
+export interface Engine {
+  readonly info: EngineInfo;
+  /**
+   * Runs a sequence. The last event is `done` or `error`. Leaving the loop early, or `cancel`,
+   * frees the sequence within one step or prefill chunk.
+   */
+  generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent>;
+  cancel(id: string): void;
+  stats(): Promise<EngineStats>;
+  /** Cancels what runs and frees the device. */
+  close(): Promise<void>;
+}

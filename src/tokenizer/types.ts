@@ -1,0 +1,79 @@
+/** The text side of a model, as the rest of the program sees it. @module */
+
+/** How {@linkcode Tokenizer.encode} treats its text. */
+export interface EncodeOptions {
+  /** Parse special tokens written in the text (`<|im_end|>`) into their ids. */
+  readonly parseSpecial: boolean;
+  /** Put the beginning-of-sequence token first where the model file asks for it. */
+  readonly addBos: boolean;
+}
+
+/** Text to ids and back. Pure and synchronous. */
+export interface Tokenizer {
+  readonly vocabSize: number;
+  readonly bosId: number | undefined;
+  /** The model file asks for BOS before text. */
+  readonly addsBos: boolean;
+  /** Tokens that end a turn or a text (end of sequence, end of turn, end of message). */
+  readonly endIds: ReadonlySet<number>;
+  encode(text: string, options: EncodeOptions): number[];
+  /**
+   * UTF-8 bytes that a token stands for. A byte-fallback or byte-level token may be part of a
+   * character. Special tokens give their text.
+   *
+   * @throws {RangeError} If the id is outside the vocabulary.
+   */
+  tokenBytes(id: number): Uint8Array;
+  isSpecial(id: number): boolean;
+  /** Text of ids; an invalid byte sequence becomes U+FFFD. `skipSpecial` drops special tokens. */
+  decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string;
+  /** Incremental form of {@linkcode decode}: never emits half a character. */
+  stream(options?: { skipSpecial?: boolean }): TextStream;
+}
+
+/** Turns tokens into text as they come. */
+export interface TextStream {
+  /** Text that became complete with this token; may be empty. */
+  push(id: number): string;
+  /** Ends the text. The bytes of an unfinished character are dropped. */
+  end(): string;
+}
+
+/** One message of a conversation, content already joined to plain text. */
+export interface ChatMessage {
+  readonly role: "system" | "developer" | "user" | "assistant" | "tool";
+  readonly content: string;
+  readonly name?: string;
+}
+
+/** A rendered conversation. */
+export interface RenderedChat {
+  /** The prompt as text, as `/apply-template` shows it. */
+  readonly text: string;
+  /**
+   * The prompt cut into runs: text that the template itself wrote (its special tokens count) and
+   * text that came from message content (special tokens in it are plain text).
+   */
+  readonly ids: number[];
+}
+
+/** The model's own chat template. Rendering is bounded in time and output. */
+export interface ChatTemplate {
+  readonly source: string;
+  /**
+   * @throws {TemplateError} If the template refuses the messages, runs too long or writes too much.
+   */
+  render(
+    messages: readonly ChatMessage[],
+    options?: { addGenerationPrompt?: boolean },
+  ): Promise<RenderedChat>;
+  close(): void;
+}
+
+/** A template that failed: its own `raise_exception`, a deadline, or an output over the cap. */
+export class TemplateError extends Error {
+  override readonly name = "TemplateError";
+  constructor(readonly code: "raised" | "timeout" | "too_long" | "invalid", message: string) {
+    super(message);
+  }
+}
