@@ -25,10 +25,14 @@ export interface Tokenizer {
    */
   tokenBytes(id: number): Uint8Array;
   isSpecial(id: number): boolean;
-  /** Text of ids; an invalid byte sequence becomes U+FFFD. `skipSpecial` drops special tokens. */
-  decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string;
+  /**
+   * Text of ids; an invalid byte sequence becomes U+FFFD and the bytes of an unfinished character
+   * at the end are dropped. `skipSpecial` drops special tokens. A SentencePiece text begins with a
+   * space that is not its own; `continues` keeps it, for ids that follow other text.
+   */
+  decode(ids: readonly number[], options?: { skipSpecial?: boolean; continues?: boolean }): string;
   /** Incremental form of {@linkcode decode}: never emits half a character. */
-  stream(options?: { skipSpecial?: boolean }): TextStream;
+  stream(options?: { skipSpecial?: boolean; continues?: boolean }): TextStream;
 }
 
 /** Turns tokens into text as they come. */
