@@ -2,12 +2,10 @@
 
 import { ModelFileError } from "./errors.ts";
 
-/** Bytes read in one go; between two pieces the event loop gets a turn. */
-const PIECE_BYTES = 8 << 20;
-
 /**
- * One open file. Reads are positional, and each piece is a seek and a read without an await in
- * between, so that readers that run at the same time cannot move each other's position.
+ * One open file. Reads are positional: a seek and a read without an await in between, so that
+ * readers that run at the same time cannot move each other's position. They block, which suits
+ * the worker that loads weights; whoever reads much elsewhere yields between pieces.
  */
 export class ModelFile {
   #file: Deno.FsFile | undefined;
@@ -64,13 +62,9 @@ export class ModelFile {
    *
    * @throws {ModelFileError} `truncated` if the file ends before that.
    */
-  async readInto(target: Uint8Array, position: number): Promise<void> {
-    for (let at = 0; at < target.length; at += PIECE_BYTES) {
-      if (at > 0) await Promise.resolve();
-      const piece = target.subarray(at, at + PIECE_BYTES);
-      const n = this.readSome(piece, position + at);
-      if (n < piece.length) throw endsEarly(this.path, position + at + n);
-    }
+  readFully(target: Uint8Array, position: number): void {
+    const n = this.readSome(target, position);
+    if (n < target.length) throw endsEarly(this.path, position + n);
   }
 
   close(): void {

@@ -38,6 +38,14 @@ export interface RopeConfig {
   readonly inverseFrequencies: readonly number[];
   /** Factor on cos and sin (1 unless a scaling rule such as YaRN or LongRoPE asks for another). */
   readonly attentionFactor: number;
+  /**
+   * LongRoPE only: what takes the place of `inverseFrequencies` in an engine whose context is at
+   * most this long. `ropeForContext` makes the choice.
+   */
+  readonly short?: {
+    readonly contextLength: number;
+    readonly inverseFrequencies: readonly number[];
+  };
 }
 
 /** A Llama-family decoder. Everything the engine needs to know beside the tensors. */
@@ -53,7 +61,10 @@ export interface ModelConfig {
   readonly numHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
-  /** Tokens the model was trained for. */
+  /**
+   * Tokens the model was trained for; with sliding-window attention, the tokens of one window, up
+   * to which such attention is the same as full attention.
+   */
   readonly contextLength: number;
   readonly rmsNormEps: number;
   readonly rope: RopeConfig;
@@ -115,6 +126,8 @@ export interface ModelSource {
   readonly numParameters: number;
   /** Bytes of all tensors in the file. */
   readonly sizeBytes: number;
+  /** Things a person should know: a context that was cut, a tokenizer that cannot be read. */
+  readonly notes: readonly string[];
   /**
    * Identity of the weights without reading them all: sha256 (hex) over the metadata that matters,
    * the tensor table and the first bytes of each tensor. Predictors and saved KV are bound to it.
