@@ -1,0 +1,146 @@
+/**
+ * The command line: which command is meant, its settings, its exit code, and how errors look.
+ *
+ * @module
+ */
+import { type AnyCommand, CommandError } from "./command.ts";
+import { asksForHelp, resolveFlags, UsageError } from "./flags.ts";
+import { commandHelp, PROGRAM, programHelp } from "./help.ts";
+import { type CliIo, EXIT } from "./io.ts";
+import { nearest } from "./suggest.ts";
+import { versionText } from "./version.ts";
+
+/** A command that is loaded when it is used: `tokenize` need not wait for the engine's modules. */
+interface Entry {
+  readonly name: string;
+  readonly summary: string;
+  load(): Promise<{ readonly command: AnyCommand }>;
+}
+
+/** All commands, in the order of the help text. */
+export const COMMANDS: readonly Entry[] = [
+  {
+    name: "serve",
+    summary: "serves a model through the OpenAI HTTP API",
+    load: () => import("./commands/serve.ts"),
+  },
+  {
+    name: "generate",
+    summary: "writes text after a prompt",
+    load: () => import("./commands/generate.ts"),
+  },
+  {
+    name: "chat",
+    summary: "holds a conversation in the terminal",
+    load: () => import("./commands/chat.ts"),
+  },
+  {
+    name: "score",
+    summary: "measures how well the model predicts a text",
+    load: () => import("./commands/score.ts"),
+  },
+  {
+    name: "tokenize",
+    summary: "turns text into token ids, or ids into text",
+    load: () => import("./commands/tokenize.ts"),
+  },
+  {
+    name: "doctor",
+    summary: "checks the adapter, the memory, the weights file and the kernels",
+    load: () => import("./commands/doctor.ts"),
+  },
+  {
+    name: "bench",
+    summary: "measures speed",
+    load: () => import("./commands/bench.ts"),
+  },
+];
+
+/** Names that `./run` and `deno task` know beside the commands; for the hint on a mistyped name. */
+const TASKS = ["test", "check", "fmt", "lint", "ok", "compile"];
+
+/** Runs a command line and answers the exit code. Never throws. */
+export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
+  let name = "";
+  try {
+    const [first, ...rest] = args;
+    if (first === undefined || first === "--help" || first === "-h" || first === "help") {
+      io.stdout(programHelp(COMMANDS));
+      return EXIT.ok;
+    }
+    if (first === "--version" || first === "-V") {
+      io.stdout(await versionText());
+      return EXIT.ok;
+    }
+    const entry = COMMANDS.find((candidate) => candidate.name === first);
+    if (entry === undefined) throw unknownCommand(first);
+    name = entry.name;
+    const { command } = await entry.load();
+    return await runCommand(command, rest, io);
+  } catch (error) {
+    return reportError(error, name, io);
+  }
+}
+
+/** Runs one command with the arguments that follow its name. */
+export async function runCommand(
+  command: AnyCommand,
+  args: readonly string[],
+  io: CliIo,
+): Promise<number> {
+  if (asksForHelp(command.flags, args)) {
+    io.stdout(commandHelp(command));
+    return EXIT.ok;
+  }
+  const { settings, positionals } = resolveFlags(command.flags, args, io.env);
+  const [extra] = positionals;
+  if (extra !== undefined && command.takesArguments !== true) {
+    throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
+  }
+  return await command.run(settings, io, positionals);
+}
+
+function unknownCommand(first: string): UsageError {
+  if (first.startsWith("-")) {
+    return new UsageError(`the command comes first, and ${JSON.stringify(first)} is none`);
+  }
+  if (TASKS.includes(first)) {
+    return new UsageError(`${first} is a task: ./run ${first}, or deno task ${first}`);
+  }
+  const near = nearest(first, [...COMMANDS.map((command) => command.name), ...TASKS]);
+  const hint = near === undefined ? "" : `; did you mean ${near}?`;
+  return new UsageError(`unknown command ${JSON.stringify(first)}${hint}`);
+}
+
+/** Prints an error as a person needs it and answers the exit code that goes with it. */
+export function reportError(error: unknown, command: string, io: CliIo): number {
+  // Whoever reads our output has enough (`| head`): nothing is wrong, and nobody is listening.
+  if (error instanceof Deno.errors.BrokenPipe) return EXIT.ok;
+  const usage = error instanceof UsageError;
+  const expected = usage || error instanceof CommandError;
+  const message = error instanceof Error ? error.message : String(error);
+  io.stderr(`${PROGRAM}${command === "" ? "" : ` ${command}`}: ${message}\n`);
+  if (usage) {
+    io.stderr(`Try: ${PROGRAM} ${command === "" ? "" : `${command} `}--help\n`);
+  }
+  if (isDebug(io) && error instanceof Error) {
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
+      io.stderr(`${cause.stack ?? cause.message}\n`);
+    }
+  } else if (!expected && !isNamedError(error)) {
+    io.stderr("This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.\n");
+  }
+  return usage ? EXIT.usage : EXIT.failure;
+}
+
+function isDebug(io: CliIo): boolean {
+  const value = io.env("TOKENBUTLER_DEBUG");
+  return value !== undefined && value !== "" && value !== "0";
+}
+
+/** Errors of the program's own kinds and of the system: their messages stand for themselves. */
+function isNamedError(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const unnamed = ["Error", "TypeError", "RangeError", "ReferenceError", "SyntaxError"];
+  return !unnamed.includes(error.name);
+}

@@ -1,0 +1,182 @@
+/** `score`: how well the model predicts a text, token by token. @module */
+import { GREEDY } from "../../engine/types.ts";
+import { CommandError, defineCommand } from "../command.ts";
+import { switchFlag, UsageError, valueFlag } from "../flags.ts";
+import {
+  checkVocabulary,
+  encodeText,
+  exactlyOne,
+  needTokenizer,
+  readIds,
+  readTextFile,
+} from "../inputs.ts";
+import { interruptGuard } from "../interrupt.ts";
+import { EXIT, interruptCode } from "../io.ts";
+import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
+import { prefillProgress, progressBar } from "../progress.ts";
+import { type OpenSession, openSession, type Session } from "../session.ts";
+import { integer, text } from "../values.ts";
+
+/**
+ * Negative log-likelihoods of `ids` after the first `prefill` of them, which are prefilled; the
+ * others are fed one at a time, as decoding would.
+ *
+ * @returns One number for each id fed that has a successor: entry i belongs to id prefill + 1 + i.
+ * @throws {CommandError} If the engine reports an error.
+ */
+export async function scoreIds(
+  session: Session,
+  ids: readonly number[],
+  prefill: number,
+  listener: {
+    readonly signal?: AbortSignal;
+    onPrefill?(processed: number, total: number): void;
+    onToken?(done: number): void;
+  } = {},
+): Promise<number[]> {
+  const id = "score";
+  const forcedIds = ids.slice(prefill);
+  const nll: number[] = [];
+  let fed = 0;
+  const cancel = () => session.engine.cancel(id);
+  listener.signal?.addEventListener("abort", cancel);
+  try {
+    for await (
+      const event of session.engine.generate({
+        id,
+        promptIds: ids.slice(0, prefill),
+        maxTokens: forcedIds.length,
+        minTokens: 0,
+        stopTokenIds: [],
+        bannedTokenIds: [],
+        sampling: GREEDY,
+        logprobs: 0,
+        promptLogprobs: null,
+        forcedIds,
+      })
+    ) {
+      if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
+      if (event.type === "error") throw new CommandError(event.error.message);
+      if (event.type !== "token") continue;
+      if (event.logprob === null) throw new CommandError("the engine gave no log-probability");
+      // The first one was predicted by the prefill, not by a decoding step: it is not counted.
+      if (fed > 0) nll.push(-event.logprob.logprob);
+      fed += 1;
+      listener.onToken?.(fed);
+    }
+  } finally {
+    listener.signal?.removeEventListener("abort", cancel);
+  }
+  return nll;
+}
+
+/** The command, over a way to open a session. */
+export function scoreCommand(open: OpenSession) {
+  return defineCommand({
+    name: "score",
+    summary: "measures how well the model predicts a text",
+    usage: ["score (--text-file FILE | --ids X) [--prefill N] [flags]"],
+    notes: [
+      "Prints the mean negative log-likelihood (natural logarithm) of the tokens after the " +
+      "prefilled ones. With --json: nll, one number for each token that was fed and has a " +
+      "successor (nll[i] belongs to id N+1+i, ids counted from 0), and mean.",
+      "Special tokens written in the text file are plain text. A BOS token comes first where the " +
+      "model file asks for it; ids are used as they are.",
+    ],
+    flags: {
+      textFile: valueFlag({
+        group: "Text",
+        help: "a UTF-8 file with the text",
+        placeholder: "FILE",
+        short: "f",
+        schema: text,
+        fallback: null,
+      }),
+      ids: valueFlag({
+        group: "Text",
+        help: "the text as token ids: a JSON array, or a file that holds one",
+        placeholder: "X",
+        schema: text,
+        fallback: null,
+      }),
+      prefill: valueFlag({
+        group: "Text",
+        help: "tokens that are prefilled; the others are fed one at a time",
+        placeholder: "N",
+        schema: integer(1, 2 ** 31 - 1),
+        fallback: null,
+        fallbackText: "half of them",
+      }),
+      json: switchFlag({ group: "Output", help: "prints one line of JSON: nll, mean" }),
+      ...engineFlags,
+      maxSeqs: maxSeqsFlag(1),
+    },
+    async run(settings, io) {
+      const source = exactlyOne({ "--text-file": settings.textFile, "--ids": settings.ids });
+      const given = source === "--ids"
+        ? readIds(settings.ids ?? "")
+        : readTextFile(settings.textFile ?? "", "--text-file");
+      using guard = interruptGuard(io);
+      const session = await open(engineOptions(settings, settings.maxSeqs), io);
+      const bar = prefillProgress(io);
+      try {
+        const ids = typeof given === "string"
+          ? encodeText(needTokenizer(session.tokenizer), given, false)
+          : given;
+        const { contextLength, model } = session.engine.info;
+        checkVocabulary(ids, model.vocabSize);
+        const prefill = prefillLength(ids.length, settings.prefill);
+        if (ids.length > contextLength) {
+          throw new CommandError(
+            `the text has ${ids.length} tokens, but the context holds ${contextLength}: shorten ` +
+              "it, or ask for more with --context",
+          );
+        }
+        const steps = progressBar(io, "Scoring", ids.length - prefill);
+        let nll: number[];
+        try {
+          nll = await scoreIds(session, ids, prefill, {
+            signal: guard.signal,
+            onPrefill: (processed, total) => bar.report(processed, total),
+            onToken(done) {
+              bar.stop();
+              steps.update(done);
+            },
+          });
+        } finally {
+          steps.stop();
+        }
+        if (guard.received !== undefined) {
+          io.stderr("interrupted\n");
+          return interruptCode(guard.received);
+        }
+        const mean = nll.reduce((sum, value) => sum + value, 0) / nll.length;
+        if (settings.json) io.stdout(`${JSON.stringify({ nll, mean })}\n`);
+        else {
+          io.stdout(
+            `mean negative log-likelihood ${mean.toFixed(6)} over ${nll.length} tokens ` +
+              `(perplexity ${Math.exp(mean).toFixed(4)})\n`,
+          );
+        }
+        return EXIT.ok;
+      } finally {
+        bar.stop();
+        await session.close();
+      }
+    },
+  });
+}
+
+function prefillLength(numIds: number, asked: number | null): number {
+  const prefill = asked ?? Math.max(1, Math.floor(numIds / 2));
+  if (numIds - prefill >= 2) return prefill;
+  if (asked === null) {
+    throw new CommandError(`there is nothing to score: ${numIds} tokens, at least 3 are needed`);
+  }
+  throw new UsageError(
+    `--prefill: ${numIds} tokens with ${prefill} prefilled leave nothing to score, the largest ` +
+      `is ${numIds - 2}`,
+  );
+}
+
+export const command = scoreCommand(openSession);

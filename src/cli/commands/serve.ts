@@ -1,0 +1,134 @@
+/** `serve`: the OpenAI HTTP API. @module */
+import { DEFAULT_MODEL } from "../../assets.ts";
+import type { Engine } from "../../engine/types.ts";
+import { createApp, DEFAULT_BODY_LIMIT_BYTES } from "../../server/app.ts";
+import { serve, type Serving } from "../../server/serve.ts";
+import { CommandError, defineCommand } from "../command.ts";
+import { valueFlag } from "../flags.ts";
+import { interruptGuard } from "../interrupt.ts";
+import { EXIT } from "../io.ts";
+import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
+import { type OpenEngine, openEngine } from "../session.ts";
+import { type OpenTextSide, openTextSide } from "../text_side.ts";
+import { integer, text } from "../values.ts";
+import { VERSION } from "../version.ts";
+
+const group = "Server";
+const LOOPBACK = ["127.0.0.1", "localhost", "::1"];
+
+/** The command, over ways to open the two sides of a model. */
+export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
+  return defineCommand({
+    name: "serve",
+    summary: "serves a model through the OpenAI HTTP API",
+    usage: ["serve [flags]"],
+    notes: [
+      "Prints its address on standard output when the model can answer; /health gives 503 until " +
+      "then. Ctrl-C or SIGTERM ends it within five seconds, with exit code 0.",
+      "There are no API keys yet: whoever reaches the port can use the model.",
+    ],
+    flags: {
+      host: valueFlag({
+        group,
+        help: "address to listen on",
+        placeholder: "HOST",
+        schema: text,
+        fallback: "127.0.0.1",
+      }),
+      port: valueFlag({
+        group,
+        help: "port to listen on; 0 takes a free one",
+        placeholder: "N",
+        schema: integer(0, 65535),
+        fallback: 8080,
+      }),
+      servedModelName: valueFlag({
+        group,
+        help: "name of the model in requests and answers",
+        placeholder: "NAME",
+        aliases: ["alias"],
+        schema: text,
+        fallback: null,
+        fallbackText: "the model's own",
+      }),
+      bodyLimit: valueFlag({
+        group,
+        help: "bytes that the body of a request may have",
+        placeholder: "BYTES",
+        schema: integer(1024, 2 ** 30),
+        fallback: DEFAULT_BODY_LIMIT_BYTES,
+      }),
+      ...engineFlags,
+      maxSeqs: maxSeqsFlag(8),
+    },
+    async run(settings, io) {
+      using guard = interruptGuard(io, () => EXIT.ok);
+      const options = engineOptions(settings, settings.maxSeqs);
+      const side = await openSide(options.modelPath);
+      const servedName = settings.servedModelName ??
+        (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
+      const starting = Promise.withResolvers<Engine>();
+      // Whoever asks while the model loads is answered; the failure itself is handled below.
+      starting.promise.catch(() => {});
+      const app = createApp({
+        model: starting.promise.then((engine) => ({ engine, ...side })),
+        servedName,
+        version: VERSION,
+        bodyLimitBytes: settings.bodyLimit,
+        log: {
+          error(message, cause) {
+            io.stderr(`error: ${message}\n`);
+            if (io.env("TOKENBUTLER_DEBUG") && cause instanceof Error) {
+              io.stderr(`${cause.stack ?? ""}\n`);
+            }
+          },
+        },
+      });
+      const server = listen(() =>
+        serve(app, { host: settings.host, port: settings.port, signal: guard.signal })
+      );
+      if (!LOOPBACK.includes(settings.host)) {
+        io.stderr(
+          `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
+        );
+      }
+      let engine: Engine | undefined;
+      try {
+        const ended = server.finished.then(() => undefined);
+        const opening = open(options, io);
+        opening.then(starting.resolve, starting.reject);
+        // An interrupt while the model loads does not wait for the end of that.
+        engine = await Promise.race([opening, ended]);
+        if (engine === undefined) return EXIT.ok;
+        const { info } = engine;
+        io.stderr(
+          `${servedName}: context ${info.contextLength}, up to ${info.maxSequences} sequences, ` +
+            `${info.kv.type} KV cache, on ${info.adapter.description}\n`,
+        );
+        io.stdout(`listening on ${server.url}\n`);
+        await ended;
+        return EXIT.ok;
+      } finally {
+        await server.shutdown();
+        side.template?.close();
+        await engine?.close();
+      }
+    },
+  });
+}
+
+function listen(start: () => Serving): Serving {
+  try {
+    return start();
+  } catch (error) {
+    if (error instanceof Deno.errors.AddrInUse) {
+      throw new CommandError("the address is in use: choose another --port, or 0 for a free one", {
+        cause: error,
+      });
+    }
+    const why = error instanceof Error ? error.message : String(error);
+    throw new CommandError(`cannot listen (see --host and --port): ${why}`, { cause: error });
+  }
+}
+
+export const command = serveCommand(openTextSide, openEngine);

@@ -1,0 +1,107 @@
+/** Runs one sequence and gives its text as it comes. @module */
+import type { FinishReason, RequestTimings, SamplingParams } from "../engine/types.ts";
+import { TokenText } from "../server/token_text.ts";
+import { CommandError } from "./command.ts";
+import type { Session } from "./session.ts";
+
+/** What is to be written. */
+export interface GenerationSpec {
+  readonly promptIds: readonly number[];
+  readonly maxTokens: number;
+  readonly sampling: SamplingParams;
+  readonly stop: readonly string[];
+  readonly ignoreEos: boolean;
+}
+
+/** Who wants to hear of it. */
+export interface GenerationListener {
+  /** Text that is final; never half a character, never part of a stop string. */
+  onText?(text: string): void;
+  onToken?(id: number): void;
+  onPrefill?(processed: number, total: number): void;
+  /** Ends the sequence; the result then says `cancelled`. */
+  readonly signal?: AbortSignal;
+}
+
+/** What was written. */
+export interface GenerationResult {
+  /** With the end token that stopped it. */
+  readonly ids: readonly number[];
+  /** Null for a model without a tokenizer. */
+  readonly text: string | null;
+  readonly finishReason: FinishReason;
+  readonly timings: RequestTimings;
+}
+
+let counter = 0;
+
+/**
+ * Runs a sequence to its end.
+ *
+ * @throws {CommandError} If the engine reports an error.
+ */
+export async function runGeneration(
+  session: Session,
+  spec: GenerationSpec,
+  listener: GenerationListener = {},
+): Promise<GenerationResult> {
+  const { engine, tokenizer } = session;
+  const endIds = spec.ignoreEos ? new Set<number>() : tokenizer?.endIds ?? new Set<number>();
+  const bannedIds = spec.ignoreEos ? tokenizer?.endIds ?? [] : [];
+  const id = `cli-${++counter}`;
+  const output = new TokenText(tokenizer, {
+    stopStrings: spec.stop,
+    skipSpecial: true,
+    minTokens: 0,
+  });
+  output.startAnswer(spec.promptIds);
+  const ids: number[] = [];
+  let text = "";
+  const emit = (piece: string) => {
+    if (piece === "") return;
+    text += piece;
+    listener.onText?.(piece);
+  };
+  const cancel = () => engine.cancel(id);
+  listener.signal?.addEventListener("abort", cancel);
+  try {
+    for await (
+      const event of engine.generate({
+        id,
+        promptIds: spec.promptIds,
+        maxTokens: spec.maxTokens,
+        minTokens: 0,
+        stopTokenIds: [...endIds],
+        bannedTokenIds: [...bannedIds],
+        sampling: spec.sampling,
+        logprobs: null,
+        promptLogprobs: null,
+      })
+    ) {
+      if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
+      if (event.type === "error") throw new CommandError(event.error.message);
+      if (event.type === "token" && !output.stopped) {
+        ids.push(event.id);
+        listener.onToken?.(event.id);
+        if (!endIds.has(event.id)) emit(output.push(event.id, null).text);
+        // The loop goes on to `done`, which has the timings.
+        if (output.stopped) cancel();
+      }
+      if (event.type === "done") {
+        if (!output.stopped) emit(output.end().text);
+        return {
+          ids,
+          text: tokenizer === undefined ? null : text,
+          finishReason: output.stopped ? "stop" : event.reason,
+          timings: event.timings,
+        };
+      }
+    }
+    throw new CommandError("the engine ended without an answer");
+  } finally {
+    listener.signal?.removeEventListener("abort", cancel);
+  }
+}
+
+/** Timings under the names that the HTTP API uses. */
+export { timingsBody } from "../server/wire.ts";

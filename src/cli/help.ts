@@ -1,0 +1,84 @@
+/** `--help`, from the declarations. @module */
+import type { AnyCommand } from "./command.ts";
+import { envName, type Flag, flagName } from "./flags.ts";
+
+/** Name of the program in messages. */
+export const PROGRAM = "tokenbutler";
+
+const WIDTH = 96;
+const COLUMN = 30;
+
+/** Breaks text at blanks so that each line fits, all but the first line indented. */
+export function wrap(text: string, indent: number, width = WIDTH): string {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && indent + line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  lines.push(line);
+  return lines.join(`\n${" ".repeat(indent)}`);
+}
+
+function fallbackText(flag: Flag<unknown>): string {
+  if (flag.fallbackText !== undefined) return flag.fallbackText;
+  if (flag.kind === "switch") return flag.fallback === true ? "on" : "off";
+  if (flag.fallback === null || Array.isArray(flag.fallback)) return "none";
+  return String(flag.fallback);
+}
+
+function flagEntry(key: string, flag: Flag<unknown>): string {
+  const placeholder = flag.placeholder === undefined ? "" : ` ${flag.placeholder}`;
+  const short = flag.short === undefined ? "" : `-${flag.short}, `;
+  const head = `  ${short}--${flagName(key)}${placeholder}`;
+  const aliases = flag.aliases === undefined
+    ? ""
+    : `; also ${flag.aliases.map((alias) => `--${alias}`).join(", ")}`;
+  const repeated = flag.kind === "list" ? " (can be given several times)" : "";
+  const body = wrap(`${flag.help}${repeated}${aliases}`, COLUMN);
+  const source = wrap(`${envName(key)}, default: ${fallbackText(flag)}`, COLUMN);
+  const pad = " ".repeat(COLUMN);
+  const gap = head.length + 2 > COLUMN ? `\n${pad}` : " ".repeat(COLUMN - head.length);
+  return `${head}${gap}${body}\n${pad}${source}`;
+}
+
+/** The help text of one command: every flag with its environment variable and its default. */
+export function commandHelp(command: AnyCommand): string {
+  const parts = [`${PROGRAM} ${command.name}: ${command.summary}`];
+  parts.push(
+    command.usage.map((line, index) => `${index === 0 ? "Usage:" : "      "} ${PROGRAM} ${line}`)
+      .join("\n"),
+  );
+  const groups = new Map<string, string[]>();
+  for (const [key, flag] of Object.entries(command.flags)) {
+    groups.set(flag.group, [...groups.get(flag.group) ?? [], flagEntry(key, flag)]);
+  }
+  for (const [group, entries] of groups) parts.push(`${group}\n${entries.join("\n")}`);
+  for (const note of command.notes ?? []) parts.push(wrap(note, 0));
+  parts.push(wrap(
+    "A flag beats its environment variable. A variable of a flag that can be given several times " +
+      "holds one value, or a JSON array of strings. Switches: 1, true, on, yes or 0, false, off, " +
+      "no; --no-NAME on the command line.",
+    0,
+  ));
+  return `${parts.join("\n\n")}\n`;
+}
+
+/** The help text of the program. */
+export function programHelp(commands: readonly { name: string; summary: string }[]): string {
+  const list = commands.map(({ name, summary }) => `  ${name.padEnd(10)} ${wrap(summary, 13)}`);
+  return [
+    `${PROGRAM}: serves a language model on a GPU through WebGPU, with the OpenAI HTTP API`,
+    `Usage: ${PROGRAM} COMMAND [FLAGS]`,
+    `Commands\n${list.join("\n")}`,
+    `${PROGRAM} COMMAND --help lists the flags of a command, their environment variables and\n` +
+    "defaults. --version prints the versions of program and Deno, and the adapter.",
+    wrap(
+      "TOKENBUTLER_DEBUG=1 prints the stack of an error. TOKENBUTLER_CWD names the folder that " +
+        "relative file names are taken from; the tasks of deno.json set it.",
+      0,
+    ),
+  ].join("\n\n") + "\n";
+}

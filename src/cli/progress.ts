@@ -1,0 +1,59 @@
+/** Progress on a terminal; nothing anywhere else. @module */
+import { drawProgressBar, type ProgressBar } from "std-cli";
+import type { LoadProgress } from "../engine/types.ts";
+import type { CliIo } from "./io.ts";
+
+const SILENT: ProgressBar = { update: () => {}, stop: () => {} };
+
+/** A bar on standard error where that is a terminal, else nothing. */
+export function progressBar(io: CliIo, label: string, total: number): ProgressBar {
+  return io.stderrIsTerminal ? drawProgressBar(label, total) : SILENT;
+}
+
+const PHASES: Readonly<Record<LoadProgress["phase"], string>> = {
+  device: "Opening the device",
+  weights: "Loading weights   ",
+  pipelines: "Building kernels  ",
+  ready: "Ready             ",
+};
+
+/** Shows how an engine starts: one bar after the other. Stop it when the engine is up. */
+export function loadProgress(io: CliIo): { report(progress: LoadProgress): void; stop(): void } {
+  let bar: ProgressBar | undefined;
+  let phase: LoadProgress["phase"] | undefined;
+  return {
+    report(progress) {
+      if (progress.phase !== phase) {
+        bar?.stop();
+        phase = progress.phase;
+        bar = phase === "ready" ? undefined : progressBar(io, PHASES[phase], 100);
+      }
+      bar?.update(Math.round(progress.fraction * 100));
+    },
+    stop() {
+      bar?.stop();
+      bar = undefined;
+    },
+  };
+}
+
+/** A prompt shorter than this is over before a bar could be read. */
+const LONG_PREFILL_TOKENS = 256;
+
+/** Shows how a prompt is processed, when it is long. */
+export function prefillProgress(
+  io: CliIo,
+): { report(processed: number, total: number): void; stop(): void } {
+  let bar: ProgressBar | undefined;
+  return {
+    report(processed, total) {
+      if (total < LONG_PREFILL_TOKENS) return;
+      bar ??= progressBar(io, "Reading the prompt", total);
+      bar.update(processed);
+    },
+    stop() {
+      bar?.stop();
+      bar = undefined;
+    },
+  };
+}

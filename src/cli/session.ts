@@ -1,0 +1,52 @@
+/** A loaded model with its text side, as the commands use it. @module */
+import { startEngine } from "../engine/start.ts";
+import type { Engine, EngineOptions } from "../engine/types.ts";
+import type { ServedModel } from "../server/served_model.ts";
+import type { CliIo } from "./io.ts";
+import { loadProgress } from "./progress.ts";
+import { openTextSide } from "./text_side.ts";
+
+/** What a command with a model works on. Close it. */
+export interface Session extends ServedModel {
+  close(): Promise<void>;
+}
+
+/** Opens a session; tests put a fake in its place. */
+export type OpenSession = (options: EngineOptions, io: CliIo) => Promise<Session>;
+
+/** Starts an engine; tests put a fake in its place. */
+export type OpenEngine = (options: EngineOptions, io: CliIo) => Promise<Engine>;
+
+/** Starts the engine in its worker, with progress on a terminal, and prints its notes. */
+export const openEngine: OpenEngine = async (options, io) => {
+  const progress = loadProgress(io);
+  let engine: Engine;
+  try {
+    engine = await startEngine(options, { onProgress: (step) => progress.report(step) });
+  } finally {
+    progress.stop();
+  }
+  for (const note of engine.info.notes) io.stderr(`note: ${note}\n`);
+  return engine;
+};
+
+/** Opens an engine and the text side of its model. */
+export const openSession: OpenSession = async (options, io) => {
+  // First the text side: a file that is no model shows before a device is opened for it.
+  const { tokenizer, template } = await openTextSide(options.modelPath);
+  try {
+    const engine = await openEngine(options, io);
+    return {
+      engine,
+      tokenizer,
+      template,
+      async close() {
+        template?.close();
+        await engine.close();
+      },
+    };
+  } catch (error) {
+    template?.close();
+    throw error;
+  }
+};
