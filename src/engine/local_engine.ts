@@ -1,0 +1,291 @@
+/**
+ * The engine itself, in the isolate that it is made in: takes requests, runs one step after the
+ * other, hands out events.
+ *
+ * @module
+ */
+import { DeviceError } from "../gpu/device.ts";
+import type { KvCache } from "../kv/types.ts";
+import { EventStream } from "./event_stream.ts";
+import type { Runner, Sampled } from "./runner_types.ts";
+import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
+import { type EmitEvent, Sequence } from "./sequence.ts";
+import { createTokenRules } from "./token_rules.ts";
+import { eventLoopTurn } from "./turn.ts";
+import type {
+  Engine,
+  EngineErrorData,
+  EngineEvent,
+  EngineInfo,
+  EngineStats,
+  FinishReason,
+  GenerateRequest,
+} from "./types.ts";
+import { findRequestFault } from "./validate.ts";
+
+/** What a {@linkcode LocalEngine} is made of. */
+export interface LocalEngineParts {
+  readonly runner: Runner;
+  readonly kv: KvCache;
+  readonly info: EngineInfo;
+  /** Frees the device; called once, after the last step. */
+  readonly dispose: () => void | Promise<void>;
+  /** Other than the defaults of {@linkcode schedulingOf}. */
+  readonly scheduling?: Partial<Pick<SchedulerOptions, "sharedPrefillChunk" | "decodesPerPrefill">>;
+  /** Told of errors that nobody expects, with their stack; for a log. */
+  readonly onInternalError?: (error: unknown) => void;
+}
+
+/**
+ * How an engine schedules unless told otherwise: while streams run, a prefill chunk is a quarter of
+ * the largest one, and every second step decodes.
+ */
+export function schedulingOf(info: EngineInfo): SchedulerOptions {
+  const { maxSequences, prefillChunk } = info;
+  const quarter = Math.ceil(prefillChunk / 4 / 32) * 32;
+  return {
+    maxSequences,
+    prefillChunk,
+    sharedPrefillChunk: Math.min(prefillChunk, quarter),
+    decodesPerPrefill: 1,
+  };
+}
+
+/** Runs requests on a {@linkcode Runner}. */
+export class LocalEngine implements Engine {
+  readonly info: EngineInfo;
+  readonly #runner: Runner;
+  readonly #kv: KvCache;
+  readonly #scheduler: Scheduler;
+  readonly #parts: LocalEngineParts;
+  /** Requests that are neither ended nor cancelled. */
+  readonly #live = new Map<string, Sequence>();
+  /** Sequences of the step that is on the device now. */
+  #inStep: readonly Sequence[] = [];
+  #loop: Promise<void> | null = null;
+  /** Why nothing is taken in any more. */
+  #broken: EngineErrorData | null = null;
+  #closing: Promise<void> | null = null;
+  #numArrivals = 0;
+  #decodeSteps = 0;
+
+  constructor(parts: LocalEngineParts) {
+    this.info = parts.info;
+    this.#parts = parts;
+    this.#runner = parts.runner;
+    this.#kv = parts.kv;
+    this.#scheduler = new Scheduler(parts.kv, {
+      ...schedulingOf(parts.info),
+      ...parts.scheduling,
+    });
+  }
+
+  generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent> {
+    let cancel = () => {};
+    const stream = new EventStream(() => cancel());
+    cancel = this.submit(request, (event) => stream.push(event));
+    return stream;
+  }
+
+  /**
+   * {@linkcode generate} for callers that pass events on themselves.
+   *
+   * @param emit Gets the events as they happen, those of one step without a pause between them.
+   *   A refused request gets its `error` before this returns.
+   * @returns Cancels the request; harmless once it has ended.
+   */
+  submit(request: GenerateRequest, emit: EmitEvent): () => void {
+    const error = this.#refusal(request);
+    if (error !== null) {
+      emit({ type: "error", error });
+      return () => {};
+    }
+    const sequence = new Sequence(
+      request,
+      this.#numArrivals++,
+      createTokenRules(request),
+      emit,
+      performance.now(),
+    );
+    this.#live.set(request.id, sequence);
+    this.#scheduler.submit(sequence);
+    this.#loop ??= this.#run();
+    return () => this.#cancel(sequence);
+  }
+
+  cancel(id: string): void {
+    const sequence = this.#live.get(id);
+    if (sequence !== undefined) this.#cancel(sequence);
+  }
+
+  stats(): Promise<EngineStats> {
+    const { pagesInUse, numPages } = this.#kv.usage;
+    return Promise.resolve({
+      runningSequences: this.#scheduler.numRunning,
+      waitingSequences: this.#scheduler.numWaiting,
+      pagesInUse,
+      numPages,
+      decodeSteps: this.#decodeSteps,
+    });
+  }
+
+  /** Ends everything with an error and refuses what comes later. */
+  markLost(message: string): void {
+    this.#break({ code: "device_lost", message });
+    for (const sequence of this.#scheduler.sequences()) {
+      if (!this.#inStep.includes(sequence)) this.#drop(sequence);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#broken ??= { code: "engine_closed", message: "the engine is closed" };
+    for (const sequence of this.#scheduler.sequences()) this.#cancel(sequence);
+    await this.#loop;
+    await this.#parts.dispose();
+  }
+
+  #refusal(request: GenerateRequest): EngineErrorData | null {
+    if (this.#broken !== null) return this.#broken;
+    const { contextLength, model } = this.info;
+    const fault = findRequestFault(request, { contextLength, vocabSize: model.vocabSize });
+    if (fault !== null) return { code: "invalid_request", message: fault };
+    if (this.#live.has(request.id)) {
+      return { code: "invalid_request", message: `id ${request.id} is in use by a live request` };
+    }
+    const { numPages, pageSize } = this.#kv.usage;
+    const numRows = request.promptIds.length + Math.max(0, request.maxTokens - 1);
+    if (numRows <= numPages * pageSize) return null;
+    return {
+      code: "out_of_memory",
+      message: `the request needs ${numRows} rows of KV cache, all of it holds ` +
+        `${numPages * pageSize}`,
+    };
+  }
+
+  #cancel(sequence: Sequence): void {
+    if (sequence.ended || sequence.cancelled) return;
+    this.#forget(sequence);
+    // What the device works on keeps its pages until it is done.
+    if (this.#inStep.includes(sequence)) sequence.cancelled = true;
+    else this.#end(sequence, "cancelled");
+  }
+
+  /** Steps until there is nothing to do. */
+  async #run(): Promise<void> {
+    for (;;) {
+      // Cancels and new requests that lie waiting count from this step on.
+      await eventLoopTurn();
+      try {
+        const step = this.#scheduler.next(performance.now());
+        if (step === null) break;
+        await this.#runStep(step);
+      } catch (error) {
+        // Only the bookkeeping can fail here, and nothing of it can be trusted after that.
+        this.#report(error);
+        this.#break({ code: "internal", message: messageOf(error) });
+        break;
+      }
+    }
+    this.#loop = null;
+  }
+
+  async #runStep(step: Step): Promise<void> {
+    if (step.kind === "refuse") {
+      this.#drop(step.sequence);
+      step.sequence.fail({
+        code: "out_of_memory",
+        message: `the KV cache has no room for ${step.sequence.numTokens} tokens and one more`,
+      });
+      return;
+    }
+    const sequences = step.kind === "decode" ? step.sequences : [step.sequence];
+    this.#inStep = sequences;
+    try {
+      if (step.kind === "decode") await this.#decode(step.sequences);
+      else await this.#prefill(step.sequence, step.count);
+    } catch (error) {
+      this.#failStep(sequences, error);
+    }
+    this.#inStep = [];
+    for (const sequence of sequences) {
+      if (sequence.ended) this.#drop(sequence);
+      else if (sequence.cancelled) this.#end(sequence, "cancelled");
+    }
+  }
+
+  async #prefill(sequence: Sequence, count: number): Promise<void> {
+    const chunk = sequence.prefillChunk(count);
+    const result = await this.#runner.prefill(chunk);
+    if (sequence.cancelled || sequence.ended) return;
+    if (result.sampled !== null) this.#checkToken(result.sampled);
+    sequence.acceptPrefill(chunk, result, performance.now());
+  }
+
+  async #decode(sequences: readonly Sequence[]): Promise<void> {
+    const results = await this.#runner.decode(sequences.map((sequence) => sequence.decodeRow()));
+    this.#decodeSteps++;
+    if (results.length !== sequences.length) {
+      throw new Error(`${results.length} tokens came back for ${sequences.length} sequences`);
+    }
+    results.forEach((sampled) => this.#checkToken(sampled));
+    const nowMs = performance.now();
+    for (let i = 0; i < sequences.length; i++) {
+      const sequence = sequences[i]!;
+      if (!sequence.cancelled && !sequence.ended) sequence.acceptDecode(results[i]!, nowMs);
+    }
+  }
+
+  #checkToken({ token }: Sampled): void {
+    if (!Number.isInteger(token) || token < 0 || token >= this.info.model.vocabSize) {
+      throw new Error(`the device chose token ${token}, which does not exist`);
+    }
+  }
+
+  /** A step that failed takes its own requests with it; a lost device takes all. */
+  #failStep(sequences: readonly Sequence[], error: unknown): void {
+    const message = messageOf(error);
+    if (error instanceof DeviceError) {
+      if (error.code === "lost") return this.markLost(message);
+      const code = error.code === "out_of_memory" ? "out_of_memory" : "internal";
+      for (const sequence of sequences) sequence.fail({ code, message });
+      return;
+    }
+    this.#report(error);
+    for (const sequence of sequences) sequence.fail({ code: "internal", message });
+  }
+
+  #break(error: EngineErrorData): void {
+    this.#broken = error;
+    for (const sequence of this.#scheduler.sequences()) sequence.fail(error);
+    this.#live.clear();
+  }
+
+  #end(sequence: Sequence, reason: FinishReason): void {
+    this.#drop(sequence);
+    sequence.finish(reason, performance.now());
+  }
+
+  #drop(sequence: Sequence): void {
+    this.#scheduler.remove(sequence);
+    this.#forget(sequence);
+  }
+
+  /** Frees the id. After a cancel it may be somebody else's already. */
+  #forget(sequence: Sequence): void {
+    const { id } = sequence.request;
+    if (this.#live.get(id) === sequence) this.#live.delete(id);
+  }
+
+  #report(error: unknown): void {
+    this.#parts.onInternalError?.(error);
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,255 @@
+/**
+ * One request on its way through the engine: its tokens, what is written of them, how the next one
+ * is chosen, and the events that its consumer gets. Knows nothing of other sequences.
+ *
+ * @module
+ */
+import type {
+  DecodeRow,
+  LogitAdjustment,
+  PrefillChunk,
+  PrefillResult,
+  Sampled,
+  SampleSpec,
+} from "./runner_types.ts";
+import type {
+  EngineErrorData,
+  EngineEvent,
+  FinishReason,
+  GenerateRequest,
+  RequestTimings,
+  TokenLogprob,
+} from "./types.ts";
+
+/** What changes the logits of a sequence before sampling; told of every chosen token. */
+export interface TokenRules {
+  push(id: number): void;
+  adjustments(): readonly LogitAdjustment[];
+}
+
+/** Where the events of a sequence go. Must not throw. */
+export type EmitEvent = (event: EngineEvent) => void;
+
+const NO_ADJUSTMENTS: readonly LogitAdjustment[] = [];
+
+/**
+ * A request that was taken in.
+ *
+ * A sequence that still lacks KV rows for more than its newest token is prefilled; one that lacks
+ * just that row decodes. Losing its rows therefore turns a decoding sequence back into one that is
+ * prefilled, with prompt and answer, and nothing else changes for it.
+ */
+export class Sequence {
+  readonly request: GenerateRequest;
+  /** Order of arrival, over all requests of an engine. */
+  readonly arrival: number;
+  /** Slot of the cache; null while the sequence waits. The scheduler sets it. */
+  slot: number | null = null;
+  /** Its rows were taken away once. */
+  preempted = false;
+  /** To be dropped when the step that it is part of ends. */
+  cancelled = false;
+
+  readonly #emit: EmitEvent;
+  readonly #rules: TokenRules;
+  readonly #stopIds: ReadonlySet<number>;
+  /** Prompt, then answer. */
+  readonly #tokens: number[];
+  #numWritten = 0;
+  /** Most prompt tokens that were ever written: progress does not run backwards. */
+  #numReported = 0;
+  /** Prompt tokens whose log-probability was given out (the first one's is null). */
+  #numScored = 0;
+  #ended = false;
+
+  readonly #arrivedMs: number;
+  #admittedMs: number | null = null;
+  #answeredMs: number | null = null;
+
+  constructor(
+    request: GenerateRequest,
+    arrival: number,
+    rules: TokenRules,
+    emit: EmitEvent,
+    nowMs: number,
+  ) {
+    this.request = request;
+    this.arrival = arrival;
+    this.#rules = rules;
+    this.#emit = emit;
+    this.#arrivedMs = nowMs;
+    this.#tokens = [...request.promptIds];
+    this.#stopIds = new Set(request.forcedIds === undefined ? request.stopTokenIds : []);
+  }
+
+  /** Tokens of prompt and answer so far. */
+  get numTokens(): number {
+    return this.#tokens.length;
+  }
+
+  get numPrompt(): number {
+    return this.request.promptIds.length;
+  }
+
+  get numGenerated(): number {
+    return this.#tokens.length - this.numPrompt;
+  }
+
+  /** Tokens without a KV row. */
+  get numPending(): number {
+    return this.#tokens.length - this.#numWritten;
+  }
+
+  /** KV rows that it can come to need: the last token of an answer is never fed back. */
+  get maxRows(): number {
+    return this.numPrompt + Math.max(0, this.request.maxTokens - 1);
+  }
+
+  /** Only the newest token, which was sampled, has no row yet. */
+  get decodes(): boolean {
+    return this.numGenerated > 0 && this.numPending === 1;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Gets a slot. */
+  admit(slot: number, nowMs: number): void {
+    assertSequence(this.slot === null && this.#numWritten === 0, "admitted twice");
+    this.slot = slot;
+    this.#admittedMs ??= nowMs;
+  }
+
+  /** Loses its slot and its rows, and keeps its tokens. */
+  preempt(): void {
+    this.slot = null;
+    this.preempted = true;
+    this.#numWritten = 0;
+  }
+
+  /** The newest token, as a row of a decode step. */
+  decodeRow(): DecodeRow {
+    assertSequence(this.slot !== null && this.decodes, "does not decode");
+    const position = this.#tokens.length - 1;
+    return {
+      slot: this.slot,
+      position,
+      token: this.#tokens[position]!,
+      sample: this.#sampleSpec(),
+    };
+  }
+
+  /** The next `count` tokens without rows. */
+  prefillChunk(count: number): PrefillChunk {
+    assertSequence(this.slot !== null && count > 0 && count <= this.numPending, "bad chunk");
+    const start = this.#numWritten;
+    const end = start + count;
+    const last = end === this.#tokens.length;
+    const top = this.request.promptLogprobs;
+    // Of what was scored before a preemption nothing is asked again.
+    const lastTarget = Math.min(end, this.numPrompt - 1);
+    const wantsScores = top !== null && lastTarget > start && lastTarget >= this.#numScored;
+    return {
+      slot: this.slot,
+      start,
+      tokens: this.#tokens.slice(start, end),
+      sample: last && this.request.maxTokens > 0 ? this.#sampleSpec() : null,
+      scoring: wantsScores ? { targets: this.#tokens.slice(start + 1, lastTarget + 1), top } : null,
+    };
+  }
+
+  /** Takes the result of a chunk. May end the sequence. */
+  acceptPrefill(chunk: PrefillChunk, result: PrefillResult, nowMs: number): void {
+    const numScores = chunk.scoring?.targets.length ?? 0;
+    assertSequence(result.scores.length === numScores, `${result.scores.length} scores came back`);
+    assertSequence((chunk.sample !== null) === (result.sampled !== null), "no token came back");
+    this.#numWritten += chunk.tokens.length;
+    const processed = Math.min(this.#numWritten, this.numPrompt);
+    if (processed > this.#numReported) {
+      this.#numReported = processed;
+      this.#emit({ type: "prefill", processed, total: this.numPrompt });
+    }
+    if (this.request.promptLogprobs !== null) this.#acceptScores(chunk.start, result.scores);
+    if (result.sampled !== null) this.#acceptToken(result.sampled, nowMs);
+    else if (this.numPending === 0) {
+      this.#answeredMs = nowMs;
+      this.finish("length", nowMs);
+    }
+  }
+
+  /** Takes the row that a decode step wrote and the token that it chose. May end the sequence. */
+  acceptDecode(sampled: Sampled, nowMs: number): void {
+    this.#numWritten++;
+    this.#acceptToken(sampled, nowMs);
+  }
+
+  #acceptToken({ token, logprob }: Sampled, nowMs: number): void {
+    this.#answeredMs ??= nowMs;
+    this.#tokens.push(token);
+    if (this.request.forcedIds === undefined) this.#rules.push(token);
+    this.#emit({ type: "token", id: token, logprob });
+    const numGenerated = this.numGenerated;
+    if (this.#stopIds.has(token) && numGenerated > this.request.minTokens) {
+      this.finish("stop", nowMs);
+    } else if (numGenerated === this.request.maxTokens) this.finish("length", nowMs);
+  }
+
+  /** Ends the sequence; does nothing if it has ended. */
+  finish(reason: FinishReason, nowMs: number): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#emit({ type: "done", reason, timings: this.#timings(nowMs) });
+  }
+
+  /** Ends the sequence with an error; does nothing if it has ended. */
+  fail(error: EngineErrorData): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#emit({ type: "error", error });
+  }
+
+  #sampleSpec(): SampleSpec {
+    const { sampling, forcedIds, logprobs } = this.request;
+    const step = this.numGenerated;
+    return {
+      temperature: sampling.temperature,
+      topK: sampling.topK,
+      typicalP: sampling.typicalP,
+      topP: sampling.topP,
+      minP: sampling.minP,
+      seed: sampling.seed,
+      step,
+      adjustments: forcedIds === undefined ? this.#rules.adjustments() : NO_ADJUSTMENTS,
+      forced: forcedIds?.[step] ?? null,
+      logprobs,
+    };
+  }
+
+  /** `scores[i]` belongs to token start + 1 + i; after a preemption some were given out before. */
+  #acceptScores(start: number, scores: readonly TokenLogprob[]): void {
+    const first = this.#numScored;
+    const fresh = scores.slice(Math.max(0, first - start - 1));
+    const entries = first === 0 ? [null, ...fresh] : fresh;
+    if (entries.length === 0) return;
+    this.#numScored += entries.length;
+    this.#emit({ type: "prompt_logprobs", start: first, entries });
+  }
+
+  #timings(nowMs: number): RequestTimings {
+    const admitted = this.#admittedMs;
+    const answered = this.#answeredMs;
+    return {
+      queueMs: (admitted ?? nowMs) - this.#arrivedMs,
+      promptTokens: this.#numReported,
+      cachedTokens: 0,
+      promptMs: admitted === null ? 0 : (answered ?? nowMs) - admitted,
+      predictedTokens: this.numGenerated,
+      predictedMs: answered === null ? 0 : nowMs - answered,
+    };
+  }
+}
+
+function assertSequence(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new Error(`sequence: ${message}`);
+}
