@@ -1,0 +1,164 @@
+/**
+ * What can go wrong with a request, in the shape of the OpenAI API. Thrown anywhere, turned into a
+ * response (or into the last event of a stream) in one place.
+ *
+ * @module
+ */
+import { TemplateError } from "../tokenizer/types.ts";
+import type { EngineErrorData } from "../engine/types.ts";
+
+/** The kinds of error that clients tell apart. */
+export type ErrorType =
+  | "invalid_request_error"
+  | "not_found_error"
+  | "server_error"
+  | "unavailable_error";
+
+/** The body of an error answer, and of the error event of a stream. */
+export interface ErrorBody {
+  readonly error: {
+    readonly message: string;
+    readonly type: ErrorType;
+    readonly param: string | null;
+    /** A name; 503 while loading has the number, as llama.cpp's `/health`. */
+    readonly code: string | number | null;
+    readonly [extra: string]: string | number | null;
+  };
+}
+
+/** Everything about an error besides its status, type and message. */
+export interface RequestErrorDetails {
+  /** Field of the body that is wrong, as a path: `messages[0].role`. */
+  readonly param?: string;
+  readonly code?: string | number;
+  /** Further members of the error object. */
+  readonly extra?: Readonly<Record<string, number>>;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly cause?: unknown;
+}
+
+/** A request that cannot be answered. */
+export class RequestError extends Error {
+  override readonly name = "RequestError";
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: ErrorBody;
+
+  constructor(
+    readonly status: number,
+    type: ErrorType,
+    message: string,
+    details: RequestErrorDetails = {},
+  ) {
+    super(message, { cause: details.cause });
+    this.headers = details.headers ?? {};
+    this.body = {
+      error: {
+        message,
+        type,
+        param: details.param ?? null,
+        code: details.code ?? null,
+        ...details.extra,
+      },
+    };
+  }
+}
+
+/** 400: the request itself is wrong. */
+export function badRequest(message: string, details: RequestErrorDetails = {}): RequestError {
+  return new RequestError(400, "invalid_request_error", message, details);
+}
+
+/** 400: the prompt leaves no room in the context. Names both numbers, which clients look for. */
+export function contextExceeded(
+  numPromptTokens: number,
+  contextLength: number,
+  param: string,
+  exact: boolean,
+): RequestError {
+  const have = exact ? `${numPromptTokens}` : `at least ${numPromptTokens}`;
+  return badRequest(
+    `This model's maximum context length is ${contextLength} tokens, and one of them must be ` +
+      `left for the answer, but the prompt has ${have} tokens. Shorten the prompt or start the ` +
+      "server with a larger --context.",
+    {
+      param,
+      code: "context_length_exceeded",
+      extra: { n_prompt_tokens: numPromptTokens, n_ctx: contextLength },
+      headers: { "x-should-retry": "false" },
+    },
+  );
+}
+
+/** 404: a model that is not the one served. */
+export function modelNotFound(name: string, servedName: string): RequestError {
+  const shown = name.length > 100 ? `${name.slice(0, 100)}...` : name;
+  return new RequestError(
+    404,
+    "not_found_error",
+    `The model \`${shown}\` does not exist here. This server has \`${servedName}\`.`,
+    { param: "model", code: "model_not_found" },
+  );
+}
+
+/** 503: the model is not there yet. */
+export function loading(): RequestError {
+  return new RequestError(503, "unavailable_error", "Loading model", {
+    code: 503,
+    headers: { "retry-after": "1" },
+  });
+}
+
+/** 503: the model will never be there. */
+export function loadFailed(cause: unknown): RequestError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new RequestError(503, "unavailable_error", `The model could not be loaded: ${reason}`, {
+    code: "model_load_failed",
+    headers: { "x-should-retry": "false" },
+    cause,
+  });
+}
+
+/** 503: the server ends. */
+export function shuttingDown(): RequestError {
+  return new RequestError(503, "unavailable_error", "The server is shutting down.", {
+    code: "shutting_down",
+    headers: { "retry-after": "5" },
+  });
+}
+
+/** An error that the engine reported, as an answer. */
+export function engineFailure(error: EngineErrorData): RequestError {
+  switch (error.code) {
+    case "invalid_request":
+      return badRequest(error.message, { code: error.code });
+    case "out_of_memory":
+      return new RequestError(503, "server_error", error.message, {
+        code: error.code,
+        headers: { "retry-after": "5" },
+      });
+    case "device_lost":
+      return new RequestError(503, "server_error", error.message, {
+        code: error.code,
+        headers: { "x-should-retry": "false" },
+      });
+    default:
+      return new RequestError(500, "server_error", error.message, { code: error.code });
+  }
+}
+
+/** Any thrown value as a {@linkcode RequestError}; what is unknown becomes a plain 500. */
+export function asRequestError(thrown: unknown): RequestError {
+  if (thrown instanceof RequestError) return thrown;
+  if (thrown instanceof TemplateError) {
+    return badRequest(`The chat template failed on these messages: ${thrown.message}`, {
+      param: "messages",
+      code: `template_${thrown.code}`,
+      cause: thrown,
+    });
+  }
+  // The message of an unforeseen error may name paths of this machine: it goes to the log only.
+  return new RequestError(500, "server_error", "The server failed to answer this request.", {
+    code: "internal",
+    cause: thrown,
+  });
+}

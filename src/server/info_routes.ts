@@ -1,0 +1,78 @@
+/** What the server says of itself: `/v1/models`, `/props`. @module */
+import { modelNotFound } from "./errors.ts";
+import { isServed } from "./routes.ts";
+import type { ServedModel } from "./served_model.ts";
+
+/** What the information routes are told. */
+export interface InfoContext {
+  readonly model: ServedModel;
+  readonly servedName: string;
+  /** Seconds since 1970 at which the server came up. */
+  readonly created: number;
+  /** Version of the program. */
+  readonly version: string;
+}
+
+/** One entry of `/v1/models`; `meta` as llama.cpp has it, `max_model_len` as vLLM. */
+function modelBody({ model: { engine: { info } }, servedName, created }: InfoContext) {
+  return {
+    id: servedName,
+    object: "model",
+    created,
+    owned_by: "tokenbutler",
+    max_model_len: info.contextLength,
+    meta: {
+      n_vocab: info.model.vocabSize,
+      n_ctx_train: info.model.trainedContext,
+      n_embd: info.model.hiddenSize,
+      n_params: info.model.numParameters,
+      size: info.model.sizeBytes,
+    },
+  };
+}
+
+/** `GET /v1/models`. */
+export function listModels(context: InfoContext): Response {
+  return Response.json({ object: "list", data: [modelBody(context)] });
+}
+
+/** `GET /v1/models/{id}`. */
+export function showModel(context: InfoContext, name: string): Response {
+  if (!isServed(name, context.servedName)) throw modelNotFound(name, context.servedName);
+  return Response.json(modelBody(context));
+}
+
+/** `GET /props`: llama.cpp's names for what it has, plain names for the rest. */
+export function props(context: InfoContext): Response {
+  const { model: { engine: { info }, template, tokenizer }, servedName, version } = context;
+  return Response.json({
+    default_generation_settings: {
+      n_ctx: info.contextLength,
+      params: {
+        temperature: 1,
+        top_k: 0,
+        top_p: 1,
+        min_p: 0,
+        typical_p: 1,
+        repeat_penalty: 1,
+        repeat_last_n: 64,
+        frequency_penalty: 0,
+        presence_penalty: 0,
+      },
+    },
+    total_slots: info.maxSequences,
+    model_alias: servedName,
+    chat_template: template?.source ?? null,
+    bos_token_id: tokenizer?.bosId ?? null,
+    end_token_ids: [...tokenizer?.endIds ?? []],
+    modalities: { vision: false, audio: false },
+    build_info: `tokenbutler ${version}`,
+    model: info.model,
+    kv: info.kv,
+    adapter: info.adapter,
+    kernels: info.variants,
+    prefill_chunk: info.prefillChunk,
+    readback: info.readback,
+    notes: info.notes,
+  });
+}

@@ -1,0 +1,207 @@
+/** Turns a checked body into sequences for the engine. @module */
+import type { Engine, GenerateRequest, SamplingParams } from "../engine/types.ts";
+import { badRequest, contextExceeded } from "./errors.ts";
+import { notBuilt } from "./not_built.ts";
+import type { GenerationBody, Prompt } from "./schemas.ts";
+import { leastTokens, type ServedModel } from "./served_model.ts";
+
+/** A prompt as the engine takes it. */
+export interface PromptIds {
+  readonly ids: readonly number[];
+  /** Leading ids that stand for no text of the request: a BOS that was added. */
+  readonly numAdded: number;
+  /** Field that it came from. */
+  readonly param: string;
+}
+
+/** One sequence to run, and how its tokens become text. */
+export interface SequenceSpec {
+  readonly index: number;
+  readonly request: GenerateRequest;
+  /** Send the prompt before the answer; null: do not. */
+  readonly echo: { readonly numAdded: number } | null;
+  readonly stopStrings: readonly string[];
+  readonly skipSpecial: boolean;
+  /** Report the ids of the answer's tokens. */
+  readonly reportIds: boolean;
+}
+
+/** What differs between completions and chat. */
+export interface PlanOptions {
+  /** Prefix of the engine's request ids. */
+  readonly id: string;
+  /** Used when the body names no number; null: whatever the context has room for. */
+  readonly defaultMaxTokens: number | null;
+  readonly logprobs: number | null;
+  readonly echo: boolean;
+}
+
+/** 400 for a token id that the vocabulary does not have. */
+export function checkIds(ids: readonly number[], vocabSize: number, param: string): void {
+  for (const [index, id] of ids.entries()) {
+    if (id >= vocabSize) {
+      throw badRequest(
+        `\`${param}[${index}]\` is token id ${id}, but the vocabulary ends at ${vocabSize - 1}.`,
+        { param: `${param}[${index}]`, code: "invalid_value" },
+      );
+    }
+  }
+}
+
+/** 400 where a request needs text and the model has no tokenizer. */
+export function needTokenizer(model: ServedModel, param: string) {
+  if (model.tokenizer === undefined) {
+    throw badRequest(
+      "This model was loaded without a tokenizer and serves token ids only: send `prompt` as a " +
+        "list of token ids to /v1/completions.",
+      { param, code: "no_tokenizer" },
+    );
+  }
+  return model.tokenizer;
+}
+
+/** Refuses early a text that cannot fit, before time is spent on tokenizing it. */
+export function checkTextLength(model: ServedModel, length: number, param: string): void {
+  const least = leastTokens(needTokenizer(model, param), length);
+  const { contextLength } = model.engine.info;
+  if (least > contextLength) throw contextExceeded(least, contextLength, param, false);
+}
+
+/**
+ * Ids of a prompt.
+ *
+ * @throws {RequestError} 400 for an id outside the vocabulary, an empty prompt, or text without a
+ * tokenizer.
+ */
+export function promptIds(
+  prompt: Prompt,
+  model: ServedModel,
+  options: { readonly param: string; readonly addBos: boolean; readonly parseSpecial: boolean },
+): PromptIds {
+  const { param, addBos, parseSpecial } = options;
+  if (typeof prompt !== "string") {
+    checkIds(prompt, model.engine.info.model.vocabSize, param);
+    return { ids: notEmpty(prompt, param), numAdded: 0, param };
+  }
+  const tokenizer = needTokenizer(model, param);
+  checkTextLength(model, prompt.length, param);
+  const ids = tokenizer.encode(prompt.toWellFormed(), { parseSpecial, addBos });
+  const added = addBos && tokenizer.addsBos && ids[0] === tokenizer.bosId;
+  return { ids: notEmpty(ids, param), numAdded: added ? 1 : 0, param };
+}
+
+/** 400 for a prompt that the model could not continue from. */
+export function notEmpty<T extends readonly number[]>(ids: T, param: string): T {
+  if (ids.length > 0) return ids;
+  throw badRequest(`\`${param}\` has no tokens; the model needs at least one to start from.`, {
+    param,
+    code: "invalid_value",
+  });
+}
+
+/** Smallest divisor for the repetition penalty: at 0 a logit would become infinite. */
+const MIN_REPETITION_PENALTY = 0.01;
+
+function samplingOf(body: GenerationBody, seed: number): SamplingParams {
+  return {
+    temperature: body.temperature,
+    topK: Math.max(0, body.top_k),
+    typicalP: body.typical_p,
+    topP: body.top_p,
+    minP: body.min_p,
+    repetitionPenalty: Math.max(
+      MIN_REPETITION_PENALTY,
+      body.repetition_penalty ?? body.repeat_penalty ?? 1,
+    ),
+    repeatLastN: body.repeat_last_n,
+    frequencyPenalty: body.frequency_penalty,
+    presencePenalty: body.presence_penalty,
+    logitBias: body.logit_bias?.added ?? [],
+    seed,
+  };
+}
+
+/** Seed of the answer number `nth`; -1 and absence mean "any", as llama.cpp has it. */
+function seedOf(seed: number | undefined, nth: number): number {
+  if (seed === undefined || seed === -1) return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+  return Number(BigInt.asUintN(32, BigInt(seed) + BigInt(nth)));
+}
+
+function roomFor(prompt: PromptIds, engine: Engine, maxTokens: number | undefined): number {
+  const { contextLength } = engine.info;
+  const numPrompt = prompt.ids.length;
+  // Scoring alone needs no cell for an answer; everything else needs at least one.
+  const fits = maxTokens === 0 ? numPrompt <= contextLength : numPrompt < contextLength;
+  if (!fits) throw contextExceeded(numPrompt, contextLength, prompt.param, true);
+  return contextLength - numPrompt;
+}
+
+/**
+ * The sequences of a request, prompt by prompt and within a prompt answer by answer. An answer
+ * never runs past the context: it ends there with finish_reason `length`.
+ *
+ * @throws {RequestError} 400 for what does not fit the model.
+ */
+export function planSequences(
+  body: GenerationBody,
+  model: ServedModel,
+  prompts: readonly PromptIds[],
+  options: PlanOptions,
+): SequenceSpec[] {
+  const { engine, tokenizer } = model;
+  const { vocabSize } = engine.info.model;
+  checkIds(body.stop_token_ids ?? [], vocabSize, "stop_token_ids");
+  for (const id of [...body.logit_bias?.added ?? []].map(([id]) => id)) checkBias(id, vocabSize);
+  for (const id of body.logit_bias?.banned ?? []) checkBias(id, vocabSize);
+  if (body.best_of !== undefined && body.best_of > body.n) {
+    throw notBuilt("best_of", "above `n`");
+  }
+  const asked = body.max_completion_tokens ?? body.max_tokens;
+  if (asked !== undefined && body.min_tokens > asked) {
+    throw badRequest(
+      `\`min_tokens\` is ${body.min_tokens}, which is more than the ${asked} tokens the answer ` +
+        "may have.",
+      { param: "min_tokens", code: "invalid_value" },
+    );
+  }
+  if (body.stop !== undefined && body.stop.length > 0) needTokenizer(model, "stop");
+
+  const endIds = [...tokenizer?.endIds ?? []];
+  const stopTokenIds = [...(body.ignore_eos ? [] : endIds), ...body.stop_token_ids ?? []];
+  const bannedTokenIds = [...(body.ignore_eos ? endIds : []), ...body.logit_bias?.banned ?? []];
+  return prompts.flatMap((prompt, nthPrompt) => {
+    const room = roomFor(prompt, engine, asked);
+    const maxTokens = Math.min(asked ?? options.defaultMaxTokens ?? room, room);
+    return Array.from({ length: body.n }, (_, nth): SequenceSpec => {
+      const index = nthPrompt * body.n + nth;
+      return {
+        index,
+        request: {
+          id: `${options.id}-${index}`,
+          promptIds: prompt.ids,
+          maxTokens,
+          minTokens: Math.min(body.min_tokens, maxTokens),
+          stopTokenIds: [...new Set(stopTokenIds)],
+          bannedTokenIds: [...new Set(bannedTokenIds)],
+          // The same for every prompt, so that a prompt in a list gets what it gets alone.
+          sampling: samplingOf(body, seedOf(body.seed, nth)),
+          logprobs: options.logprobs,
+          promptLogprobs: options.echo ? options.logprobs : null,
+        },
+        echo: options.echo ? { numAdded: prompt.numAdded } : null,
+        stopStrings: body.stop ?? [],
+        skipSpecial: body.skip_special_tokens,
+        // Without a tokenizer ids are all there is to tell.
+        reportIds: body.return_token_ids || tokenizer === undefined,
+      };
+    });
+  });
+}
+
+function checkBias(id: number, vocabSize: number): void {
+  if (id < vocabSize) return;
+  throw badRequest(
+    `\`logit_bias\` names token id ${id}, but the vocabulary ends at ${vocabSize - 1}.`,
+    { param: "logit_bias", code: "invalid_value" },
+  );
+}

@@ -1,0 +1,231 @@
+/** The two routes that generate. @module */
+import { answer, type AnswerShape, type RequestContext } from "./answer.ts";
+import { readJsonObject } from "./body.ts";
+import { badRequest, modelNotFound } from "./errors.ts";
+import { chatLogprobs, completionLogprobs } from "./logprobs.ts";
+import { refuseNotBuilt } from "./not_built.ts";
+import {
+  checkTextLength,
+  needTokenizer,
+  notEmpty,
+  planSequences,
+  type PromptIds,
+  promptIds,
+} from "./plan.ts";
+import {
+  type ChatBody,
+  chatSchema,
+  completionSchema,
+  type GenerationBody,
+  parseBody,
+} from "./schemas.ts";
+import type { ServedModel } from "./served_model.ts";
+import { type Envelope, newId } from "./wire.ts";
+
+/** Tokens of an answer when a completion names no number, as OpenAI has it. */
+const DEFAULT_COMPLETION_TOKENS = 16;
+
+/** Whether a name in a request means the model that is served. */
+export function isServed(name: string, servedName: string): boolean {
+  return name === servedName || name === "default";
+}
+
+function checkModelName(body: Readonly<Record<string, unknown>>, servedName: string): void {
+  const { model } = body;
+  if (typeof model === "string" && !isServed(model, servedName)) {
+    throw modelNotFound(model, servedName);
+  }
+}
+
+function envelopeOf(context: RequestContext, prefix: "cmpl" | "chatcmpl"): Envelope {
+  return {
+    id: newId(prefix),
+    created: Math.floor(Date.now() / 1000),
+    model: context.servedName,
+    system_fingerprint: `tb-${context.model.engine.info.model.fingerprint.slice(0, 12)}`,
+  };
+}
+
+function streamFlags(body: GenerationBody) {
+  return {
+    stream: body.stream,
+    includeUsage: body.stream_options?.include_usage ?? false,
+    continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
+  };
+}
+
+/** `POST /v1/completions`. */
+export async function completions(context: RequestContext): Promise<Response> {
+  const { model } = context;
+  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  checkModelName(raw, context.servedName);
+  refuseNotBuilt(raw, "completion");
+  const body = parseBody(completionSchema, raw);
+  const several = body.prompt.length > 1;
+  const prompts = body.prompt.map((prompt, index) =>
+    promptIds(prompt, model, {
+      param: several ? `prompt[${index}]` : "prompt",
+      addBos: body.add_special_tokens,
+      parseSpecial: body.parse_special,
+    })
+  );
+  const envelope = envelopeOf(context, "cmpl");
+  const logprobs = body.logprobs ?? null;
+  const specs = planSequences(body, model, prompts, {
+    id: envelope.id,
+    defaultMaxTokens: DEFAULT_COMPLETION_TOKENS,
+    logprobs,
+    echo: body.echo,
+  });
+  const reportIds = specs.some((spec) => spec.reportIds);
+  return answer(context, {
+    envelope,
+    specs,
+    numPromptTokens: prompts.reduce((sum, { ids }) => sum + ids.length, 0),
+    shape: completionShape(model, {
+      logprobs: logprobs !== null,
+      promptIds: reportIds ? specs.map((spec) => spec.request.promptIds) : null,
+    }),
+    ...streamFlags(body),
+  });
+}
+
+interface ShapeOptions {
+  readonly logprobs: boolean;
+  /** Prompt ids by choice, where they are to be reported. */
+  readonly promptIds: readonly (readonly number[])[] | null;
+}
+
+function completionShape(model: ServedModel, options: ShapeOptions): AnswerShape {
+  const { tokenizer } = model;
+  const begun = new Set<number>();
+  const idsOf = (index: number, ids: readonly number[]) => {
+    if (options.promptIds === null) return {};
+    const first = !begun.has(index);
+    begun.add(index);
+    return { token_ids: ids, ...(first ? { prompt_token_ids: options.promptIds[index] } : {}) };
+  };
+  return {
+    object: { whole: "text_completion", chunk: "text_completion" },
+    wholeExtra: () => ({}),
+    whole: ({ index, text, tokens, ids, reason }) => ({
+      index,
+      text,
+      logprobs: options.logprobs ? completionLogprobs(tokenizer, tokens) : null,
+      finish_reason: reason,
+      ...idsOf(index, ids),
+    }),
+    *delta({ index, text, tokens, ids }) {
+      const logprobs = tokens.length > 0 ? completionLogprobs(tokenizer, tokens) : null;
+      yield { choice: { index, text, logprobs, finish_reason: null, ...idsOf(index, ids) } };
+    },
+    *finish({ index, reason }) {
+      const choice = { index, text: "", logprobs: null, finish_reason: reason };
+      yield { choice: { ...choice, ...idsOf(index, []) } };
+    },
+  };
+}
+
+async function renderChat(body: ChatBody, model: ServedModel): Promise<PromptIds> {
+  const param = "messages";
+  const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
+  checkTextLength(model, length, param);
+  const { ids } = await renderMessages(body, model);
+  return { ids: notEmpty(ids, param), numAdded: 0, param };
+}
+
+/**
+ * Messages through the model's own template.
+ *
+ * @throws {RequestError} 400 for a model without tokenizer or template.
+ * @throws {TemplateError} If the template refuses the messages.
+ */
+export function renderMessages(
+  body: Pick<ChatBody, "messages" | "add_generation_prompt">,
+  model: ServedModel,
+) {
+  const { template } = model;
+  needTokenizer(model, "messages");
+  if (template === undefined) {
+    throw badRequest("This model has no chat template: send a prompt to /v1/completions.", {
+      param: "messages",
+      code: "no_chat_template",
+    });
+  }
+  // OpenAI's newer name for the system role is unknown to most templates.
+  const knowsDeveloper = template.source.includes("developer");
+  const messages = body.messages.map((message) => ({
+    ...message,
+    content: message.content.toWellFormed(),
+    role: message.role === "developer" && !knowsDeveloper ? "system" as const : message.role,
+  }));
+  return template.render(messages, { addGenerationPrompt: body.add_generation_prompt });
+}
+
+/** `POST /v1/chat/completions`. */
+export async function chatCompletions(context: RequestContext): Promise<Response> {
+  const { model } = context;
+  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  checkModelName(raw, context.servedName);
+  refuseNotBuilt(raw, "chat");
+  const body = parseBody(chatSchema, raw);
+  if ((body.top_logprobs ?? 0) > 0 && !body.logprobs) {
+    throw badRequest("`top_logprobs` needs `logprobs` to be true.", {
+      param: "top_logprobs",
+      code: "invalid_value",
+    });
+  }
+  const prompt = await renderChat(body, model);
+  const envelope = envelopeOf(context, "chatcmpl");
+  const specs = planSequences(body, model, [prompt], {
+    id: envelope.id,
+    defaultMaxTokens: null,
+    logprobs: body.logprobs ? body.top_logprobs ?? 0 : null,
+    echo: false,
+  });
+  return answer(context, {
+    envelope,
+    specs,
+    numPromptTokens: prompt.ids.length,
+    shape: chatShape(model, {
+      logprobs: body.logprobs,
+      promptIds: body.return_token_ids ? [prompt.ids] : null,
+    }),
+    ...streamFlags(body),
+  });
+}
+
+function chatShape(model: ServedModel, options: ShapeOptions): AnswerShape {
+  const { tokenizer } = model;
+  const begun = new Set<number>();
+  const promptIds = options.promptIds === null ? {} : { prompt_token_ids: options.promptIds[0] };
+  const idsOf = (ids: readonly number[]) => options.promptIds === null ? {} : { token_ids: ids };
+  const begin = function* (index: number) {
+    if (begun.has(index)) return;
+    const extra = begun.size === 0 ? promptIds : {};
+    begun.add(index);
+    const delta = { role: "assistant", content: "" };
+    yield { choice: { index, delta, logprobs: null, finish_reason: null }, extra };
+  };
+  return {
+    object: { whole: "chat.completion", chunk: "chat.completion.chunk" },
+    wholeExtra: () => promptIds,
+    whole: ({ index, text, tokens, ids, reason }) => ({
+      index,
+      message: { role: "assistant", content: text, refusal: null },
+      logprobs: options.logprobs ? chatLogprobs(tokenizer, tokens) : null,
+      finish_reason: reason,
+      ...idsOf(ids),
+    }),
+    *delta({ index, text, tokens, ids }) {
+      yield* begin(index);
+      const logprobs = tokens.length > 0 ? chatLogprobs(tokenizer, tokens) : null;
+      const delta = text === "" ? {} : { content: text };
+      yield { choice: { index, delta, logprobs, finish_reason: null, ...idsOf(ids) } };
+    },
+    *finish({ index, reason }) {
+      yield* begin(index);
+      yield { choice: { index, delta: {}, logprobs: null, finish_reason: reason } };
+    },
+  };
+}

@@ -1,0 +1,280 @@
+/** One schema a route; the types of requests are inferred from them. @module */
+import { z } from "zod";
+import { MAX_TOP_LOGPROBS } from "../engine/types.ts";
+import { badRequest, type RequestError } from "./errors.ts";
+import {
+  BadValue,
+  checked,
+  count,
+  flag,
+  int,
+  num,
+  readBy,
+  readId,
+  readIds,
+  readList,
+  text,
+} from "./fields.ts";
+
+/** Prompts in one request. */
+export const MAX_PROMPTS = 256;
+/** Answers to one prompt. */
+export const MAX_COMPLETIONS = 16;
+const MAX_STOPS = 16;
+const MAX_STOP_LENGTH = 4096;
+const MAX_STOP_IDS = 1024;
+const MAX_BIASES = 1024;
+const MAX_MESSAGES = 16_384;
+const MAX_NAME = 256;
+
+const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
+
+/** Changes to the logits of single tokens. */
+export interface LogitBias {
+  readonly added: readonly (readonly [number, number])[];
+  readonly banned: readonly number[];
+}
+
+const biasValue = num(-100, 100);
+
+function readBias(value: unknown): LogitBias {
+  const added: [number, number][] = [];
+  const banned: number[] = [];
+  const take = (id: number, bias: unknown) => {
+    if (bias === false) banned.push(id);
+    else added.push([id, readBy(biasValue, bias)]);
+  };
+  // llama.cpp takes a list of pairs too, with `false` for a token that must not come.
+  if (Array.isArray(value)) {
+    readList(value, { min: 0, max: MAX_BIASES, what: "a list" }, (pair) => {
+      if (!Array.isArray(pair) || pair.length !== 2) {
+        throw new BadValue("must be a pair of token id and bias");
+      }
+      take(readId(pair[0]), pair[1]);
+    });
+    return { added, banned };
+  }
+  if (typeof value !== "object" || value === null) {
+    throw new BadValue("must be an object of token ids and biases");
+  }
+  const entries = Object.entries(value);
+  if (entries.length > MAX_BIASES) throw new BadValue(`must have at most ${MAX_BIASES} entries`);
+  for (const [key, bias] of entries) {
+    if (!/^\d{1,10}$/.test(key)) throw new BadValue("must have token ids as keys");
+    try {
+      take(readId(Number(key)), bias);
+    } catch (thrown) {
+      throw thrown instanceof BadValue ? thrown.under(key) : thrown;
+    }
+  }
+  return { added, banned };
+}
+
+function readStop(value: unknown): string {
+  if (typeof value !== "string") throw new BadValue("must be a string");
+  if (value.length > MAX_STOP_LENGTH) {
+    throw new BadValue(`must have at most ${MAX_STOP_LENGTH} characters`);
+  }
+  // Half a character can never be found in text that has only whole ones.
+  if (!value.isWellFormed()) throw new BadValue("must be valid Unicode");
+  return value;
+}
+
+function readStops(value: unknown): string[] {
+  const what = "a string or a list of strings";
+  const list = typeof value === "string" ? [value] : value;
+  // An empty string stops nothing; some clients send it for "none".
+  return readList(list, { min: 0, max: MAX_STOPS, what }, readStop).filter((stop) => stop !== "");
+}
+
+const streamOptions = z.object({
+  include_usage: flag().nullish(),
+  continuous_usage_stats: flag().nullish(),
+}, { error: "must be an object" });
+
+/** What both ways to generate have in common; the bounds are those of the OpenAI API or wider. */
+const generationFields = {
+  model: text().optional(),
+  stream: flag().default(false),
+  stream_options: streamOptions.optional(),
+  max_tokens: count().optional(),
+  max_completion_tokens: count().optional(),
+  min_tokens: count().default(0),
+  n: int(1, MAX_COMPLETIONS).default(1),
+  best_of: int(1, MAX_COMPLETIONS).optional(),
+  temperature: num(0, 2).default(1),
+  top_p: num(0, 1).default(1),
+  // -1 is how vLLM spells "off".
+  top_k: int(-1, 2 ** 31 - 1).default(0),
+  min_p: num(0, 1).default(0),
+  typical_p: num(0, 1).default(1),
+  repetition_penalty: num(0, 10).optional(),
+  repeat_penalty: num(0, 10).optional(),
+  repeat_last_n: int(-1, 2 ** 31 - 1).default(64),
+  frequency_penalty: num(-2, 2).default(0),
+  presence_penalty: num(-2, 2).default(0),
+  logit_bias: checked(readBias).optional(),
+  seed: int(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER).optional(),
+  stop: checked(readStops).optional(),
+  stop_token_ids: checked((value) => readIds(value, MAX_STOP_IDS)).optional(),
+  ignore_eos: flag().default(false),
+  skip_special_tokens: flag().default(true),
+  return_token_ids: flag().default(false),
+};
+
+const generationSchema = z.object(generationFields);
+/** The fields that both generation routes share, checked. */
+export type GenerationBody = z.output<typeof generationSchema>;
+
+/** A prompt as text or as token ids. */
+export type Prompt = string | readonly number[];
+
+function readPrompts(value: unknown): readonly Prompt[] {
+  if (typeof value === "string") return [value];
+  const what = "a string, a list of strings, a list of token ids or a list of such lists";
+  if (!Array.isArray(value)) throw new BadValue(`must be ${what}`);
+  if (typeof value[0] === "number") return [readIds(value)];
+  return readList(value, { min: 1, max: MAX_PROMPTS, what }, (prompt) => {
+    if (typeof prompt === "string") return prompt;
+    if (Array.isArray(prompt)) return readIds(prompt);
+    throw new BadValue("must be a string or a list of token ids");
+  });
+}
+
+/** Body of `POST /v1/completions`. */
+export const completionSchema = z.object({
+  ...generationFields,
+  prompt: checked(readPrompts),
+  echo: flag().default(false),
+  logprobs: int(0, MAX_TOP_LOGPROBS).optional(),
+  /** Whether the tokenizer's beginning-of-text token goes before text, as the model asks. */
+  add_special_tokens: flag().default(true),
+  parse_special: flag().default(true),
+});
+/** A checked body of `POST /v1/completions`. */
+export type CompletionBody = z.output<typeof completionSchema>;
+
+function readPart(value: unknown): string {
+  if (typeof value !== "object" || value === null) throw new BadValue("must be a content part");
+  const { type, text: content } = value as { type?: unknown; text?: unknown };
+  if (type !== "text") {
+    throw new BadValue("must be `text`: this server takes no other content", ["type"]);
+  }
+  if (typeof content !== "string") throw new BadValue("must be a string", ["text"]);
+  return content;
+}
+
+function readContent(value: unknown): string | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === "string") return value;
+  const what = "a string or a list of text parts";
+  const parts = readList(value, { min: 1, max: MAX_MESSAGES, what }, readPart);
+  return parts.join("\n");
+}
+
+const messageSchema = z.object({
+  role: z.enum(ROLES, { error: `must be one of ${ROLES.join(", ")}` }),
+  content: checked(readContent).optional(),
+  name: text(MAX_NAME).nullish(),
+}, { error: "must be a message: an object with `role` and `content`" });
+
+function readMessage(value: unknown) {
+  const message = readBy(messageSchema, value);
+  const { tool_calls: calls, function_call: call } = value as Record<string, unknown>;
+  if ((Array.isArray(calls) && calls.length > 0) || (call !== undefined && call !== null)) {
+    const field = call === undefined || call === null ? "tool_calls" : "function_call";
+    throw new BadValue("is not supported: this server has no tools", [field]);
+  }
+  // An assistant message may lack content in the OpenAI API; nothing else may.
+  if (message.content === undefined && message.role !== "assistant") {
+    throw new BadValue("is required", ["content"]);
+  }
+  return {
+    role: message.role,
+    content: message.content ?? "",
+    ...(typeof message.name === "string" ? { name: message.name } : {}),
+  };
+}
+
+const messages = checked((value) =>
+  readList(value, { min: 1, max: MAX_MESSAGES, what: "a list of messages" }, readMessage)
+);
+
+/** Body of `POST /v1/chat/completions`. */
+export const chatSchema = z.object({
+  ...generationFields,
+  messages,
+  logprobs: flag().default(false),
+  top_logprobs: int(0, MAX_TOP_LOGPROBS).optional(),
+  add_generation_prompt: flag().default(true),
+});
+/** A checked body of `POST /v1/chat/completions`. */
+export type ChatBody = z.output<typeof chatSchema>;
+/** Body of `POST /tokenize`, as llama.cpp has it. */
+export const tokenizeSchema = z.object({
+  content: text(),
+  add_special: flag().default(false),
+  parse_special: flag().default(true),
+  with_pieces: flag().default(false),
+});
+
+/** Body of `POST /detokenize`, as llama.cpp has it. */
+export const detokenizeSchema = z.object({ tokens: checked((value) => readIds(value)) });
+
+/** Body of `POST /apply-template`. */
+export const applyTemplateSchema = z.object({
+  messages,
+  add_generation_prompt: flag().default(true),
+});
+
+function pathText(path: readonly PropertyKey[]): string {
+  return path.map((key, depth) =>
+    typeof key === "number" ? `[${key}]` : `${depth === 0 ? "" : "."}${String(key)}`
+  ).join("");
+}
+
+function show(value: unknown): string {
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "object" && value !== null) return "an object";
+  const shown = JSON.stringify(value) ?? "nothing";
+  return shown.length > 60 ? `${shown.slice(0, 60)}...` : shown;
+}
+
+function valueAt(body: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>(
+    (value, key) =>
+      typeof value === "object" && value !== null && Object.hasOwn(value, key)
+        ? Reflect.get(value, key)
+        : undefined,
+    body,
+  );
+}
+
+/**
+ * Checks a body. Unknown fields are ignored.
+ *
+ * @throws {RequestError} 400 that names the field, the rule and the value.
+ */
+export function parseBody<S extends z.ZodType>(
+  schema: S,
+  body: Readonly<Record<string, unknown>>,
+): z.output<S> {
+  const result = schema.safeParse(body);
+  if (result.success) return result.data;
+  throw refusal(result.error.issues[0], body);
+}
+
+function refusal(issue: z.core.$ZodIssue | undefined, body: unknown): RequestError {
+  const path = issue?.path ?? [];
+  const rule = issue?.message ?? "is not valid";
+  const value = valueAt(body, path);
+  const param = pathText(path);
+  if (value === undefined || rule === "is required") {
+    return badRequest(`\`${param}\` is required.`, { param, code: "missing_required_parameter" });
+  }
+  const seen =
+    rule.startsWith("must") && !rule.includes("must have") && rule !== "must not be empty"
+      ? `, but is ${show(value)}`
+      : "";
+  return badRequest(`\`${param}\` ${rule}${seen}.`, { param, code: "invalid_value" });
+}

@@ -1,0 +1,47 @@
+/** `/tokenize`, `/detokenize`, `/apply-template`, in the shapes of llama.cpp. @module */
+import type { RequestContext } from "./answer.ts";
+import { readJsonObject } from "./body.ts";
+import { checkIds, needTokenizer } from "./plan.ts";
+import { renderMessages } from "./routes.ts";
+import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from "./schemas.ts";
+import { tokenBytes } from "./wire.ts";
+
+/** A token's text, or its bytes where they are not whole characters. */
+function piece(bytes: Uint8Array): string | number[] {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return [...bytes];
+  }
+}
+
+/** `POST /tokenize`. */
+export async function tokenize(context: RequestContext): Promise<Response> {
+  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const body = parseBody(tokenizeSchema, raw);
+  const tokenizer = needTokenizer(context.model, "content");
+  const ids = tokenizer.encode(body.content.toWellFormed(), {
+    parseSpecial: body.parse_special,
+    addBos: body.add_special,
+  });
+  if (!body.with_pieces) return Response.json({ tokens: ids });
+  const tokens = ids.map((id) => ({ id, piece: piece(tokenBytes(tokenizer, id)) }));
+  return Response.json({ tokens });
+}
+
+/** `POST /detokenize`. */
+export async function detokenize(context: RequestContext): Promise<Response> {
+  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const { tokens } = parseBody(detokenizeSchema, raw);
+  const tokenizer = needTokenizer(context.model, "tokens");
+  checkIds(tokens, tokenizer.vocabSize, "tokens");
+  return Response.json({ content: tokenizer.decode(tokens, { skipSpecial: false }) });
+}
+
+/** `POST /apply-template`. */
+export async function applyTemplate(context: RequestContext): Promise<Response> {
+  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const body = parseBody(applyTemplateSchema, raw);
+  const { text } = await renderMessages(body, context.model);
+  return Response.json({ prompt: text });
+}

@@ -1,0 +1,123 @@
+/** Parts of answers that completions and chat share. @module */
+import type { RequestTimings } from "../engine/types.ts";
+import type { Tokenizer } from "../tokenizer/types.ts";
+import type { FinishEvent } from "./generation.ts";
+
+/** Members that every answer and every chunk of one request have in common. */
+export interface Envelope {
+  readonly id: string;
+  /** Seconds since 1970. */
+  readonly created: number;
+  readonly model: string;
+  readonly system_fingerprint: string;
+}
+
+/** A new id for an answer. */
+export function newId(prefix: "cmpl" | "chatcmpl"): string {
+  return `${prefix}-${crypto.randomUUID().replaceAll("-", "")}`;
+}
+
+/** Token counts, as OpenAI names them. */
+export function usageBody(numPrompt: number, numCompletion: number, numCached: number) {
+  return {
+    prompt_tokens: numPrompt,
+    completion_tokens: numCompletion,
+    total_tokens: numPrompt + numCompletion,
+    prompt_tokens_details: { cached_tokens: numCached },
+  };
+}
+
+function rate(tokens: number, ms: number) {
+  return {
+    perTokenMs: tokens > 0 ? ms / tokens : 0,
+    perSecond: ms > 0 ? tokens * 1000 / ms : 0,
+  };
+}
+
+/** Timings, as llama.cpp names them. */
+export function timingsBody(timings: RequestTimings) {
+  const prompt = rate(timings.promptTokens, timings.promptMs);
+  const predicted = rate(timings.predictedTokens, timings.predictedMs);
+  return {
+    cache_n: timings.cachedTokens,
+    prompt_n: timings.promptTokens,
+    prompt_ms: timings.promptMs,
+    prompt_per_token_ms: prompt.perTokenMs,
+    prompt_per_second: prompt.perSecond,
+    predicted_n: timings.predictedTokens,
+    predicted_ms: timings.predictedMs,
+    predicted_per_token_ms: predicted.perTokenMs,
+    predicted_per_second: predicted.perSecond,
+  };
+}
+
+/** Counts of tokens and time over all choices of a request, kept while they come. */
+export class Tally {
+  #numTokens = new Map<number, number>();
+  #finished: FinishEvent[] = [];
+
+  /** @param numPromptTokens Tokens of all prompts; a prompt with several answers counts once. */
+  constructor(private readonly numPromptTokens: number) {}
+
+  add(event: { readonly index: number; readonly numTokens: number }): void {
+    this.#numTokens.set(event.index, event.numTokens);
+  }
+
+  /** Takes the end of a choice; gives what its last chunk says of it alone. */
+  finish(event: FinishEvent) {
+    this.add(event);
+    this.#finished.push(event);
+    return { timings: timingsBody(event.timings) };
+  }
+
+  usage() {
+    const numCompletion = this.#numTokens.values().reduce((sum, count) => sum + count, 0);
+    const numCached = this.#finished.reduce((sum, { timings }) => sum + timings.cachedTokens, 0);
+    return usageBody(
+      this.numPromptTokens,
+      numCompletion,
+      Math.min(numCached, this.numPromptTokens),
+    );
+  }
+
+  /** Tokens of all choices over the time of the longest: they run side by side. */
+  timings() {
+    const all = this.#finished.map((event) => event.timings);
+    const sum = (pick: (timings: RequestTimings) => number) =>
+      all.reduce((total, timings) => total + pick(timings), 0);
+    const longest = (pick: (timings: RequestTimings) => number) =>
+      all.reduce((most, timings) => Math.max(most, pick(timings)), 0);
+    return timingsBody({
+      queueMs: longest((timings) => timings.queueMs),
+      promptTokens: sum((timings) => timings.promptTokens),
+      cachedTokens: sum((timings) => timings.cachedTokens),
+      promptMs: longest((timings) => timings.promptMs),
+      predictedTokens: sum((timings) => timings.predictedTokens),
+      predictedMs: longest((timings) => timings.predictedMs),
+    });
+  }
+}
+
+/** Bytes of a token; none for an id with which the model pads its vocabulary. */
+export function tokenBytes(tokenizer: Tokenizer, id: number): Uint8Array {
+  return id < tokenizer.vocabSize ? tokenizer.tokenBytes(id) : new Uint8Array(0);
+}
+
+/**
+ * A token as text. A part of a character has no text: it is written as its bytes (`\xf0\x9f`), so
+ * that different tokens stay different and no replacement character appears.
+ */
+export function tokenText(tokenizer: Tokenizer | undefined, id: number): string {
+  if (tokenizer === undefined || id >= tokenizer.vocabSize) return `token_id:${id}`;
+  const bytes = tokenBytes(tokenizer, id);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+  }
+}
+
+/** JSON has no infinity; -9999 is what OpenAI sends for "practically impossible". */
+export function finiteLogprob(logprob: number): number {
+  return Number.isFinite(logprob) ? logprob : -9999;
+}
