@@ -1,0 +1,35 @@
+/** Starts the engine. @module */
+import { WORKERS } from "../assets.ts";
+import type { Engine, EngineOptions, LoadProgress } from "./types.ts";
+import { WorkerEngine } from "./worker_client.ts";
+
+/** How an engine is started beside its options. */
+export interface StartHooks {
+  readonly onProgress?: (progress: LoadProgress) => void;
+  /**
+   * Run in this isolate. It is blocked while the device works, so this is for tests and for
+   * commands that do nothing else meanwhile.
+   */
+  readonly inProcess?: boolean;
+}
+
+/**
+ * Starts an engine in a worker of its own.
+ *
+ * @throws {ModelFileError} If the model cannot be used.
+ * @throws {DeviceError} If there is no device, or not one that is good enough.
+ * @throws {EngineGoneError} If the worker died while starting.
+ */
+export async function startEngine(
+  options: EngineOptions,
+  hooks: StartHooks = {},
+): Promise<Engine> {
+  const { onProgress = () => {} } = hooks;
+  if (hooks.inProcess) {
+    // Loaded here only, so that the main isolate does not carry the device's side otherwise.
+    const { createLocalEngine } = await import("./create.ts");
+    return await createLocalEngine(options, onProgress);
+  }
+  const worker = new Worker(WORKERS.engine, { type: "module", name: "engine" });
+  return await WorkerEngine.start(worker, options, { onProgress });
+}

@@ -1,0 +1,235 @@
+/** The client's end of the protocol: an {@linkcode Engine} whose work is done in a worker. @module */
+import { EventStream } from "./event_stream.ts";
+import { type ClientMessage, errorFromData, type WorkerMessage } from "./protocol.ts";
+import type {
+  Engine,
+  EngineErrorData,
+  EngineEvent,
+  EngineInfo,
+  EngineOptions,
+  EngineStats,
+  GenerateRequest,
+  LoadProgress,
+} from "./types.ts";
+
+/** What is needed of a `Worker`. */
+export interface WorkerPort {
+  onmessage: ((event: MessageEvent) => void) | null;
+  onmessageerror: ((event: MessageEvent) => void) | null;
+  onerror: ((event: ErrorEvent) => void) | null;
+  postMessage(message: ClientMessage): void;
+  /** Stops the other side at once. */
+  terminate(): void;
+}
+
+/** Tells how an engine in a worker is looked after. */
+export interface WorkerEngineHooks {
+  readonly onProgress?: (progress: LoadProgress) => void;
+  /** How long {@linkcode WorkerEngine.close} waits for the worker before it ends it by force. */
+  readonly closeWithinMs?: number;
+}
+
+/** The worker is gone, or was told to go. */
+export class EngineGoneError extends Error {
+  override readonly name = "EngineGoneError";
+  constructor(readonly code: "engine_crashed" | "engine_closed", message: string) {
+    super(message);
+  }
+}
+
+interface LiveRequest {
+  readonly id: string;
+  readonly stream: EventStream;
+}
+
+/** An engine in a worker. */
+export class WorkerEngine implements Engine {
+  readonly #port: WorkerPort;
+  readonly #closeWithinMs: number;
+  #info: EngineInfo | null = null;
+  #numKeys = 0;
+  readonly #live = new Map<number, LiveRequest>();
+  readonly #keys = new Map<string, number>();
+  readonly #stats = new Map<number, PromiseWithResolvers<EngineStats>>();
+  readonly #started = Promise.withResolvers<void>();
+  readonly #closed = Promise.withResolvers<void>();
+  #gone: EngineGoneError | null = null;
+  #closing: Promise<void> | null = null;
+
+  private constructor(port: WorkerPort, hooks: WorkerEngineHooks) {
+    this.#port = port;
+    this.#closeWithinMs = hooks.closeWithinMs ?? 800;
+    port.onmessage = ({ data }) => this.#take(data as WorkerMessage, hooks);
+    port.onmessageerror = () => this.#crash("a message of the engine worker cannot be read");
+    port.onerror = (event) => {
+      // Else Deno ends the whole program.
+      event.preventDefault();
+      this.#crash(event.message);
+    };
+  }
+
+  /**
+   * Starts an engine in a worker that was just made. The worker is this engine's from here on.
+   *
+   * @throws {ModelFileError} If the model cannot be used.
+   * @throws {DeviceError} If the device cannot be used.
+   * @throws {EngineGoneError} If the worker died.
+   */
+  static async start(
+    port: WorkerPort,
+    options: EngineOptions,
+    hooks: WorkerEngineHooks = {},
+  ): Promise<WorkerEngine> {
+    const engine = new WorkerEngine(port, hooks);
+    try {
+      port.postMessage({ type: "start", options });
+      await engine.#started.promise;
+    } catch (error) {
+      port.terminate();
+      throw error;
+    }
+    return engine;
+  }
+
+  get info(): EngineInfo {
+    if (this.#info === null) throw new Error("the engine has not started");
+    return this.#info;
+  }
+
+  generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent> {
+    const key = this.#numKeys++;
+    const stream = new EventStream(() => {
+      this.#forget(key);
+      this.#send({ type: "cancel", key });
+    });
+    const refusal = this.#refusal(request);
+    if (refusal !== null) {
+      stream.push({ type: "error", error: refusal });
+      return stream;
+    }
+    this.#live.set(key, { id: request.id, stream });
+    this.#keys.set(request.id, key);
+    try {
+      this.#send({ type: "generate", key, request });
+    } catch (error) {
+      // Something in it cannot be cloned.
+      this.#forget(key);
+      const { message } = error as Error;
+      stream.push({ type: "error", error: { code: "invalid_request", message } });
+    }
+    return stream;
+  }
+
+  cancel(id: string): void {
+    const key = this.#keys.get(id);
+    if (key === undefined) return;
+    this.#keys.delete(id);
+    this.#send({ type: "cancel", key });
+  }
+
+  /** @throws {EngineGoneError} If the worker died or was closed. */
+  stats(): Promise<EngineStats> {
+    if (this.#gone !== null) return Promise.reject(this.#gone);
+    const key = this.#numKeys++;
+    const answer = Promise.withResolvers<EngineStats>();
+    this.#stats.set(key, answer);
+    this.#send({ type: "stats", key });
+    return answer.promise;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    if (this.#gone === null) {
+      this.#send({ type: "close" });
+      // A worker that waits for the device cannot answer; nothing of it is worth waiting for.
+      const timer = setTimeout(() => this.#closed.resolve(), this.#closeWithinMs);
+      await this.#closed.promise;
+      clearTimeout(timer);
+    }
+    this.#end(new EngineGoneError("engine_closed", "the engine is closed"));
+    this.#port.terminate();
+  }
+
+  #refusal(request: GenerateRequest): EngineErrorData | null {
+    if (this.#gone !== null) return { code: this.#gone.code, message: this.#gone.message };
+    if (this.#closing !== null) return { code: "engine_closed", message: "the engine is closed" };
+    if (typeof request !== "object" || request === null) {
+      return { code: "invalid_request", message: "the request is no object" };
+    }
+    if (this.#keys.has(request.id)) {
+      return { code: "invalid_request", message: `id ${request.id} is in use by a live request` };
+    }
+    return null;
+  }
+
+  #send(message: ClientMessage): void {
+    if (this.#gone === null) this.#port.postMessage(message);
+  }
+
+  #take(message: WorkerMessage, hooks: WorkerEngineHooks): void {
+    switch (message.type) {
+      case "progress":
+        hooks.onProgress?.(message.progress);
+        break;
+      case "started":
+        this.#info = message.info;
+        this.#started.resolve();
+        break;
+      case "start_failed":
+        this.#started.reject(errorFromData(message.error));
+        break;
+      case "events":
+        for (const [key, event] of message.events) this.#deliver(key, event);
+        break;
+      case "stats":
+        this.#stats.get(message.key)?.resolve(message.stats);
+        this.#stats.delete(message.key);
+        break;
+      case "closed":
+        this.#closed.resolve();
+        break;
+      default:
+        message satisfies never;
+    }
+  }
+
+  /** Events of a request that nobody reads any more fall away here. */
+  #deliver(key: number, event: EngineEvent): void {
+    const live = this.#live.get(key);
+    if (live === undefined) return;
+    if (event.type === "done" || event.type === "error") this.#forget(key);
+    live.stream.push(event);
+  }
+
+  #forget(key: number): void {
+    const live = this.#live.get(key);
+    if (live === undefined) return;
+    this.#live.delete(key);
+    if (this.#keys.get(live.id) === key) this.#keys.delete(live.id);
+  }
+
+  #crash(reason: string): void {
+    this.#end(new EngineGoneError("engine_crashed", `the engine worker died: ${reason}`));
+    this.#port.terminate();
+  }
+
+  /** Whatever is still waited for gets this error. */
+  #end(error: EngineGoneError): void {
+    if (this.#gone !== null) return;
+    this.#gone = error;
+    const { code, message } = error;
+    for (const key of [...this.#live.keys()]) {
+      this.#deliver(key, { type: "error", error: { code, message } });
+    }
+    for (const answer of this.#stats.values()) answer.reject(error);
+    this.#stats.clear();
+    this.#started.reject(error);
+    // After a start that worked nobody looks at it.
+    this.#started.promise.catch(() => {});
+    this.#closed.resolve();
+  }
+}

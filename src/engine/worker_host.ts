@@ -1,0 +1,92 @@
+/** The worker's end of the protocol. @module */
+import type { LocalEngine } from "./local_engine.ts";
+import {
+  type ClientMessage,
+  errorToData,
+  type KeyedEvent,
+  type WorkerMessage,
+} from "./protocol.ts";
+import type { EngineOptions, LoadProgress } from "./types.ts";
+
+/** What a worker needs of its global scope. */
+export interface WorkerScope {
+  onmessage: ((event: MessageEvent<ClientMessage>) => void) | null;
+  postMessage(message: WorkerMessage): void;
+}
+
+/** Makes an engine in this isolate. */
+export type CreateEngine = (
+  options: EngineOptions,
+  onProgress: (progress: LoadProgress) => void,
+) => Promise<LocalEngine>;
+
+/** Answers a client's messages with an engine that is made when it says so. */
+export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
+  let engine: LocalEngine | null = null;
+  const cancels = new Map<number, () => void>();
+  let batch: KeyedEvent[] = [];
+
+  const flush = () => {
+    const events = batch;
+    batch = [];
+    scope.postMessage({ type: "events", events });
+  };
+
+  // The events of a step come without a pause between them, so that they share a message.
+  const emit = (key: number, event: KeyedEvent[1]) => {
+    if (event.type === "done" || event.type === "error") cancels.delete(key);
+    if (batch.push([key, event]) === 1) queueMicrotask(flush);
+  };
+
+  const close = async () => {
+    await engine?.close();
+    scope.postMessage({ type: "closed" });
+  };
+
+  const start = async (options: EngineOptions) => {
+    try {
+      const created = await create(options, (progress) => {
+        scope.postMessage({ type: "progress", progress });
+      });
+      engine = created;
+      scope.postMessage({ type: "started", info: created.info });
+    } catch (error) {
+      scope.postMessage({ type: "start_failed", error: errorToData(error) });
+    }
+  };
+
+  scope.onmessage = ({ data: message }) => {
+    switch (message.type) {
+      case "start":
+        start(message.options);
+        break;
+      case "generate": {
+        const { key, request } = message;
+        if (engine === null) {
+          emit(key, { type: "error", error: { code: "internal", message: "not started" } });
+          break;
+        }
+        let ended = false;
+        const cancel = engine.submit(request, (event) => {
+          ended = event.type === "done" || event.type === "error";
+          emit(key, event);
+        });
+        if (!ended) cancels.set(key, cancel);
+        break;
+      }
+      case "cancel":
+        cancels.get(message.key)?.();
+        break;
+      case "stats": {
+        const { key } = message;
+        engine?.stats().then((stats) => scope.postMessage({ type: "stats", key, stats }));
+        break;
+      }
+      case "close":
+        close();
+        break;
+      default:
+        message satisfies never;
+    }
+  };
+}

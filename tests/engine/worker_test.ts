@@ -1,0 +1,176 @@
+import { assert } from "std-testing";
+import { DeviceError } from "../../src/gpu/device.ts";
+import { ModelFileError } from "../../src/model/errors.ts";
+import type { EngineOptions, LoadProgress } from "../../src/engine/types.ts";
+import { WorkerEngine, type WorkerEngineHooks } from "../../src/engine/worker_client.ts";
+import { collect, expected, expectedScores, prompt, request } from "./_fake_engine.ts";
+
+function optionsOf(modelPath: string, contextLength = 256): EngineOptions {
+  return {
+    modelPath,
+    contextLength,
+    maxSequences: 4,
+    kvType: "f16",
+    prefillChunk: null,
+    kernelOverrides: {},
+  };
+}
+
+function start(
+  modelPath = "works",
+  hooks: WorkerEngineHooks = {},
+  contextLength = 256,
+): Promise<WorkerEngine> {
+  const url = new URL("./_fake_worker.ts", import.meta.url);
+  const worker = new Worker(url, { type: "module" });
+  return WorkerEngine.start(worker, optionsOf(modelPath, contextLength), hooks);
+}
+
+async function within<T>(ms: number, work: () => Promise<T>): Promise<T> {
+  const begin = performance.now();
+  const result = await work();
+  const took = performance.now() - begin;
+  assert.ok(took < ms, `took ${took.toFixed(0)} ms, at most ${ms} are allowed`);
+  return result;
+}
+
+Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives in process", async () => {
+  const progress: LoadProgress[] = [];
+  const engine = await start("works", { onProgress: (p) => void progress.push(p) });
+  assert.deepEqual(progress.map(({ phase }) => phase), ["weights", "ready"]);
+  assert.equal(engine.info.model.name, "fake");
+  const requests = [40, 1, 16, 17, 90, 3, 8].map((length, i) =>
+    request(prompt(length, i), 40 - i, { promptLogprobs: 1, stopTokenIds: [i], logprobs: 0 })
+  );
+  const all = await Promise.all(requests.map((req) => collect(engine.generate(req))));
+  all.forEach((got, i) => {
+    const req = requests[i]!;
+    assert.deepEqual({ ids: got.ids, reason: got.end }, expected(req));
+    assert.deepEqual(got.scores, expectedScores(req));
+  });
+  const { decodeSteps, ...load } = await engine.stats();
+  assert.deepEqual(load, {
+    runningSequences: 0,
+    waitingSequences: 0,
+    pagesInUse: 0,
+    numPages: 128,
+  });
+  assert.ok(decodeSteps > 0);
+  await engine.close();
+});
+
+Deno.test("WorkerEngine passes the errors of a start on, with name, code and message", async () => {
+  await assert.rejects(start("bad model"), (error: unknown) => {
+    assert.ok(error instanceof ModelFileError);
+    assert.deepEqual([error.name, error.code, error.path, error.message], [
+      "ModelFileError",
+      "truncated",
+      "some.gguf",
+      "some.gguf ends early",
+    ]);
+    return true;
+  });
+  await assert.rejects(start("bad device"), (error: unknown) => {
+    assert.ok(error instanceof DeviceError);
+    assert.deepEqual([error.name, error.code, error.message], [
+      "DeviceError",
+      "no_adapter",
+      "no adapter was found",
+    ]);
+    return true;
+  });
+  await assert.rejects(start("bug"), { name: "TypeError", message: "not a function" });
+  await assert.rejects(start("dies while loading"), {
+    name: "EngineGoneError",
+    code: "engine_crashed",
+    message: /out of luck/,
+  });
+});
+
+Deno.test("WorkerEngine.start() refuses a worker module that cannot be loaded", async () => {
+  const worker = new Worker(new URL("./_no_such_worker.ts", import.meta.url), { type: "module" });
+  await assert.rejects(WorkerEngine.start(worker, optionsOf("works")), { code: "engine_crashed" });
+});
+
+Deno.test("WorkerEngine ends what is pending with engine_crashed when its worker dies", async () => {
+  const engine = await start("crashes");
+  const running = [0, 1, 2, 3, 4, 5].map((i) => collect(engine.generate(request(prompt(9, i), 5))));
+  const stats = engine.stats();
+  stats.catch(() => {});
+  for (const { events, end } of await Promise.all(running)) {
+    assert.equal(end, "engine_crashed");
+    const last = events.at(-1);
+    assert.match(last?.type === "error" ? last.error.message : "", /a bug far from any request/);
+  }
+  assert.equal((await collect(engine.generate(request([1], 1)))).end, "engine_crashed");
+  await assert.rejects(engine.stats(), { code: "engine_crashed" });
+  await within(1000, () => engine.close());
+});
+
+Deno.test("WorkerEngine reports a lost device to everyone and lives on", async () => {
+  const engine = await start("loses its device");
+  const all = await Promise.all(
+    [0, 1].map((i) => collect(engine.generate(request(prompt(9, i), 5)))),
+  );
+  assert.deepEqual(all.map(({ end }) => end), ["device_lost", "device_lost"]);
+  assert.equal((await collect(engine.generate(request([1], 1)))).end, "device_lost");
+  assert.equal((await engine.stats()).pagesInUse, 0);
+  await engine.close();
+});
+
+for (const how of ["blocks", "loops"]) {
+  Deno.test(`WorkerEngine.close() ends a worker that ${how} within a second`, async () => {
+    const engine = await start(how);
+    const running = collect(engine.generate(request(prompt(9), 5)));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await within(1000, () => engine.close());
+    assert.equal((await running).end, "engine_closed");
+    assert.equal((await collect(engine.generate(request([1], 1)))).end, "engine_closed");
+    await assert.rejects(engine.stats(), { code: "engine_closed" });
+  });
+}
+
+Deno.test("WorkerEngine.close() cancels what runs", async () => {
+  const engine = await start("works", {}, 100_000);
+  const running = collect(engine.generate(request(prompt(9), 90_000)));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await within(700, () => engine.close());
+  assert.equal((await running).end, "cancelled");
+});
+
+Deno.test("WorkerEngine frees a sequence when its consumer leaves or it is cancelled", async () => {
+  const engine = await start("works", {}, 100_000);
+  const left = request(prompt(9), 90_000);
+  let count = 0;
+  for await (const event of engine.generate(left)) {
+    if (event.type === "token" && ++count === 5) break;
+  }
+  // Its id is free at once, although the worker may not have heard of it.
+  const again = collect(engine.generate({ ...left, maxTokens: 3 }));
+  assert.deepEqual((await again).ids, expected({ ...left, maxTokens: 3 }).ids);
+
+  const cancelled = collect(engine.generate(left));
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  engine.cancel(left.id);
+  engine.cancel(left.id);
+  engine.cancel("never heard of");
+  assert.equal((await within(500, () => cancelled)).end, "cancelled");
+  const { runningSequences, pagesInUse } = await engine.stats();
+  assert.deepEqual([runningSequences, pagesInUse], [0, 0]);
+  await engine.close();
+});
+
+Deno.test("WorkerEngine refuses bad requests without asking for trouble", async () => {
+  const engine = await start();
+  const req = request([1, 2], 30);
+  const running = collect(engine.generate(req));
+  const ends = await Promise.all([
+    collect(engine.generate(req)),
+    collect(engine.generate(null as unknown as typeof req)),
+    collect(engine.generate(request([1, 1000], 3))),
+    collect(engine.generate({ ...request([1], 3), stopTokenIds: (() => {}) as never })),
+  ]);
+  assert.deepEqual(ends.map(({ end }) => end), new Array(4).fill("invalid_request"));
+  assert.deepEqual((await running).ids, expected(req).ids);
+  await engine.close();
+});
