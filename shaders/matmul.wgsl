@@ -1,0 +1,142 @@
+// matmul: y[t, r] = sum_k w[r, k] * x[t, k]  (+ bias[r]) (+ y[t, r]), weights as stored.
+//
+// weights  (rows, units of 8 weights in their storage type)        read
+// x        (tokens, x_stride) vec4f                                read
+// y        (tokens, y_stride) f32                                  written, or added to
+// bias     (y_stride) f32                                          read, only with BIAS
+//
+// One workgroup makes ROWS x TOKENS sums; its WG lanes walk the row together, a unit each, so that
+// weights are unpacked once for all tokens of the tile. Token tiles are neighbours in the grid.
+//
+// WG: lanes. ROWS, TOKENS: tile. SUBGROUPS: sum with subgroupAdd (WG is then one subgroup).
+// EPILOGUE: store | add | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
+// which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes. PARTIALS: sums kept.
+// BIAS: add a bias. WEIGHT_TYPE, UNIT_ORDER: see common/weights.wgsl.
+
+@group(0) @binding(0) var<storage, read> weights: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+#if BIAS
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<uniform> params: MatmulParams;
+@group(0) @binding(5) var<uniform> step: StepParams;
+#else
+@group(0) @binding(3) var<uniform> params: MatmulParams;
+@group(0) @binding(4) var<uniform> step: StepParams;
+#endif
+
+#include "common/dispatch.wgsl"
+#include "common/weights.wgsl"
+
+// (ROWS, TOKENS, lanes), or (ROWS, TOKENS) when the subgroup has summed already
+var<workgroup> partial: array<f32, PARTIALS>;
+
+fn total(r: u32, t: u32) -> f32 {
+#if SUBGROUPS
+  return partial[r * TOKENS + t];
+#else
+  let at = (r * TOKENS + t) * WG;
+  var sum = 0.0;
+#for lane WG
+  sum += partial[at + {lane}u];
+#endfor
+  return sum;
+#endif
+}
+
+// Row of the weights that line `j` of the tile is, held inside the matrix.
+fn weight_row(tile: u32, j: u32) -> u32 {
+#if EPILOGUE == swiglu
+  let row = min(tile * OUT_ROWS + (j % OUT_ROWS), params.rows - 1u);
+  return row + (j / OUT_ROWS) * params.rows;
+#else
+  return min(tile * ROWS + j, params.rows - 1u);
+#endif
+}
+
+fn finish(tile: u32, j: u32, t: u32, value: f32) {
+  let row = tile * OUT_ROWS + j;
+  if (row >= params.rows || t >= step.num_rows) {
+    return;
+  }
+  let at = t * params.y_stride + params.row_offset + row;
+  var sum = value;
+#if BIAS
+  sum += bias[params.row_offset + row];
+#endif
+#if EPILOGUE == add
+  sum += y[at];
+#endif
+  y[at] = sum;
+}
+
+@compute @workgroup_size(WG)
+fn main(
+  @builtin(workgroup_id) id: vec3u,
+  @builtin(num_workgroups) count: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let token_tiles = (step.num_rows + TOKENS - 1u) / TOKENS;
+  let index = workgroup_index(id, count);
+  let tile = index / token_tiles;
+  let first = (index % token_tiles) * TOKENS;
+  if (tile * OUT_ROWS >= params.rows) {
+    return;
+  }
+#for r ROWS
+  let base_{r} = weight_row(tile, {r}u) * params.row_words;
+#for t TOKENS
+  var acc_{r}_{t} = 0.0;
+#endfor
+#endfor
+#for t TOKENS
+  let x_{t} = min(first + {t}u, step.num_rows - 1u) * params.x_stride;
+#endfor
+  for (var u = lane; u < params.units; u += WG) {
+    let at = unit_x(u);
+#for t TOKENS
+    let xa_{t} = x[x_{t} + at.x];
+    let xb_{t} = x[x_{t} + at.y];
+#endfor
+#if TOKENS == 1
+    let sums = vec2f(dot(xa_0, vec4f(1.0)), dot(xb_0, vec4f(1.0)));
+#endif
+#for r ROWS
+    {
+      let unit = load_unit(base_{r}, u);
+#if TOKENS == 1
+      acc_{r}_0 += unit_dot(unit, xa_0, xb_0, sums);
+#else
+      let wa = weight_a(unit);
+      let wb = weight_b(unit);
+#for t TOKENS
+      acc_{r}_{t} += dot(wa, xa_{t}) + dot(wb, xb_{t});
+#endfor
+#endif
+    }
+#endfor
+  }
+#for r ROWS
+#for t TOKENS
+#if SUBGROUPS
+  let sum_{r}_{t} = subgroupAdd(acc_{r}_{t});
+  if (lane == 0u) {
+    partial[{r}u * TOKENS + {t}u] = sum_{r}_{t};
+  }
+#else
+  partial[({r}u * TOKENS + {t}u) * WG + lane] = acc_{r}_{t};
+#endif
+#endfor
+#endfor
+  workgroupBarrier();
+  for (var out = lane; out < OUT_ROWS * TOKENS; out += WG) {
+    let j = out / TOKENS;
+    let t = out % TOKENS;
+#if EPILOGUE == swiglu
+    let gate = total(j, t);
+    finish(tile, j, first + t, gate / (1.0 + exp(-gate)) * total(j + OUT_ROWS, t));
+#else
+    finish(tile, j, first + t, total(j, t));
+#endif
+  }
+}
