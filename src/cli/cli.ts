@@ -88,16 +88,16 @@ export async function runCommand(
   args: readonly string[],
   io: CliIo,
 ): Promise<number> {
-  if (asksForHelp(command.flags, args)) {
+  const asked = command.ownsArguments === true ? args.slice(0, 1) : args;
+  if (asksForHelp(command.flags, asked)) {
     io.stdout(commandHelp(command));
     return EXIT.ok;
   }
+  if (command.ownsArguments === true) return await command.run({}, io, args);
   const { settings, positionals } = resolveFlags(command.flags, args, io.env);
   const [extra] = positionals;
-  if (extra !== undefined && command.takesArguments !== true) {
-    throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
-  }
-  return await command.run(settings, io, positionals);
+  if (extra !== undefined) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
+  return await command.run(settings, io, []);
 }
 
 function unknownCommand(first: string): UsageError {

@@ -12,10 +12,10 @@ export interface Command<F extends Flags = Flags> {
   /** Paragraphs under the flags in `--help`. */
   readonly notes?: readonly string[];
   readonly flags: F;
-  /** Takes arguments that are not flags. */
-  readonly takesArguments?: boolean;
+  /** Takes all arguments as they are, flags too, unless `--help` comes first. */
+  readonly ownsArguments?: boolean;
   /**
-   * @param rest Arguments that are not flags; empty unless `takesArguments`.
+   * @param rest All arguments when `ownsArguments`, else none.
    * @returns The exit code.
    */
   run(settings: Settings<F>, io: CliIo, rest: readonly string[]): Promise<number>;

@@ -164,7 +164,9 @@ function collect(flags: Flags, args: readonly string[]): Written {
       values.set(key, [isNegated ? "0" : "1"]);
       continue;
     }
-    if (isNegated) throw unknownFlag(token.written, keys.keys());
+    if (isNegated) {
+      throw new UsageError(`unknown flag ${token.written}: --${flagName(key)} is no switch`);
+    }
     if (token.value === undefined) {
       throw new UsageError(`${token.written} needs a value (${flag.placeholder})`);
     }
