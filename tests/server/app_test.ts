@@ -1,0 +1,192 @@
+import { assert } from "std-testing";
+import { z } from "zod";
+import { createApp, type ServedModel } from "../../src/server/app.ts";
+import { FakeEngine, FakeTokenizer, REPLY_TEXT } from "./_fake.ts";
+import { openFakeServer, openServer, SERVED_NAME } from "./_server.ts";
+import { failure, post, postCompletion, postFailing, readAs } from "./_wire.ts";
+
+const modelEntry = z.strictObject({
+  id: z.literal(SERVED_NAME),
+  object: z.literal("model"),
+  created: z.int(),
+  owned_by: z.literal("tokenbutler"),
+  max_model_len: z.literal(256),
+  meta: z.strictObject({
+    n_vocab: z.int(),
+    n_ctx_train: z.int(),
+    n_embd: z.int(),
+    n_params: z.int(),
+    size: z.int(),
+  }),
+});
+
+Deno.test("GET /v1/models lists the served model; one can be shown by name", async () => {
+  await using server = openFakeServer();
+  const list = z.strictObject({ object: z.literal("list"), data: z.array(modelEntry).length(1) });
+  await readAs(list, await fetch(`${server.url}/v1/models`));
+  await readAs(modelEntry, await fetch(`${server.url}/v1/models/${SERVED_NAME}`));
+  await readAs(modelEntry, await fetch(`${server.url}/v1/models/default`));
+  const { error } = await readAs(failure, await fetch(`${server.url}/v1/models/gpt/9`), 404);
+  assert.equal(error.code, "model_not_found");
+});
+
+Deno.test("GET /v1/models/{id} takes a name with a slash, written or escaped", async () => {
+  await using server = openFakeServer({ app: { servedName: "org/name" } });
+  for (const path of ["org/name", "org%2Fname"]) {
+    const response = await fetch(`${server.url}/v1/models/${path}`);
+    assert.equal((await readAs(z.object({ id: z.string() }), response)).id, "org/name");
+  }
+});
+
+Deno.test("POST /v1/* answers to the served name, `default` and no name; 404 to others", async () => {
+  await using server = openFakeServer();
+  for (const model of [SERVED_NAME, "default", undefined, null]) {
+    const answer = await postCompletion(server, { model, prompt: "x" });
+    assert.equal(answer.model, SERVED_NAME);
+  }
+  const messages = [{ role: "user", content: "x" }];
+  for (
+    const [path, body] of [["completions", { prompt: "x" }], ["chat/completions", { messages }]]
+  ) {
+    for (const model of ["gpt-5", "", "x".repeat(10_000)]) {
+      const error = await postFailing(server, `/v1/${path}`, { ...body as object, model }, 404);
+      assert.equal(error.code, "model_not_found");
+      assert.equal(error.param, "model");
+      assert.ok(error.message.includes(SERVED_NAME) && error.message.length < 400);
+    }
+  }
+});
+
+Deno.test("routes answer an unknown path with 404, a wrong method with 405, in the error shape", async () => {
+  await using server = openFakeServer();
+  for (const path of ["/", "/v1", "/v1/embeddings", "/v1/models/", "/%00", "/v1/completions/x"]) {
+    for (const method of ["GET", "POST", "DELETE"]) {
+      const response = await fetch(`${server.url}${path}`, { method });
+      const { error } = await readAs(failure, response, 404);
+      assert.equal(error.code, "unknown_url");
+    }
+  }
+  const wrong = [
+    ["GET", "/v1/completions", "POST"],
+    ["PUT", "/v1/chat/completions", "POST"],
+    ["GET", "/tokenize", "POST"],
+    ["POST", "/v1/models", "GET, HEAD"],
+    ["DELETE", "/v1/models/x", "GET, HEAD"],
+    ["POST", "/health", "GET, HEAD"],
+  ] as const;
+  for (const [method, path, allow] of wrong) {
+    const response = await fetch(`${server.url}${path}`, { method });
+    assert.equal(response.headers.get("allow"), allow);
+    assert.equal((await readAs(failure, response, 405)).error.code, "method_not_allowed");
+  }
+  const head = await fetch(`${server.url}/health`, { method: "HEAD" });
+  assert.equal(head.status, 200);
+});
+
+Deno.test("responses carry the caller's request id, or one of their own", async () => {
+  await using server = openFakeServer();
+  const idFor = async (given: string | undefined, path = "/health") => {
+    const headers = given === undefined ? {} : { "x-request-id": given };
+    const response = await fetch(`${server.url}${path}`, { headers });
+    await response.body?.cancel();
+    return response.headers.get("x-request-id");
+  };
+  assert.equal(await idFor("abc-1"), "abc-1");
+  assert.equal(await idFor("abc-2", "/nowhere"), "abc-2");
+  assert.match(await idFor(undefined) ?? "", /^[0-9a-f-]{36}$/);
+  assert.match(await idFor("x".repeat(200)) ?? "", /^[0-9a-f-]{36}$/);
+  const body = { prompt: "x", stream: true };
+  const stream = await post(server, "/v1/completions", body, { headers: { "x-request-id": "s" } });
+  await stream.text();
+  assert.equal(stream.headers.get("x-request-id"), "s");
+});
+
+Deno.test("createApp() answers 503 while the model loads and 200 after", async () => {
+  let arrived: (model: ServedModel) => void = () => {};
+  const engine = new FakeEngine();
+  const promise = new Promise<ServedModel>((resolve) => arrived = resolve);
+  await using server = openServer({ engine }, { model: promise });
+  const health = await fetch(`${server.url}/health`);
+  assert.equal(health.headers.get("retry-after"), "1");
+  const { error } = await readAs(failure, health, 503);
+  assert.equal(error.message, "Loading model");
+  assert.equal(error.type, "unavailable_error");
+  assert.equal(error.code, 503);
+  await postFailing(server, "/v1/completions", { prompt: "x" }, 503);
+  await readAs(failure, await fetch(`${server.url}/v1/models`), 503);
+  arrived({ engine, tokenizer: new FakeTokenizer() });
+  const ok = z.strictObject({ status: z.literal("ok") });
+  await readAs(ok, await fetch(`${server.url}/health`));
+  await readAs(ok, await fetch(`${server.url}/v1/health`));
+  const answer = await postCompletion(server, { prompt: "x", max_tokens: 40 });
+  assert.equal(answer.choices[0]?.text, REPLY_TEXT);
+});
+
+Deno.test("createApp() says why a model did not load, and that trying again is useless", async () => {
+  const app = createApp({
+    model: Promise.reject(new Error("no adapter")),
+    servedName: "x",
+    version: "0",
+  });
+  await Promise.resolve();
+  const response = await app.fetch(new Request("http://h/health"));
+  assert.equal(response.headers.get("x-should-retry"), "false");
+  assert.match((await readAs(failure, response, 503)).error.message, /no adapter/);
+});
+
+Deno.test("GET /props tells the context, the template and the adapter", async () => {
+  await using server = openFakeServer();
+  const props = z.object({
+    default_generation_settings: z.object({ n_ctx: z.literal(256), params: z.object({}) }),
+    total_slots: z.literal(4),
+    model_alias: z.literal(SERVED_NAME),
+    chat_template: z.string(),
+    build_info: z.string(),
+    adapter: z.object({ description: z.string() }),
+  });
+  await readAs(props, await fetch(`${server.url}/props`));
+});
+
+Deno.test("POST /tokenize and /detokenize go there and back", async () => {
+  await using server = openFakeServer({ addsBos: true });
+  const tokens = z.strictObject({ tokens: z.array(z.int()) });
+  const idsOf = async (body: object) =>
+    (await readAs(tokens, await post(server, "/tokenize", body))).tokens;
+  assert.deepEqual(await idsOf({ content: "aé" }), [97, 195, 169]);
+  assert.deepEqual(await idsOf({ content: "" }), []);
+  assert.deepEqual(await idsOf({ content: "a", add_special: true }), [256, 97]);
+  assert.deepEqual(await idsOf({ content: "</s>" }), [257]);
+  assert.equal((await idsOf({ content: "</s>", parse_special: false })).length, 4);
+  const piece = z.union([z.string(), z.array(z.int())]);
+  const pieces = z.strictObject({ tokens: z.array(z.strictObject({ id: z.int(), piece })) });
+  const body = { content: "aé", with_pieces: true };
+  assert.deepEqual((await readAs(pieces, await post(server, "/tokenize", body))).tokens, [
+    { id: 97, piece: "a" },
+    { id: 195, piece: [195] },
+    { id: 169, piece: [169] },
+  ]);
+  const content = z.strictObject({ content: z.string() });
+  const back = await post(server, "/detokenize", { tokens: [97, 195, 169, 257] });
+  assert.equal((await readAs(content, back)).content, "aé</s>");
+  for (const bad of [{}, { content: 5 }, { content: null }, { content: "x", with_pieces: 1 }]) {
+    await postFailing(server, "/tokenize", bad, 400);
+  }
+  for (const bad of [{}, { tokens: "x" }, { tokens: [1e9] }, { tokens: [-1] }, { tokens: [[1]] }]) {
+    await postFailing(server, "/detokenize", bad, 400);
+  }
+});
+
+Deno.test("POST /apply-template gives the prompt as text", async () => {
+  await using server = openFakeServer();
+  const messages = [{ role: "user", content: [{ type: "text", text: "hi" }] }];
+  const prompt = z.strictObject({ prompt: z.string() });
+  const full = await readAs(prompt, await post(server, "/apply-template", { messages }));
+  assert.equal(full.prompt, "<|turn|>user:hi<|turn|>assistant:");
+  const body = { messages, add_generation_prompt: false };
+  const bare = await readAs(prompt, await post(server, "/apply-template", body));
+  assert.equal(bare.prompt, "<|turn|>user:hi");
+  const raising = { messages: [{ role: "user", content: "RAISE" }] };
+  const error = await postFailing(server, "/apply-template", raising, 400);
+  assert.equal(error.code, "template_raised");
+  assert.match(error.message, /roles must alternate/);
+});
