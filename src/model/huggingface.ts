@@ -59,7 +59,6 @@ export function openHuggingFace(folder: string): ModelSource {
   }
   const family = huggingFaceFamily(configPath, json);
   const { config, notes } = huggingFaceConfig(configPath, json, folderName(base));
-  const text = readTokenizer(base, json);
 
   const files: ModelFile[] = [];
   const close = () => files.forEach((file) => file.close());
@@ -73,6 +72,7 @@ export function openHuggingFace(folder: string): ModelSource {
         (config.tiedEmbeddings && name === OTHER_NAMES["output"]),
     };
     const tensors = resolveTensors(folder, config, stored, naming);
+    const text = readTokenizer(base, json);
     return modelSource({
       path: folder,
       config,

@@ -61,6 +61,7 @@ export class Bounds {
   refused = 0;
 
   async run(path: string, note: () => string): Promise<void> {
+    const before = Deno.memoryUsage().rss;
     const start = performance.now();
     let refusal: ModelFileError | undefined;
     try {
@@ -70,9 +71,15 @@ export class Bounds {
     }
     const elapsed = performance.now() - start;
     assert.ok(elapsed < DEADLINE_MS, `${note()}: took ${elapsed} ms`);
-    const extra = Deno.memoryUsage().rss - this.#before;
+    const extra = Deno.memoryUsage().rss - before;
     assert.ok(extra < MAX_EXTRA_BYTES, `${note()}: process grew by ${extra} bytes`);
     if (refusal) this.refused++;
     else this.opened++;
+  }
+
+  /** All cases together must not have cost more than one may. */
+  assertNoLeak(): void {
+    const extra = Deno.memoryUsage().rss - this.#before;
+    assert.ok(extra < MAX_EXTRA_BYTES, `process grew by ${extra} bytes over all cases`);
   }
 }
