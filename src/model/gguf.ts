@@ -1,6 +1,5 @@
 /** Models in GGUF files. @module */
 
-import { describe } from "./config_check.ts";
 import { ModelFileError } from "./errors.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { ggufConfig, ggufFamily } from "./gguf_config.ts";
@@ -68,24 +67,25 @@ function readTokenizer(
   metadata: GgufMetadata,
   vocabSize: number,
 ): TokenizerSource | undefined {
-  if (metadata.get("tokenizer.ggml.model") === undefined) return undefined;
-  const picked = metadata.pick("tokenizer.", "general.");
-  const tokens = picked["tokenizer.ggml.tokens"];
-  if (!Array.isArray(tokens) || tokens.some((token) => typeof token !== "string")) {
+  const model = metadata.get("tokenizer.ggml.model");
+  if (model === undefined || model === "none" || model === "no_vocab") return undefined;
+  // Counted before anything is read, so that a list that is too long costs nothing.
+  const numTokens = metadata.numStrings("tokenizer.ggml.tokens");
+  if (numTokens === undefined) {
     throw new ModelFileError(
       "malformed",
       path,
-      `${path}: tokenizer.ggml.tokens ${describe(tokens)}, not a list of strings`,
+      `${path}: tokenizer.ggml.tokens is missing or no list of strings; convert the model again`,
     );
   }
-  if (tokens.length > vocabSize) {
+  if (numTokens > vocabSize) {
     throw new ModelFileError(
       "shape_mismatch",
       path,
-      `${path}: the tokenizer has ${tokens.length} tokens, the model only ${vocabSize}`,
+      `${path}: the tokenizer has ${numTokens} tokens, the model only ${vocabSize}`,
     );
   }
-  return { kind: "gguf", metadata: picked };
+  return { kind: "gguf", metadata: metadata.pick("tokenizer.", "general.") };
 }
 
 /** Values of a short F32 vector. */

@@ -96,6 +96,15 @@ export class GgufMetadata {
     return readValue(this.#cursor, entry.type, key);
   }
 
+  /** Number of elements of a list of strings, without reading them; undefined for anything else. */
+  numStrings(key: string): number | undefined {
+    const entry = this.#entries.get(key);
+    if (entry?.type !== ValueType.Array) return undefined;
+    this.#cursor.position = entry.position;
+    if (this.#cursor.u32() !== ValueType.String) return undefined;
+    return this.#cursor.count(`the number of elements of ${show(key)}`, MAX_ARRAY_ELEMENTS);
+  }
+
   /** All values whose key begins with one of the prefixes, as plain data. */
   pick(...prefixes: string[]): Record<string, unknown> {
     const picked: [string, unknown][] = [];

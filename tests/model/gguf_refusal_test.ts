@@ -1,6 +1,8 @@
+import { assert } from "std-testing";
 import type { ModelFileErrorCode } from "../../src/model/errors.ts";
-import { f32, f32Tensor, type GgufValue, text, u32 } from "../_model_files.ts";
+import { f32, f32Tensor, type GgufValue, text, u32, withFiles } from "../_model_files.ts";
 import { build, change, drop, type Parts, refused, set } from "./_gguf.ts";
+import { assertRefused, Bounds } from "./_refusal.ts";
 
 const BAD_METADATA: [what: string, value: [string, GgufValue], ModelFileErrorCode, string][] = [
   [
@@ -217,4 +219,30 @@ Deno.test("openModel() refuses arrays that claim more than a vocabulary needs", 
     view.setBigUint64(at, count, true);
     await refused(lie, "malformed", "limit");
   }
+});
+
+Deno.test("openModel() refuses two million tokens without reading them", async () => {
+  const head = build("llama", (p) => {
+    p.metadata = p.metadata.filter(([key]) => key !== "tokenizer.ggml.tokens");
+    p.metadata.push(["tokenizer.ggml.tokens", { type: "array", of: 8, items: [text("zz")] }]);
+  });
+  // The one string is repeated in place; everything after it moves back.
+  const at = new TextDecoder("latin1").decode(head).indexOf("zz") - 8;
+  const count = 2_000_000;
+  const lie = new Uint8Array(head.length + (count - 1) * 10 + 32);
+  lie.set(head.subarray(0, at + 10));
+  lie.copyWithin(at + 10, at, at + 10);
+  for (let filled = 2; filled < count; filled *= 2) {
+    const next = Math.min(filled, count - filled) * 10;
+    lie.copyWithin(at + filled * 10, at, at + next);
+  }
+  // The data may now begin up to 31 bytes later after the header, hence the 32 bytes more.
+  lie.set(head.subarray(at + 10), at + count * 10);
+  new DataView(lie.buffer).setBigUint64(at - 8, BigInt(count), true);
+  await withFiles({ "m.gguf": lie }, async (folder) => {
+    const bounds = new Bounds();
+    await bounds.run(`${folder}/m.gguf`, () => "two million tokens");
+    assert.equal(bounds.refused, 1);
+    await assertRefused(`${folder}/m.gguf`, "shape_mismatch", "2000000 tokens");
+  });
 });
