@@ -1,5 +1,5 @@
 /** Answers a planned request, whole or as a stream. @module */
-import { asRequestError } from "./errors.ts";
+import { asRequestError, clientGone } from "./errors.ts";
 import { type DeltaEvent, type FinishEvent, generate } from "./generation.ts";
 import type { SequenceSpec } from "./plan.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -57,16 +57,21 @@ export interface PlannedAnswer {
   readonly continuousUsage: boolean;
 }
 
-/** A signal that fires with any of others, without staying attached to long-lived ones. */
-function linkSignals(sources: readonly AbortSignal[]) {
+/** A signal of one answer: fires when its client goes away, or when the server ends. */
+function answerSignal({ request, stopping }: RequestContext) {
   const controller = new AbortController();
-  const releases = sources.map((source) => {
-    const forward = () => controller.abort(source.reason);
-    if (source.aborted) forward();
-    source.addEventListener("abort", forward);
-    return () => source.removeEventListener("abort", forward);
-  });
-  return { controller, release: () => releases.forEach((release) => release()) };
+  const gone = () => controller.abort(clientGone());
+  const stop = () => controller.abort(stopping.reason);
+  // Not AbortSignal.any(): nothing of an answer may stay attached to the signal of the server.
+  request.signal.addEventListener("abort", gone);
+  stopping.addEventListener("abort", stop);
+  if (request.signal.aborted) gone();
+  if (stopping.aborted) stop();
+  const release = () => {
+    request.signal.removeEventListener("abort", gone);
+    stopping.removeEventListener("abort", stop);
+  };
+  return { signal: controller.signal, gone, release };
 }
 
 /** Runs the request; the response of a stream comes back before anything is computed. */
@@ -83,10 +88,9 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     ids: [] as number[],
     reason: "length" as FinishEvent["reason"],
   }));
-  // The signal of a request fires when its client goes away before the answer is there.
-  const { controller, release } = linkSignals([context.request.signal, context.stopping]);
+  const { signal, release } = answerSignal(context);
   try {
-    for await (const event of generate(context.model, specs, controller.signal)) {
+    for await (const event of generate(context.model, specs, signal)) {
       const part = parts[event.index];
       if (part === undefined) throw new RangeError(`no choice ${event.index}`);
       if (event.type === "finish") {
@@ -112,13 +116,13 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
 }
 
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {
-  const { controller, release } = linkSignals([context.request.signal, context.stopping]);
-  const gone = () => {
+  const { signal, gone, release } = answerSignal(context);
+  const messages = streamMessages(context, planned, signal, release);
+  const onCancel = () => {
     release();
-    controller.abort(new DOMException("The client is gone.", "AbortError"));
+    gone();
   };
-  const messages = streamMessages(context, planned, controller.signal, release);
-  return new Response(eventStream(messages, gone), { headers: STREAM_HEADERS });
+  return new Response(eventStream(messages, onCancel), { headers: STREAM_HEADERS });
 }
 
 async function* streamMessages(
@@ -153,7 +157,7 @@ async function* streamMessages(
   } catch (thrown) {
     // The status is long sent; clients take an event with `error` in it as the failure it is. A
     // stream that just broke off would look complete to some of them.
-    if (!signal.aborted || signal.reason === context.stopping.reason) context.onError(thrown);
+    context.onError(thrown);
     yield JSON.stringify(asRequestError(thrown).body);
   } finally {
     release();

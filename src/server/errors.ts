@@ -126,6 +126,13 @@ export function shuttingDown(): RequestError {
   });
 }
 
+/** The client went away: nobody reads this, but it must not look like a failure of the server. */
+export function clientGone(): RequestError {
+  return new RequestError(499, "invalid_request_error", "The client closed the request.", {
+    code: "client_closed_request",
+  });
+}
+
 /** An error that the engine reported, as an answer. */
 export function engineFailure(error: EngineErrorData): RequestError {
   switch (error.code) {

@@ -20,7 +20,7 @@ export interface Serving {
   readonly url: string;
   /** Ends with the server. */
   readonly finished: Promise<void>;
-  /** Takes no more connections, ends answers with an error, and is done within the grace time. */
+  /** Ends answers with an error, sends what there is to send within the grace time, and closes. */
   shutdown(): Promise<void>;
 }
 
@@ -34,24 +34,36 @@ const DEFAULT_GRACE_MS = 2000;
  */
 export function serve(app: App, options: ServeOptions): Serving {
   const cut = new AbortController();
+  /** Requests whose answers are not wholly sent. */
+  const inFlight = new Set<Promise<void>>();
   const server = Deno.serve({
     hostname: options.host,
     port: options.port,
     signal: cut.signal,
     onListen() {},
-  }, (request) => app.fetch(request));
+  }, (request, { completed }) => {
+    const sent = completed.catch(() => {}).then(() => void inFlight.delete(sent));
+    inFlight.add(sent);
+    return app.fetch(request);
+  });
   const { hostname: host, port } = server.addr;
   let ending: Promise<void> | undefined;
 
+  const allSent = async () => {
+    while (inFlight.size > 0) await Promise.all(inFlight);
+  };
   const end = async () => {
     app.stop();
-    const timer = setTimeout(() => cut.abort(), options.graceMs ?? DEFAULT_GRACE_MS);
-    try {
-      // Waits for open connections; the timer's abort ends those that do not come to an end.
-      await Promise.race([server.shutdown(), server.finished]);
-    } finally {
-      clearTimeout(timer);
-    }
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const graceOver = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, options.graceMs ?? DEFAULT_GRACE_MS);
+    });
+    await Promise.race([allSent(), graceOver]);
+    clearTimeout(timer);
+    // Not `server.shutdown()`: it waits for ever for a request that never ends, and once it was
+    // called nothing can cut the connection any more.
+    cut.abort();
+    await server.finished;
   };
   const shutdown = () => ending ??= end();
   options.signal?.addEventListener("abort", () => void shutdown(), { once: true });

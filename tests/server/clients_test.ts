@@ -1,0 +1,246 @@
+/**
+ * Clients that people really use, against a server with a real engine. The texts of a model that
+ * small mean nothing: what is compared is one way to ask with another, at temperature 0.
+ */
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { HumanMessage } from "@langchain/core/messages";
+import { ChatOpenAI, OpenAI as LangChainCompletion } from "@langchain/openai";
+import { generateText, streamText } from "ai";
+import OpenAI from "openai";
+import { assert } from "std-testing";
+import { z } from "zod";
+import { openFakeServer, openTestServer, SERVED_NAME, type TestServer } from "./_server.ts";
+import { chatChunk, eventData, eventually, post, postCompletion } from "./_wire.ts";
+
+const messages = [{ role: "user" as const, content: "Say something." }];
+const PLAIN = { model: SERVED_NAME, temperature: 0, max_tokens: 24 };
+const KEY = "any";
+
+const openai = (server: TestServer, options = {}) =>
+  new OpenAI({ baseURL: `${server.url}/v1`, apiKey: KEY, ...options });
+
+Deno.test("npm openai: chat, whole and streamed, with usage", async () => {
+  await using server = await openTestServer();
+  const client = openai(server);
+  const whole = await client.chat.completions.create({ ...PLAIN, messages });
+  const text = whole.choices[0]?.message.content;
+  assert.ok(whole._request_id);
+  assert.ok(whole.usage && whole.usage.completion_tokens > 0);
+
+  const stream = await client.chat.completions.create({
+    ...PLAIN,
+    messages,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+  let streamed = "";
+  let usage: OpenAI.CompletionUsage | null | undefined;
+  const reasons: string[] = [];
+  for await (const chunk of stream) {
+    streamed += chunk.choices[0]?.delta.content ?? "";
+    const reason = chunk.choices[0]?.finish_reason;
+    if (reason) reasons.push(reason);
+    if (chunk.choices.length === 0) usage = chunk.usage;
+  }
+  assert.equal(streamed, text);
+  assert.deepEqual(reasons, [whole.choices[0]?.finish_reason]);
+  assert.deepEqual(usage, whole.usage);
+});
+
+Deno.test("npm openai: the stream helper puts the whole answer together", async () => {
+  await using server = await openTestServer();
+  const client = openai(server);
+  const asked = { ...PLAIN, messages, logprobs: true, top_logprobs: 2 };
+  const whole = await client.chat.completions.create(asked);
+  const final = await client.chat.completions.stream(asked).finalChatCompletion();
+  assert.equal(final.choices[0]?.message.content, whole.choices[0]?.message.content);
+  assert.deepEqual(final.choices[0]?.logprobs?.content, whole.choices[0]?.logprobs?.content);
+});
+
+Deno.test("npm openai: completions, whole and streamed, several prompts", async () => {
+  await using server = await openTestServer();
+  const client = openai(server);
+  const asked = { ...PLAIN, prompt: ["Once upon", "A number:"], n: 2, seed: 1 };
+  const whole = await client.completions.create(asked);
+  assert.equal(whole.choices.length, 4);
+  assert.equal(whole.choices[0]?.text, whole.choices[1]?.text);
+  const texts = whole.choices.map(() => "");
+  for await (const chunk of await client.completions.create({ ...asked, stream: true })) {
+    for (const { index, text } of chunk.choices) texts[index] += text;
+  }
+  assert.deepEqual(texts, whole.choices.map((choice) => choice.text));
+});
+
+Deno.test("npm openai: models and errors of the right class", async () => {
+  await using server = await openTestServer();
+  const client = openai(server);
+  const names = (await client.models.list()).data.map((model) => model.id);
+  assert.deepEqual(names, [SERVED_NAME]);
+  assert.equal((await client.models.retrieve(SERVED_NAME)).id, SERVED_NAME);
+  await assert.rejects(
+    client.chat.completions.create({ ...PLAIN, messages, temperature: 3 }),
+    (error) =>
+      error instanceof OpenAI.BadRequestError && error.param === "temperature" &&
+      error.code === "invalid_value",
+  );
+  await assert.rejects(
+    client.chat.completions.create({ ...PLAIN, messages, model: "gpt-9" }),
+    (error) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found",
+  );
+});
+
+Deno.test("npm openai: leaving a stream frees its sequence within 1 s", async () => {
+  await using server = await openTestServer();
+  const stream = await openai(server).completions.create({
+    ...PLAIN,
+    prompt: "x",
+    max_tokens: 400,
+    stream: true,
+    ...{ ignore_eos: true },
+  });
+  let seen = 0;
+  for await (const _ of stream) if (++seen === 3) break;
+  await eventually(async () => {
+    const { runningSequences, pagesInUse } = await server.model.engine.stats();
+    return runningSequences === 0 && pagesInUse === 0;
+  }, 1000);
+});
+
+Deno.test("npm openai: an error half-way is thrown with its message", async () => {
+  await using server = openFakeServer({ failAt: () => 4 });
+  const stream = await openai(server).chat.completions.create({ ...PLAIN, messages, stream: true });
+  await assert.rejects(async () => {
+    for await (const _ of stream);
+  }, (error) => error instanceof OpenAI.APIError && /a kernel broke/.test(error.message));
+});
+
+const aiModel = (server: TestServer) =>
+  createOpenAICompatible({
+    name: "tokenbutler",
+    baseURL: `${server.url}/v1`,
+    apiKey: KEY,
+    includeUsage: true,
+  });
+
+Deno.test("npm ai: generateText and streamText give the same text and usage", async () => {
+  await using server = await openTestServer();
+  const asked = {
+    model: aiModel(server).chatModel(SERVED_NAME),
+    messages,
+    temperature: 0,
+    maxOutputTokens: 24,
+  };
+  const whole = await generateText(asked);
+  const errors: unknown[] = [];
+  const stream = streamText({ ...asked, onError: ({ error }) => void errors.push(error) });
+  let text = "";
+  for await (const delta of stream.textStream) text += delta;
+  assert.deepEqual(errors, []);
+  assert.equal(text, whole.text);
+  assert.equal(await stream.finishReason, whole.finishReason);
+  assert.ok(["stop", "length"].includes(whole.finishReason));
+  assert.deepEqual((await stream.usage).outputTokens, whole.usage.outputTokens);
+});
+
+Deno.test("npm ai: a completion model streams; a stop sequence finishes with `stop`", async () => {
+  await using server = await openTestServer();
+  const asked = { prompt: "Once upon a time", temperature: 0, max_tokens: 24 };
+  const { text } = (await postCompletion(server, asked)).choices[0] ?? { text: "" };
+  const half = [...text].slice(0, Math.ceil([...text].length / 2)).join("");
+  const stopSequence = half.slice(-3);
+  const stream = streamText({
+    model: aiModel(server).completionModel(SERVED_NAME),
+    prompt: "Once upon a time",
+    temperature: 0,
+    maxOutputTokens: 24,
+    stopSequences: [stopSequence],
+  });
+  assert.ok(!(await stream.text).includes(stopSequence));
+  assert.equal(await stream.finishReason, "stop");
+});
+
+Deno.test("npm ai: an error half-way gives finishReason `error`", async () => {
+  await using server = openFakeServer({ failAt: () => 4 });
+  const errors: unknown[] = [];
+  const stream = streamText({
+    model: aiModel(server).chatModel(SERVED_NAME),
+    messages,
+    onError: ({ error }) => void errors.push(error),
+  });
+  for await (const _ of stream.textStream);
+  assert.equal(await stream.finishReason, "error");
+  assert.equal(errors.length, 1);
+});
+
+/** Its type is lost on the way through the client's generics. */
+const outputTokens = (usage: unknown) =>
+  z.object({ output_tokens: z.int() }).optional().parse(usage)?.output_tokens;
+
+Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () => {
+  await using server = await openTestServer();
+  const options = {
+    model: SERVED_NAME,
+    apiKey: KEY,
+    temperature: 0,
+    maxTokens: 24,
+    configuration: { baseURL: `${server.url}/v1` },
+  };
+  const model = new ChatOpenAI(options);
+  const whole = await model.invoke([new HumanMessage("Say something.")]);
+  let text = "";
+  let numOutput: number | undefined;
+  for await (const chunk of await model.stream([new HumanMessage("Say something.")])) {
+    text += chunk.text;
+    numOutput = outputTokens(chunk.usage_metadata) ?? numOutput;
+  }
+  assert.equal(text, whole.text);
+  assert.equal(numOutput, outputTokens(whole.usage_metadata));
+  assert.ok(numOutput !== undefined && numOutput > 0);
+  assert.equal(typeof await new LangChainCompletion(options).invoke("Once"), "string");
+});
+
+/** How llmperf reads a stream: six bytes off each line that is not empty, the rest is JSON. */
+function llmperfText(body: string): string {
+  let text = "";
+  for (const line of body.split("\n").map((line) => line.trim())) {
+    if (line === "") continue;
+    const stem = line.slice("data: ".length);
+    if (stem === "[DONE]") continue;
+    text += chatChunk.parse(JSON.parse(stem)).choices[0]?.delta.content ?? "";
+  }
+  return text;
+}
+
+/** How `vllm bench serve` reads one: whole events, comments skipped, `data: ` taken off. */
+function vllmBenchText(body: string): { text: string; completionTokens: number } {
+  let text = "";
+  let completionTokens = 0;
+  for (const message of body.split("\n\n").map((part) => part.trim())) {
+    if (message === "" || message.startsWith(":")) continue;
+    const chunk = message.startsWith("data: ") ? message.slice("data: ".length) : message;
+    if (chunk === "[DONE]") continue;
+    const { choices, usage } = chatChunk.parse(JSON.parse(chunk));
+    if (choices.length > 0) text += choices[0]?.delta.content ?? "";
+    else completionTokens = usage?.completion_tokens ?? 0;
+  }
+  return { text, completionTokens };
+}
+
+Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole text", async () => {
+  await using server = await openTestServer();
+  const response = await post(server, "/v1/chat/completions", {
+    ...PLAIN,
+    messages: [{ role: "user", content: [{ type: "text", text: "Say something." }] }],
+    stream: true,
+    max_completion_tokens: 24,
+    stop: null,
+    stream_options: { include_usage: true, continuous_usage_stats: false },
+  });
+  const body = await response.text();
+  const whole = await openai(server).chat.completions.create({ ...PLAIN, messages });
+  const { text, completionTokens } = vllmBenchText(body);
+  assert.equal(text, whole.choices[0]?.message.content);
+  assert.equal(llmperfText(body), text);
+  assert.equal(completionTokens, whole.usage?.completion_tokens);
+  assert.equal(eventData(body).at(-1), "[DONE]");
+});
