@@ -145,7 +145,8 @@ export class LocalEngine implements Engine {
   async #close(): Promise<void> {
     this.#broken ??= { code: "engine_closed", message: "the engine is closed" };
     for (const sequence of this.#scheduler.sequences()) this.#cancel(sequence);
-    await this.#loop;
+    // A step on a lost device may never come back.
+    if (this.#broken.code !== "device_lost") await this.#loop;
     await this.#parts.dispose();
   }
 

@@ -101,7 +101,10 @@ export type FinishReason = "stop" | "length" | "cancelled";
 
 /** An error that can cross an isolate boundary. */
 export interface EngineErrorData {
-  /** `device_lost`, `out_of_memory`, `internal`, `invalid_request`. */
+  /**
+   * `device_lost`, `out_of_memory`, `internal`, `invalid_request`; `engine_crashed` if the worker
+   * died, `engine_closed` after {@linkcode Engine.close}.
+   */
   readonly code: string;
   readonly message: string;
 }

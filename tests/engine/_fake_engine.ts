@@ -26,6 +26,9 @@ import { PagePool } from "../../src/kv/page_pool.ts";
 
 export const VOCAB = 97;
 
+/** Time that a step of the worker "is busy" blocks its thread. */
+export const BUSY_STEP_MS = 4;
+
 /** What a fake engine is made of. */
 export interface FakeOptions {
   readonly contextLength?: number;

@@ -2,7 +2,7 @@
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { serveEngine, type WorkerScope } from "../../src/engine/worker_host.ts";
-import { fakeEngine } from "./_fake_engine.ts";
+import { BUSY_STEP_MS, fakeEngine } from "./_fake_engine.ts";
 
 function blockForever(): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
@@ -12,12 +12,20 @@ function loopForever(): void {
   for (;;);
 }
 
+/** As a worker does that waits for the device: nothing else gets a turn. */
+function busyStep(): void {
+  const until = performance.now() + BUSY_STEP_MS;
+  while (performance.now() < until);
+}
+
 function stepOf(modelPath: string): () => void | Promise<void> {
   switch (modelPath) {
     case "blocks":
       return blockForever;
     case "loops":
       return loopForever;
+    case "is busy":
+      return busyStep;
     case "crashes":
       return () => {
         setTimeout(() => {

@@ -253,6 +253,25 @@ Deno.test("LocalEngine ends everything when the device is lost", async () => {
   await engine.close();
 });
 
+Deno.test("LocalEngine.markLost() ends requests and close() although a step hangs", async () => {
+  const fake = fakeEngine({ maxSequences: 1 });
+  const hangs = Promise.withResolvers<void>();
+  fake.runner.before = () => {
+    hangs.resolve();
+    return new Promise(() => {});
+  };
+  const running = [0, 1].map((i) => collect(fake.engine.generate(request(prompt(9, i), 9))));
+  await hangs.promise;
+  fake.engine.markLost("unplugged");
+  assert.deepEqual((await Promise.all(running)).map(({ end }) => end), [
+    "device_lost",
+    "device_lost",
+  ]);
+  assert.equal((await collect(fake.engine.generate(request([1], 2)))).end, "device_lost");
+  await fake.engine.close();
+  assert.equal(fake.disposed, true);
+});
+
 Deno.test("LocalEngine refuses what a runner must not return", async () => {
   for (const token of [VOCAB, -1, 0.5, NaN]) {
     const fake = fakeEngine();

@@ -160,6 +160,26 @@ Deno.test("WorkerEngine frees a sequence when its consumer leaves or it is cance
   await engine.close();
 });
 
+Deno.test("WorkerEngine cancels in a worker whose thread is busy all the time", async () => {
+  const engine = await start("is busy", {}, 4000);
+  // Steps that went by between a cancel and its answer; other programs may cost some of them.
+  const steps: number[] = [];
+  for (let i = 0; i < 7; i++) {
+    const req = request(prompt(5), 3000);
+    let count = 0;
+    let cancelledAt = 0;
+    for await (const event of engine.generate(req)) {
+      if (event.type !== "token" || ++count !== 10 + i) continue;
+      engine.cancel(req.id);
+      cancelledAt = count;
+    }
+    steps.push(count - cancelledAt);
+  }
+  steps.sort((a, b) => a - b);
+  assert.ok(steps[3]! <= 3, `steps after a cancel: ${steps}`);
+  await engine.close();
+});
+
 Deno.test("WorkerEngine refuses bad requests without asking for trouble", async () => {
   const engine = await start();
   const req = request([1, 2], 30);
