@@ -94,7 +94,7 @@ export async function runCommand(
     return EXIT.ok;
   }
   if (command.ownsArguments === true) return await command.run({}, io, args);
-  const { settings, positionals } = resolveFlags(command.flags, args, io.env);
+  const { settings, positionals } = resolveFlags(command.flags, args, (name) => io.env(name));
   const [extra] = positionals;
   if (extra !== undefined) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
   return await command.run(settings, io, []);

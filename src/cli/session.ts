@@ -4,7 +4,7 @@ import type { Engine, EngineOptions } from "../engine/types.ts";
 import type { ServedModel } from "../server/served_model.ts";
 import type { CliIo } from "./io.ts";
 import { loadProgress } from "./progress.ts";
-import { openTextSide } from "./text_side.ts";
+import { openTextSide, type TextUse } from "./text_side.ts";
 
 /** What a command with a model works on. Close it. */
 export interface Session extends ServedModel {
@@ -12,7 +12,7 @@ export interface Session extends ServedModel {
 }
 
 /** Opens a session; tests put a fake in its place. */
-export type OpenSession = (options: EngineOptions, io: CliIo) => Promise<Session>;
+export type OpenSession = (options: EngineOptions, io: CliIo, use: TextUse) => Promise<Session>;
 
 /** Starts an engine; tests put a fake in its place. */
 export type OpenEngine = (options: EngineOptions, io: CliIo) => Promise<Engine>;
@@ -31,9 +31,9 @@ export const openEngine: OpenEngine = async (options, io) => {
 };
 
 /** Opens an engine and the text side of its model. */
-export const openSession: OpenSession = async (options, io) => {
+export const openSession: OpenSession = async (options, io, use) => {
   // First the text side: a file that is no model shows before a device is opened for it.
-  const { tokenizer, template } = await openTextSide(options.modelPath);
+  const { tokenizer, template } = await openTextSide(options.modelPath, use);
   try {
     const engine = await openEngine(options, io);
     return {

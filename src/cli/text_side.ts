@@ -3,6 +3,7 @@ import { openModel } from "../model/open.ts";
 import type { ServedModel } from "../server/served_model.ts";
 import { createChatTemplate } from "../tokenizer/chat_template.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
+import { findChatTemplate } from "../tokenizer/template_source.ts";
 
 /** Text to ids and ids to text for one model. */
 export interface TextSide extends Pick<ServedModel, "tokenizer" | "template"> {
@@ -10,21 +11,33 @@ export interface TextSide extends Pick<ServedModel, "tokenizer" | "template"> {
   readonly name: string;
 }
 
+/** `chat` wants the chat template too, which runs in a worker: close it. */
+export type TextUse = "text" | "chat";
+
 /** Opens a text side; tests put a fake in its place. */
-export type OpenTextSide = (path: string) => Promise<TextSide>;
+export type OpenTextSide = (path: string, use: TextUse) => Promise<TextSide>;
 
 /**
  * Opens the text side of a model: no device, no weights.
  *
- * @throws {ModelFileError} If the model cannot be read.
+ * @throws {ModelFileError} If the model, its tokenizer or its template cannot be used.
  */
-export const openTextSide: OpenTextSide = async (path) => {
+export const openTextSide: OpenTextSide = async (path, use) => {
   const source = await openModel(path);
   try {
     const { name, vocabSize } = source.config;
     if (source.tokenizer === undefined) return { name };
     const tokenizer = loadTokenizer(source.tokenizer, path, vocabSize);
-    return { name, tokenizer, template: createChatTemplate(source.tokenizer, tokenizer) };
+    const found = use === "chat" ? findChatTemplate(source.tokenizer, path) : undefined;
+    if (found === undefined) return { name, tokenizer };
+    const template = createChatTemplate(found.template, tokenizer, found.tokens);
+    try {
+      await template.validate(path);
+    } catch (error) {
+      template.close();
+      throw error;
+    }
+    return { name, tokenizer, template };
   } finally {
     source.close();
   }

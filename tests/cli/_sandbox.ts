@@ -191,7 +191,7 @@ cat "$MACHINE/deno_for_npm" >node_modules/@deno/made-up/deno`;
 }
 
 /** Whether a file is there. */
-export function exists(path: string): boolean {
+export function exists(path: string | URL): boolean {
   try {
     Deno.statSync(path);
     return true;

@@ -55,7 +55,7 @@ export function chatCommand(open: OpenSession) {
       const loading = io.onInterrupt((signal) => io.exit(interruptCode(signal)));
       let session: Session;
       try {
-        session = await open(engineOptions(settings, settings.maxSeqs), io);
+        session = await open(engineOptions(settings, settings.maxSeqs), io, "chat");
       } finally {
         loading[Symbol.dispose]();
       }

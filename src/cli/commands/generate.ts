@@ -84,7 +84,7 @@ export function generateCommand(open: OpenSession) {
         ? settings.prompt ?? ""
         : readTextFile(settings.promptFile ?? "", "--prompt-file");
       using guard = interruptGuard(io);
-      const session = await open(engineOptions(settings, settings.maxSeqs), io);
+      const session = await open(engineOptions(settings, settings.maxSeqs), io, "text");
       const prefill = prefillProgress(io);
       try {
         const promptIds = prompt(given, session);

@@ -117,7 +117,7 @@ export function scoreCommand(open: OpenSession) {
         ? readIds(settings.ids ?? "")
         : readTextFile(settings.textFile ?? "", "--text-file");
       using guard = interruptGuard(io);
-      const session = await open(engineOptions(settings, settings.maxSeqs), io);
+      const session = await open(engineOptions(settings, settings.maxSeqs), io, "text");
       const bar = prefillProgress(io);
       try {
         const ids = typeof given === "string"

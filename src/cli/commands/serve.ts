@@ -64,7 +64,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
     async run(settings, io) {
       using guard = interruptGuard(io, () => EXIT.ok);
       const options = engineOptions(settings, settings.maxSeqs);
-      const side = await openSide(options.modelPath);
+      const side = await openSide(options.modelPath, "chat");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
       const starting = Promise.withResolvers<Engine>();

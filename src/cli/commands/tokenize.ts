@@ -60,30 +60,26 @@ export function tokenizeCommand(open: OpenTextSide) {
         : source === "--text"
         ? settings.text ?? ""
         : readTextFile(settings.textFile ?? "", "--text-file");
-      const side = await open(modelPath(settings));
-      try {
-        const tokenizer = needTokenizer(side.tokenizer);
-        if (typeof given !== "string") {
-          checkVocabulary(given, tokenizer.vocabSize);
-          const decoded = tokenizer.decode(given);
-          io.stdout(settings.json ? `${JSON.stringify({ text: decoded })}\n` : `${decoded}\n`);
-          return EXIT.ok;
-        }
-        const ids = tokenizer.encode(given, {
-          parseSpecial: source === "--text",
-          addBos: settings.bos,
-        });
-        const pieces = ids.map((id) => tokenizer.decode([id]));
-        if (settings.json) io.stdout(`${JSON.stringify({ ids, pieces })}\n`);
-        else {
-          for (const [index, id] of ids.entries()) {
-            io.stdout(`${id}\t${JSON.stringify(pieces[index])}\n`);
-          }
-        }
+      const { tokenizer: found } = await open(modelPath(settings), "text");
+      const tokenizer = needTokenizer(found);
+      if (typeof given !== "string") {
+        checkVocabulary(given, tokenizer.vocabSize);
+        const decoded = tokenizer.decode(given);
+        io.stdout(settings.json ? `${JSON.stringify({ text: decoded })}\n` : `${decoded}\n`);
         return EXIT.ok;
-      } finally {
-        side.template?.close();
       }
+      const ids = tokenizer.encode(given, {
+        parseSpecial: source === "--text",
+        addBos: settings.bos,
+      });
+      const pieces = ids.map((id) => tokenizer.decode([id]));
+      if (settings.json) io.stdout(`${JSON.stringify({ ids, pieces })}\n`);
+      else {
+        for (const [index, id] of ids.entries()) {
+          io.stdout(`${id}\t${JSON.stringify(pieces[index])}\n`);
+        }
+      }
+      return EXIT.ok;
     },
   });
 }

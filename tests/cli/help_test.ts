@@ -1,0 +1,73 @@
+import { assert } from "std-testing";
+import { COMMANDS, runCli } from "../../src/cli/cli.ts";
+import { envName, flagName } from "../../src/cli/flags.ts";
+import { wrap } from "../../src/cli/help.ts";
+import { FakeIo } from "./_io.ts";
+
+async function helpOf(...args: string[]): Promise<string> {
+  const io = new FakeIo();
+  assert.equal(await runCli(args, io), 0);
+  assert.equal(io.err, "");
+  return io.out;
+}
+
+Deno.test("--help of every command lists every flag with its variable and its default", async () => {
+  for (const { name, summary, load } of COMMANDS) {
+    const { command } = await load();
+    assert.equal(command.name, name);
+    assert.equal(command.summary, summary);
+    const help = await helpOf(name, "--help");
+    assert.equal(await helpOf(name, "-h"), help);
+    for (const [key, flag] of Object.entries(command.flags)) {
+      // From the flag to the end of its entry; the next entry begins with two blanks and a dash.
+      const start = help.search(new RegExp(`^  (-\\w, )?--${flagName(key)}( |$)`, "m"));
+      assert.ok(start >= 0, `${name} --${flagName(key)}`);
+      const entry = help.slice(start).split(/\n(?= {2}-|\n)/)[0]?.replace(/\s+/g, " ") ?? "";
+      const fallback = flag.fallbackText ??
+        (typeof flag.fallback === "boolean"
+          ? (flag.fallback ? "on" : "off")
+          : flag.fallback === null || Array.isArray(flag.fallback)
+          ? "none"
+          : String(flag.fallback));
+      assert.ok(entry.includes(`${envName(key)}, default: ${fallback}`), entry);
+      assert.ok(entry.includes(flag.help), entry);
+      for (const alias of flag.aliases ?? []) assert.ok(entry.includes(`--${alias}`), entry);
+    }
+    const widest = Math.max(...help.split("\n").map((line) => line.length));
+    assert.ok(widest <= 100, `${name}: ${widest} columns`);
+  }
+});
+
+Deno.test("no command declares a name or a short form twice", async () => {
+  for (const { name, load } of COMMANDS) {
+    const { flags } = (await load()).command;
+    const names = Object.entries(flags).flatMap(([key, flag]) => [
+      flagName(key),
+      ...flag.aliases ?? [],
+    ]);
+    const shorts = Object.values(flags).flatMap((flag) => flag.short ?? []);
+    assert.equal(new Set(names).size, names.length, name);
+    assert.equal(new Set(shorts).size, shorts.length, name);
+    assert.ok(!names.includes("help") && !shorts.includes("h"), name);
+  }
+});
+
+Deno.test("--help of the program lists every command", async () => {
+  for (const args of [[], ["--help"], ["-h"], ["help"]]) {
+    const help = await helpOf(...args);
+    for (const { name, summary } of COMMANDS) {
+      assert.match(help, new RegExp(`^  ${name} +${summary}$`, "m"));
+    }
+  }
+});
+
+Deno.test("--version prints the versions of program and Deno, and the adapter", async () => {
+  const text = await helpOf("--version");
+  assert.match(text, /^tokenbutler \d+\.\d+\.\d+\ndeno \d+\.\d+\.\d+\nadapter .+\n$/);
+  assert.ok(text.includes(Deno.version.deno));
+});
+
+Deno.test("wrap() breaks at blanks and never loses a word", () => {
+  assert.equal(wrap("aa bb cc", 2, 7), "aa bb\n  cc");
+  assert.equal(wrap("a-very-long-word b", 0, 5), "a-very-long-word\nb");
+});

@@ -1,0 +1,46 @@
+import manifest from "../../deno.json" with { type: "json" };
+import { assert } from "std-testing";
+import { COMMANDS } from "../../src/cli/cli.ts";
+
+const RUN = Deno.readTextFileSync(new URL("../../run", import.meta.url));
+
+/** The words of a variable of the run script. */
+function words(name: string): string[] {
+  return RUN.match(new RegExp(`^${name}='([^']*)'`, "m"))?.[1]?.split(" ") ?? [];
+}
+
+Deno.test("./run, deno task and the program know the same commands", () => {
+  const names = COMMANDS.map(({ name }) => name);
+  assert.deepEqual(words("commands"), names);
+  assert.deepEqual(Object.keys(manifest.tasks), [...names, ...words("tasks")]);
+});
+
+Deno.test("the tasks start the commands as ./run does", () => {
+  for (const { name } of COMMANDS) {
+    const set = name === "serve" || name === "bench" ? name : "cli";
+    const task = manifest.tasks[name as keyof typeof manifest.tasks];
+    assert.equal(
+      task.command,
+      `TOKENBUTLER_CWD=$INIT_CWD deno run -q --no-prompt -P=${set} main.ts ${name}`,
+    );
+  }
+  assert.match(RUN, /^set_name=cli\ncase \$1 in serve \| bench\) set_name=\$1 ;; esac$/m);
+  assert.match(RUN, /exec "\$deno" run -q --no-prompt "-P=\$set_name" /);
+});
+
+Deno.test("every command has the least permissions that it needs", () => {
+  const { cli, serve, bench } = manifest.permissions;
+  const least = { read: true, env: ["TOKENBUTLER_*"] };
+  assert.deepEqual(cli, least);
+  assert.deepEqual(bench, least);
+  assert.deepEqual(serve, { ...least, net: true });
+  const everything = /(^|\s)(-A|--allow-all|--allow-run|--allow-ffi)(\s|=|$)/;
+  for (const task of Object.values(manifest.tasks)) assert.doesNotMatch(task.command, everything);
+  assert.doesNotMatch(RUN, everything);
+});
+
+Deno.test("every dependency is pinned to one version", () => {
+  for (const [name, target] of Object.entries(manifest.imports)) {
+    assert.match(target, /^(\.\/|npm:(@[\w.-]+\/)?[\w.-]+@\d+\.\d+\.\d+$)/, name);
+  }
+});
