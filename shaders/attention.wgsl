@@ -103,11 +103,11 @@ fn main(
 #endfor
 #if Q_REGISTERS
 #for r QUERY_ROWS
-  let from_{r} = row_{r} * row_quads + kv_head * GROUP * HEAD_DIM / 4u;
+  let base_{r} = row_{r} * row_quads + kv_head * GROUP * HEAD_DIM / 4u;
 #for g GROUP
 #for i HEAD_VEC
-  let qa_{r}_{g}_{i} = qkv[from_{r} + {g}u * HEAD_DIM / 4u + {i}u * 2u] * scale;
-  let qb_{r}_{g}_{i} = qkv[from_{r} + {g}u * HEAD_DIM / 4u + {i}u * 2u + 1u] * scale;
+  let qa_{r}_{g}_{i} = qkv[base_{r} + {g}u * HEAD_DIM / 4u + {i}u * 2u] * scale;
+  let qb_{r}_{g}_{i} = qkv[base_{r} + {g}u * HEAD_DIM / 4u + {i}u * 2u + 1u] * scale;
 #endfor
 #endfor
 #endfor
@@ -188,19 +188,19 @@ fn main(
     {
       let query = lane + {s}u * WG;
       if (query < QUERIES) {
-        let from = query * TILE_QUADS;
+        let start = query * TILE_QUADS;
         var top = vec4f(-1e30);
         for (var i = 0u; i < TILE_QUADS; i++) {
-          top = max(top, weight[from + i]);
+          top = max(top, weight[start + i]);
         }
         let maximum = max(highest_{s}, max(max(top.x, top.y), max(top.z, top.w)));
         var sum = vec4f(0.0);
         for (var i = 0u; i < TILE_QUADS; i++) {
-          let score = weight[from + i];
+          let score = weight[start + i];
           // A tile may hold no key that this query may see; its maximum is then the start value.
           let value = select(exp(score - maximum), vec4f(0.0), score < vec4f(-1e30));
           sum += value;
-          weight[from + i] = value;
+          weight[start + i] = value;
         }
         let factor = exp(highest_{s} - maximum);
         normaliser_{s} = normaliser_{s} * factor + sum.x + sum.y + sum.z + sum.w;
@@ -276,9 +276,9 @@ fn main(
     group_sums[lane * 2u + 1u] = sum_b_{c};
     workgroupBarrier();
     for (var other = 1u; other < KEY_GROUPS; other++) {
-      let from = (((key_group + other) % KEY_GROUPS) * DIM_LANES + dim_lane) * 2u;
-      sum_a_{c} += group_sums[from];
-      sum_b_{c} += group_sums[from + 1u];
+      let start = (((key_group + other) % KEY_GROUPS) * DIM_LANES + dim_lane) * 2u;
+      sum_a_{c} += group_sums[start];
+      sum_b_{c} += group_sums[start + 1u];
     }
 #endif
     if (valid && key_group == 0u) {

@@ -9,7 +9,7 @@
 // weights are unpacked once for all tokens of the tile. Token tiles are neighbours in the grid.
 //
 // WG: lanes. ROWS, TOKENS: tile. SUBGROUPS: sum with subgroupAdd (WG is then one subgroup).
-// EPILOGUE: store | add | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
+// EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
 // which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes. PARTIALS: sums kept.
 // BIAS: add a bias. WEIGHT_TYPE, UNIT_ORDER: see common/weights.wgsl.
 
@@ -44,6 +44,10 @@ fn total(r: u32, t: u32) -> f32 {
 #endif
 }
 
+fn silu(value: f32) -> f32 {
+  return value / (1.0 + exp(-value));
+}
+
 // Row of the weights that line `j` of the tile is, held inside the matrix.
 fn weight_row(tile: u32, j: u32) -> u32 {
 #if EPILOGUE == swiglu
@@ -66,6 +70,9 @@ fn finish(tile: u32, j: u32, t: u32, value: f32) {
 #endif
 #if EPILOGUE == add
   sum += y[at];
+#endif
+#if EPILOGUE == gated
+  sum *= silu(y[at]);
 #endif
   y[at] = sum;
 }
@@ -133,8 +140,7 @@ fn main(
     let j = out / TOKENS;
     let t = out % TOKENS;
 #if EPILOGUE == swiglu
-    let gate = total(j, t);
-    finish(tile, j, first + t, gate / (1.0 + exp(-gate)) * total(j + OUT_ROWS, t));
+    finish(tile, j, first + t, silu(total(j, t)) * total(j + OUT_ROWS, t));
 #else
     finish(tile, j, first + t, total(j, t));
 #endif

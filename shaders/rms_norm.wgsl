@@ -1,10 +1,10 @@
-// rms_norm: y[row] = x[from + row] * gain / sqrt(mean(x[from + row]^2) + eps)
+// rms_norm: y[row] = x[source + row] * gain / sqrt(mean(x[source + row]^2) + eps)
 //
 // x     (rows, stride) vec4f     read
 // gain  (stride) vec4f           read
 // y     (rows, stride) vec4f     written
 //
-// One workgroup a row; its lanes walk the row together. `from` is the step's logits_row, which is 0
+// One workgroup a row; its lanes walk the row together. `source` is the step's logits_row, which is 0
 // except for the last norm of a prefill, where only some rows go on to the logits.
 //
 // WG: lanes. SUBGROUPS: sum with subgroupAdd (WG is then one subgroup).
@@ -28,14 +28,14 @@ fn main(
   if (row >= step.num_rows) {
     return;
   }
-  let from = (step.logits_row + row) * params.stride;
+  let source = (step.logits_row + row) * params.stride;
   var sum = 0.0;
   for (var i = lane; i < params.stride; i += WG) {
-    let value = x[from + i];
+    let value = x[source + i];
     sum += dot(value, value);
   }
   let scale = inverseSqrt(reduce_sum(sum, lane) / f32(params.width) + params.eps);
   for (var i = lane; i < params.stride; i += WG) {
-    y[row * params.stride + i] = x[from + i] * gain[i] * scale;
+    y[row * params.stride + i] = x[source + i] * gain[i] * scale;
   }
 }

@@ -2,7 +2,9 @@
 // mass (typical, top-p) and needs no sort: a search over the integer score finds the threshold,
 // nine-fold narrower with each pass over the row. Of equal scores the lower ids are kept, by a
 // second search over ids. As soon as few enough ids can still be kept they are put into a list,
-// in order, and what follows looks at the list only.
+// in order, and what follows looks at the list only. The loops over a row are unrolled for the sake
+// of speed, of small rounding errors, and of adapters that end every loop after so many turns (see
+// sample_variant.ts).
 const no_limit: u32 = 0xffffffffu;
 // Score of distance 0; above the bits of every positive float.
 const nearest: u32 = 0x80000000u;
@@ -52,8 +54,14 @@ fn compact(lane: u32) {
   let first = min(lane * part, size);
   let end = min(first + part, size);
   var count = 0u;
-  for (var i = first; i < end; i++) {
-    count += select(0u, 1u, survives(i, logit_at(i)));
+  for (var i = first; i < end; i += UNROLL) {
+#for j UNROLL
+    let at_{j} = i + {j}u;
+    let left_{j} = at_{j} < end && survives(at_{j}, logit_at(min(at_{j}, end - 1u)));
+#endfor
+#for j UNROLL
+    count += select(0u, 1u, left_{j});
+#endfor
   }
   table[lane] = f32(count);
   workgroupBarrier();
@@ -63,11 +71,11 @@ fn compact(lane: u32) {
   }
   let total = reduce_sum(lane, vec4f(f32(count), 0.0, 0.0, 0.0)).x;
   if (total <= f32(params.list_capacity)) {
-    var at = list_base + u32(before);
+    var next = list_base + u32(before);
     for (var i = first; i < end; i++) {
       if (survives(i, logit_at(i))) {
-        list[at] = i;
-        at++;
+        list[next] = i;
+        next++;
       }
     }
     listed = true;
@@ -85,13 +93,22 @@ fn sum_above(
 ) {
   var s0 = vec4f(0.0);
   var s1 = vec4f(0.0);
-  for (var i = lane; i < size; i += WG) {
-    let id = id_at(i);
-    let logit = logit_at(id);
-    let score = score_of(id, logit, kind, ties, tied);
-    let weight = vec4f(select(weight_of(logit - largest), 1.0, counting));
-    s0 += select(vec4f(0.0), weight, vec4u(score) >= p0);
-    s1 += select(vec4f(0.0), weight, vec4u(score) >= p1);
+  for (var i = lane; i < size; i += WG * UNROLL) {
+    var part0 = vec4f(0.0);
+    var part1 = vec4f(0.0);
+#for j UNROLL
+    let at_{j} = i + {j}u * WG;
+    let id_{j} = id_at(min(at_{j}, size - 1u));
+    let logit_{j} = logit_at(id_{j});
+#endfor
+#for j UNROLL
+    let score_{j} = select(0u, score_of(id_{j}, logit_{j}, kind, ties, tied), at_{j} < size);
+    let weight_{j} = select(weight_of(logit_{j} - largest), 1.0, counting);
+    part0 += select(vec4f(0.0), vec4f(weight_{j}), vec4u(score_{j}) >= p0);
+    part1 += select(vec4f(0.0), vec4f(weight_{j}), vec4u(score_{j}) >= p1);
+#endfor
+    s0 += part0;
+    s1 += part1;
   }
   above_0 = reduce_sum(lane, s0);
   above_1 = reduce_sum(lane, s1);
@@ -100,6 +117,39 @@ fn sum_above(
 // The first pivots: the neighbourhoods where thresholds of real distributions lie.
 const depths_0 = vec4f(18.0, 13.0, 10.0, 7.5);
 const depths_1 = vec4f(5.5, 4.0, 2.5, 1.0);
+
+// The likeliest token may have gone by the typical rule.
+fn largest_left(lane: u32) -> f32 {
+  var best = vec2u(0u, nowhere);
+  for (var i = lane; i < size; i += WG * UNROLL) {
+#for j UNROLL
+    // Past the end the last entry is read again, which changes no maximum.
+    let id_{j} = id_at(min(i + {j}u * WG, size - 1u));
+    let logit_{j} = logit_at(id_{j});
+    let key_{j} = select(0u, key_of(logit_{j}), survives(id_{j}, logit_{j}));
+    best = select(best, vec2u(key_{j}, id_{j}), key_{j} > best.x);
+#endfor
+  }
+  return logit_of(reduce_best(lane, best.x, best.y).x);
+}
+
+// Mass that is left, and mass times depth below `largest`.
+fn moments_left(lane: u32, largest: f32) -> vec4f {
+  var total = vec4f(0.0);
+  for (var i = lane; i < size; i += WG * UNROLL) {
+    var part = vec2f(0.0);
+#for j UNROLL
+    let at_{j} = i + {j}u * WG;
+    let id_{j} = id_at(min(at_{j}, size - 1u));
+    let logit_{j} = logit_at(id_{j});
+    let left_{j} = at_{j} < size && survives(id_{j}, logit_{j});
+    let weight_{j} = select(0.0, weight_of(logit_{j} - largest), left_{j});
+    part += vec2f(weight_{j}, weight_{j} * (largest - logit_{j}));
+#endfor
+    total += vec4f(part, 0.0, 0.0);
+  }
+  return reduce_sum(lane, total);
+}
 
 fn filter_row(lane: u32, row: u32, top_logit: f32) -> f32 {
   let spec = rows[row];
@@ -116,6 +166,9 @@ fn filter_row(lane: u32, row: u32, top_logit: f32) -> f32 {
   for (var stage = 0u; stage < 6u; stage++) {
     let rule = stage / 2u;
     let ties = (stage & 1u) == 1u;
+    if (stage == 4u && (spec.filters & 2u) != 0u) {
+      largest = largest_left(lane);
+    }
     if ((spec.filters & (1u << rule)) == 0u || (ties && tied == 0u)) {
       continue;
     }
@@ -125,15 +178,8 @@ fn filter_row(lane: u32, row: u32, top_logit: f32) -> f32 {
     if (!ties) {
       goal = f32(spec.top_k);
       if (!counting) {
-        // Mass, and mass-weighted depth: surprise - entropy = depth - mean depth.
-        var moments = vec4f(0.0);
-        for (var i = lane; i < size; i += WG) {
-          let id = id_at(i);
-          let logit = logit_at(id);
-          let weight = select(0.0, weight_of(logit - largest), survives(id, logit));
-          moments += vec4f(weight, weight * (largest - logit), 0.0, 0.0);
-        }
-        moments = reduce_sum(lane, moments);
+        // Surprise - entropy = depth below the largest - mean depth.
+        let moments = moments_left(lane, largest);
         if (rule == 1u) {
           center = largest - moments.y / moments.x;
         }
@@ -185,7 +231,7 @@ fn filter_row(lane: u32, row: u32, top_logit: f32) -> f32 {
         over = above_1[{j}];
       }
 #endfor
-      if (!listed && !ties && (round == 0u || round == 2u || round == 5u || high - low <= 1u)) {
+      if (!listed && !ties && (round == 0u || round == 2u || high - low <= 1u)) {
         keep_above(kind, low);
         compact(lane);
       }
@@ -203,17 +249,6 @@ fn filter_row(lane: u32, row: u32, top_logit: f32) -> f32 {
     sum_above(lane, kind, true, low, true, largest, vec4u(1u), vec4u(1u));
     tied = select(0u, low, above_0.x > 1.5);
     rest = max(goal - over, 1e-30);
-    if (rule == 1u) {
-      // The likeliest token may have gone.
-      var best = vec2u(0u, nowhere);
-      for (var i = lane; i < size; i += WG) {
-        let id = id_at(i);
-        let logit = logit_at(id);
-        let key = select(0u, key_of(logit), survives(id, logit));
-        best = select(best, vec2u(key, id), key > best.x);
-      }
-      largest = logit_of(reduce_best(lane, best.x, best.y).x);
-    }
   }
 
   if ((spec.filters & 8u) != 0u) {

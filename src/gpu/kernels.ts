@@ -46,6 +46,7 @@ const MAX_GROUPS = 65535;
 /** Compiles and caches kernels of one device. */
 export class Kernels {
   readonly #cache = new Map<string, Kernel>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
 
   constructor(readonly device: GPUDevice, readonly caps: DeviceCaps) {}
@@ -66,17 +67,7 @@ export class Kernels {
     const source = this.source(spec);
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ label: spec.variant, code: source });
-    const layout = this.device.createBindGroupLayout({
-      label: spec.variant,
-      entries: spec.bindings.map((kind, binding) => ({
-        binding,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: {
-          type: kind === "read" ? "read-only-storage" : kind === "write" ? "storage" : "uniform",
-          hasDynamicOffset: kind === "step",
-        },
-      })),
-    });
+    const layout = this.#layout(spec.bindings);
     const pipeline = this.device.createComputePipeline({
       label: spec.variant,
       layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
@@ -94,6 +85,27 @@ export class Kernels {
     const kernel = { variant: spec.variant, pipeline, layout, bindings: spec.bindings };
     this.#cache.set(spec.variant, kernel);
     return kernel;
+  }
+
+  /** Kernels with equal bindings share a layout, so that they can share bind groups. */
+  #layout(bindings: readonly BindingKind[]): GPUBindGroupLayout {
+    const key = bindings.join();
+    let layout = this.#layouts.get(key);
+    if (layout === undefined) {
+      layout = this.device.createBindGroupLayout({
+        label: key,
+        entries: bindings.map((kind, binding) => ({
+          binding,
+          visibility: GPUShaderStage.COMPUTE,
+          buffer: {
+            type: kind === "read" ? "read-only-storage" : kind === "write" ? "storage" : "uniform",
+            hasDynamicOffset: kind === "step",
+          },
+        })),
+      });
+      this.#layouts.set(key, layout);
+    }
+    return layout;
   }
 
   /** WGSL text of a kernel, after the preprocessor. */

@@ -5,6 +5,7 @@
  * @module
  */
 import type { WeightType } from "../model/types.ts";
+import type { Defines } from "./preprocessor.ts";
 
 /** Where the two halves of a unit of eight weights belong; names as in weights.wgsl. */
 export type UnitOrder = "linear" | "split16" | "split32" | "split64";
@@ -144,6 +145,17 @@ export const WEIGHT_LAYOUTS: Readonly<Record<WeightType, Layout>> = {
     shift: false,
   },
 };
+
+/** Defines that `shaders/common/weights.wgsl` takes for a type. */
+export function weightDefines(type: WeightType): Defines {
+  const layout = WEIGHT_LAYOUTS[type];
+  return {
+    WEIGHT_TYPE: type,
+    UNIT_ORDER: layout.order,
+    HAS_SCALE: layout.scale,
+    HAS_SHIFT: layout.shift,
+  };
+}
 
 /** Columns of a matrix on the device: `cols` rounded up to whole units of eight. */
 export function paddedCols(cols: number): number {

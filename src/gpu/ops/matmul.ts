@@ -8,7 +8,7 @@ import type { WeightType } from "../../model/types.ts";
 import type { Kernel, Kernels, KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { WEIGHT_LAYOUTS } from "../weight_layout.ts";
+import { weightDefines } from "../weight_layout.ts";
 
 /** Static sizes of one product. */
 export const MATMUL_PARAMS = defineParams("MatmulParams", {
@@ -26,8 +26,11 @@ export const MATMUL_PARAMS = defineParams("MatmulParams", {
   x_stride: "u32",
 });
 
-/** What happens with a sum. */
-export type MatmulEpilogue = "store" | "add" | "swiglu";
+/**
+ * What happens with a sum: stored, added to what is there, gate and up rows of one matrix combined,
+ * or multiplied with the SiLU of what is there.
+ */
+export type MatmulEpilogue = "store" | "add" | "swiglu" | "gated";
 
 /** What is compiled in. */
 export interface MatmulVariant {
@@ -52,15 +55,11 @@ export function matmulVariantName(v: MatmulVariant): string {
 /** Source, defines and bindings of a variant. */
 export function matmulSpec(v: MatmulVariant): KernelSpec {
   const outRows = v.epilogue === "swiglu" ? v.rows / 2 : v.rows;
-  const layout = WEIGHT_LAYOUTS[v.type];
   return {
     shader: "matmul",
     variant: matmulVariantName(v),
     defines: {
-      WEIGHT_TYPE: v.type,
-      UNIT_ORDER: layout.order,
-      HAS_SCALE: layout.scale,
-      HAS_SHIFT: layout.shift,
+      ...weightDefines(v.type),
       EPILOGUE: v.epilogue,
       BIAS: v.bias,
       WG: v.lanes,

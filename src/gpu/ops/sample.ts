@@ -113,7 +113,7 @@ export class Sampler {
    * @throws {RangeError} On sizes or overrides that make no sense.
    */
   static async create(kernels: Kernels, options: SamplerOptions): Promise<Sampler> {
-    const variant = selectSampleVariant(kernels.caps, options.overrides);
+    const variant = selectSampleVariant(kernels.caps, options.vocabSize, options.overrides);
     const specs = sampleKernels(variant);
     return new Sampler(kernels, options, variant, {
       scan: await kernels.compile(specs.scan),

@@ -14,42 +14,64 @@ import { defineParams } from "../params.ts";
 export interface SampleVariant {
   /** Lanes of a workgroup. */
   readonly workgroup: 8 | 64 | 256;
+  /**
+   * Lanes of the pick with filters. llvmpipe ends every loop once an invocation has made 65,535
+   * turns in all its loops together, and says nothing. A pick with filters goes over the row up to
+   * 70 times in the worst case; with 64 lanes and four entries a turn that fits vocabularies up to
+   * 200,000, and above them 256 lanes are taken.
+   */
+  readonly filterWorkgroup: 64 | 256;
   /** Pieces a row is cut into by the scan. */
-  readonly splits: number;
-  /** Logits a lane reads in one turn of the scan. */
-  readonly unroll: number;
+  readonly splits: 16 | 64;
+  /** Logits a lane reads in one turn of a loop. */
+  readonly unroll: 4;
 }
 
 const WORKGROUPS: readonly SampleVariant["workgroup"][] = [8, 64, 256];
+const SPLITS: readonly SampleVariant["splits"][] = [16, 64];
+
+/** Largest vocabulary for which 64 lanes keep the number of loop turns down on llvmpipe. */
+const LARGE_VOCABULARY = 200_000;
+
+function choose<T extends number>(
+  name: string,
+  choices: readonly T[],
+  given: string | undefined,
+  table: T,
+): T {
+  const found = given === undefined ? table : choices.find((choice) => String(choice) === given);
+  if (found === undefined) {
+    throw new RangeError(`${name} must be one of ${choices.join(", ")}, got ${given}`);
+  }
+  return found;
+}
 
 /**
  * The variant for an adapter.
  *
- * @param overrides `sample_wg` (8, 64, 256) and `sample_splits` (1 to 256) replace the table.
+ * @param overrides `sample_wg` (8, 64, 256) and `sample_splits` (16, 64) replace the table.
  * @throws {RangeError} If an override is not one of these, or too large for the adapter.
  */
 export function selectSampleVariant(
   caps: DeviceCaps,
+  vocabSize: number,
   overrides: Readonly<Record<string, string>> = {},
 ): SampleVariant {
-  const table = caps.software ? 8 : caps.maxWorkgroupSize >= 256 ? 256 : 64;
-  const workgroup = WORKGROUPS.find((size) => String(size) === (overrides.sample_wg ?? `${table}`));
-  if (workgroup === undefined || workgroup > caps.maxWorkgroupSize) {
-    throw new RangeError(
-      `sample_wg must be one of ${WORKGROUPS.join(", ")} and at most ${caps.maxWorkgroupSize}, ` +
-        `got ${overrides.sample_wg}`,
-    );
-  }
-  const splits = Number(overrides.sample_splits ?? (caps.software ? 16 : 64));
-  if (!Number.isInteger(splits) || splits < 1 || splits > 256) {
-    throw new RangeError(`sample_splits must be 1 to 256, got ${overrides.sample_splits}`);
-  }
-  return { workgroup, splits, unroll: 4 };
+  const largest = caps.maxWorkgroupSize >= 256 ? 256 : 64;
+  const workgroup = choose(
+    "sample_wg",
+    WORKGROUPS.filter((size) => size <= largest),
+    overrides.sample_wg,
+    caps.software ? 8 : largest,
+  );
+  const splits = choose("sample_splits", SPLITS, overrides.sample_splits, caps.software ? 16 : 64);
+  const filterWorkgroup = vocabSize > LARGE_VOCABULARY || workgroup === 256 ? largest : 64;
+  return { workgroup, filterWorkgroup, splits, unroll: 4 };
 }
 
-/** Readable name: `sample_wg8_s16_u4`. */
+/** Readable name: `sample_wg8_f64_s16`. */
 export function sampleVariantName(variant: SampleVariant): string {
-  return `sample_wg${variant.workgroup}_s${variant.splits}_u${variant.unroll}`;
+  return `sample_wg${variant.workgroup}_f${variant.filterWorkgroup}_s${variant.splits}`;
 }
 
 /** What a row asks for; an element of a storage buffer, 64 bytes. */
@@ -107,20 +129,25 @@ export function sampleKernels(variant: SampleVariant): {
   readonly pickFiltered: KernelSpec;
 } {
   const name = sampleVariantName(variant);
-  const defines = { WG: variant.workgroup, SPLITS: variant.splits, UNROLL: variant.unroll };
-  const pick = (filters: boolean): KernelSpec => ({
-    shader: "sample_pick",
-    variant: `${name}_pick_${filters ? "filtered" : "plain"}`,
-    defines: {
-      ...defines,
-      TABLE: Math.max(variant.workgroup, variant.splits),
-      FILTERS: filters,
-      RESULT_WORDS,
-      HEADER_WORDS,
-    },
-    bindings: ["read", "read", "write", "read", "write", "write", "write", "uniform"],
-    structs: STRUCTS,
-  });
+  const common = { SPLITS: variant.splits, UNROLL: variant.unroll };
+  const defines = { ...common, WG: variant.workgroup };
+  const pick = (filters: boolean): KernelSpec => {
+    const lanes = filters ? variant.filterWorkgroup : variant.workgroup;
+    return {
+      shader: "sample_pick",
+      variant: `${name}_pick_${filters ? "filtered" : "plain"}`,
+      defines: {
+        ...common,
+        WG: lanes,
+        TABLE: Math.max(lanes, variant.splits),
+        FILTERS: filters,
+        RESULT_WORDS,
+        HEADER_WORDS,
+      },
+      bindings: ["read", "read", "write", "read", "write", "write", "write", "uniform"],
+      structs: STRUCTS,
+    };
+  };
   return {
     scan: {
       shader: "sample_scan",

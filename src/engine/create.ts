@@ -1,0 +1,190 @@
+/**
+ * Builds an engine in this isolate: opens the model and the device, plans memory, uploads, warms
+ * up.
+ *
+ * @module
+ */
+import { DEFAULT_MODEL } from "../assets.ts";
+import { DeviceError, openDevice } from "../gpu/device.ts";
+import { Kernels } from "../gpu/kernels.ts";
+import { selectPlan } from "../gpu/plan.ts";
+import { DeviceTier, kvBytesPerToken, PAGE_SIZE } from "../kv/device_tier.ts";
+import { openModel } from "../model/open.ts";
+import { ropeForContext } from "../model/rope.ts";
+import type { ModelSource } from "../model/types.ts";
+import { LocalEngine } from "./local_engine.ts";
+import { ModelRunner } from "./model_runner.ts";
+import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
+import { GREEDY } from "./types.ts";
+import { WeightStore } from "./weights.ts";
+
+/** Most prompt tokens in a chunk, and the time that a chunk should take. */
+const MAX_CHUNK = 512;
+const CHUNK_MS = 2000;
+/** Tokens of the warm-up prompt, from which the speed of prefill is judged. */
+const WARM_UP_TOKENS = 32;
+
+/**
+ * Starts an engine.
+ *
+ * @throws {ModelFileError} If the model cannot be used.
+ * @throws {DeviceError} If there is no device, or not one that is good enough.
+ */
+export async function createLocalEngine(
+  options: EngineOptions,
+  onProgress: (progress: LoadProgress) => void,
+): Promise<LocalEngine> {
+  const source = await openModel(options.modelPath);
+  try {
+    return await build(options, source, onProgress);
+  } finally {
+    source.close();
+  }
+}
+
+async function build(
+  options: EngineOptions,
+  source: ModelSource,
+  onProgress: (progress: LoadProgress) => void,
+): Promise<LocalEngine> {
+  const { config } = source;
+  onProgress({ phase: "device", fraction: 0 });
+  const { device, caps } = await openDevice();
+  const kernels = new Kernels(device, caps);
+  const resources: Disposable[] = [];
+  const dispose = () => {
+    for (const resource of resources.reverse()) resource[Symbol.dispose]();
+    device.destroy();
+  };
+  watch(kernels);
+  try {
+    const plan = selectPlan(caps, options.kernelOverrides);
+    let done = 0;
+    const weights = new WeightStore(kernels, (bytes) => {
+      done += bytes;
+      onProgress({ phase: "weights", fraction: Math.min(1, done / source.sizeBytes) });
+    });
+    resources.push(weights);
+    const kv = await DeviceTier.create(kernels, config, {
+      kvType: options.kvType,
+      contextLength: options.contextLength ?? config.contextLength,
+      numSlots: options.maxSequences,
+    });
+    resources.push(kv);
+    const maxPrefill = options.prefillChunk ?? Math.min(MAX_CHUNK, kv.contextLength);
+    const runner = await ModelRunner.create(
+      {
+        kernels,
+        plan,
+        config,
+        rope: ropeForContext(config.rope, kv.contextLength),
+        kv,
+        kvType: options.kvType,
+        maxSequences: options.maxSequences,
+        maxPrefill,
+        overrides: options.kernelOverrides,
+        ...readbackOverride(options),
+      },
+      source,
+      weights,
+    );
+    resources.push(runner);
+    weights.finish();
+    onProgress({ phase: "pipelines", fraction: 0 });
+    const measured = await warmUp(runner, kv, maxPrefill);
+    kernels.check();
+    const prefillChunk = options.prefillChunk ?? Math.min(maxPrefill, measured);
+    onProgress({ phase: "ready", fraction: 1 });
+    const notes = [...source.notes, ...kv.notes];
+    if (options.contextLength !== null && options.contextLength > config.contextLength) {
+      notes.push(
+        `a context of ${options.contextLength} tokens is longer than the ` +
+          `${config.contextLength} that the model was trained for`,
+      );
+    }
+    if (runner.readbackMode === "awaited") {
+      notes.push("fast readback does not work here; each step costs about 10 ms more");
+    }
+    const info: EngineInfo = {
+      model: {
+        name: options.modelPath.endsWith(DEFAULT_MODEL.path)
+          ? DEFAULT_MODEL.servedName
+          : config.name,
+        architecture: config.architecture,
+        vocabSize: config.vocabSize,
+        hiddenSize: config.hiddenSize,
+        numLayers: config.numLayers,
+        numParameters: source.numParameters,
+        sizeBytes: source.sizeBytes,
+        trainedContext: config.contextLength,
+        fingerprint: await source.fingerprint(),
+      },
+      contextLength: kv.contextLength,
+      maxSequences: options.maxSequences,
+      kv: {
+        type: options.kvType,
+        pageSize: PAGE_SIZE,
+        numPages: kv.numPages,
+        bytesPerToken: kvBytesPerToken(config, options.kvType),
+      },
+      adapter: {
+        description: caps.description,
+        vendor: caps.vendor,
+        software: caps.software,
+        features: [
+          ...(caps.subgroups ? ["subgroups"] : []),
+          ...(caps.f16 ? ["shader-f16"] : []),
+          ...(caps.timestamps ? ["timestamp-query"] : []),
+        ],
+      },
+      variants: Object.fromEntries(kernels.variants.map((name) => [name.split("_")[0]!, name])),
+      prefillChunk,
+      readback: runner.readbackMode,
+      notes,
+    };
+    return new LocalEngine({ runner, kv, info, dispose });
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+}
+
+/** Makes later steps fail with the device's own words instead of giving wrong results. */
+function watch(kernels: Kernels): void {
+  kernels.device.addEventListener("uncapturederror", (event) => {
+    const { error } = event as GPUUncapturedErrorEvent;
+    kernels.fail(new DeviceError("failed", `the device reported an error: ${error.message}`));
+  });
+  kernels.device.lost.then((info) => {
+    kernels.fail(new DeviceError("lost", `the device was lost: ${info.message || info.reason}`));
+  });
+}
+
+function readbackOverride(options: EngineOptions): { readback?: "sync" | "awaited" } {
+  const mode = options.kernelOverrides["readback"];
+  return mode === "sync" || mode === "awaited" ? { readback: mode } : {};
+}
+
+/**
+ * Runs each kind of step once, so that drivers finish compiling, and judges from a short prompt how
+ * many tokens take two seconds.
+ */
+async function warmUp(runner: ModelRunner, kv: DeviceTier, maxPrefill: number): Promise<number> {
+  const count = Math.min(WARM_UP_TOKENS, maxPrefill, kv.contextLength - 2);
+  if (count < 1) return maxPrefill;
+  kv.reserve(0, count + 1);
+  try {
+    const tokens = Array.from({ length: count }, () => 0);
+    const sample = { ...GREEDY, step: 0, adjustments: [], forced: null, logprobs: null };
+    const chunk = { slot: 0, start: 0, tokens, sample, scoring: null };
+    await runner.prefill({ ...chunk, tokens: tokens.slice(0, 1) });
+    await runner.decode([{ slot: 0, position: 1, token: 0, sample }]);
+    await runner.prefill(chunk);
+    const began = performance.now();
+    await runner.prefill(chunk);
+    const perToken = (performance.now() - began) / count;
+    return Math.max(32, Math.floor(CHUNK_MS / perToken / 32) * 32);
+  } finally {
+    kv.release(0);
+  }
+}

@@ -1,0 +1,424 @@
+/**
+ * The decoder as a list of dispatches: embedding, layers, and the head that makes logits. Bind
+ * groups are built once; what changes from step to step lies in buffers.
+ *
+ * @module
+ */
+import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
+import {
+  ATTENTION_PARAMS,
+  attentionMergeSpec,
+  attentionSpec,
+  type AttentionVariant,
+  attentionWorkgroups,
+  partialStride,
+} from "../gpu/ops/attention.ts";
+import { EMBED_PARAMS, embedSpec } from "../gpu/ops/embed.ts";
+import { NORM_PARAMS, rmsNormSpec } from "../gpu/ops/rms_norm.ts";
+import { ROPE_PARAMS, ropeSpec } from "../gpu/ops/rope.ts";
+import type { KernelPlan } from "../gpu/plan.ts";
+import { paddedCols, rowWords } from "../gpu/weight_layout.ts";
+import { type DeviceTier, PAGE_SIZE } from "../kv/device_tier.ts";
+import { ModelFileError } from "../model/errors.ts";
+import type { ModelConfig, ModelSource, WeightTensor, WeightType } from "../model/types.ts";
+import { Product } from "./product.ts";
+import type { DeviceMatrix, WeightStore } from "./weights.ts";
+
+/** What a forward pass is built from. */
+export interface ForwardOptions {
+  readonly kernels: Kernels;
+  readonly plan: KernelPlan;
+  readonly config: ModelConfig;
+  readonly kv: DeviceTier;
+  readonly kvType: "f16" | "f32";
+  /** Token rows of a step, at most. */
+  readonly maxRows: number;
+  /** Rows of a decode step, at most. */
+  readonly maxSequences: number;
+  /** Rows of logits, at most. */
+  readonly maxLogitRows: number;
+  /** Uniform of the step, bound with a dynamic offset. */
+  readonly step: BufferPart;
+  /** (maxRows) vec4u: token, slot, position, 0 */
+  readonly rows: GPUBuffer;
+  /** (maxRows, rotary / 2) vec2f */
+  readonly angles: GPUBuffer;
+  /** (slots) u32 */
+  readonly lastTokens: GPUBuffer;
+}
+
+/** How a step attends: one row of many sequences, or many rows of one. */
+export type StepKind = "decode" | "prefill";
+
+interface Layer {
+  readonly attentionNorm: GPUBindGroup;
+  readonly qkv: readonly Product[];
+  readonly rope: GPUBindGroup;
+  readonly attention: GPUBindGroup;
+  readonly attentionOutput: Product;
+  readonly ffnNorm: GPUBindGroup;
+  readonly ffn: readonly Product[];
+  readonly ffnDown: Product;
+}
+
+interface ForwardKernels {
+  readonly embed: Kernel;
+  readonly norm: Kernel;
+  readonly rope: Kernel;
+  readonly attention: Readonly<Record<StepKind, { variant: AttentionVariant; kernel: Kernel }>>;
+  readonly merge: Kernel;
+}
+
+/** Encodes the model. */
+export class Forward {
+  /** (maxLogitRows, vocabulary) f32 */
+  readonly logits: GPUBuffer;
+
+  readonly #options: ForwardOptions;
+  readonly #kernels: ForwardKernels;
+  readonly #layers: Layer[] = [];
+  readonly #owned: (GPUBuffer | Product)[];
+  readonly #buffers: ActivationBuffers;
+  #embed: GPUBindGroup[] = [];
+  #merge!: GPUBindGroup;
+  #outputNorm!: GPUBindGroup;
+  #output!: Product;
+
+  private constructor(options: ForwardOptions, kernels: ForwardKernels) {
+    this.#options = options;
+    this.#kernels = kernels;
+    this.#buffers = activationBuffers(options);
+    this.#owned = Object.values(this.#buffers);
+    this.logits = this.#buffers.logits;
+  }
+
+  /** Uploads the weights, compiles the kernels, builds the bind groups. */
+  static async create(
+    options: ForwardOptions,
+    source: ModelSource,
+    weights: WeightStore,
+  ): Promise<Forward> {
+    const embedding = requireTensor(source, "token_embd");
+    const forward = new Forward(options, await compileKernels(options, embedding.type));
+    await forward.#build(source, weights);
+    return forward;
+  }
+
+  async #build(source: ModelSource, weights: WeightStore): Promise<void> {
+    const { kernels, plan, config, kv, step, rows, angles } = this.#options;
+    const { x, normed, qkv, attended, gated, logits, partial } = this.#buffers;
+    const tensor = (name: string) => requireTensor(source, name);
+    const own = <T extends GPUBuffer | Product>(thing: T): T => {
+      this.#owned.push(thing);
+      return thing;
+    };
+    const uniform = (label: string, words: Uint32Array<ArrayBuffer>) =>
+      own(kernels.uniform(label, words));
+    const product = async (options: Omit<Parameters<typeof Product.create>[2], "step">) =>
+      own(await Product.create(kernels, plan, { ...options, step }));
+    const matrix = (name: string) => weights.matrix(name, [tensor(name)]);
+
+    const { headDim, numHeads, numKvHeads, hiddenSize, intermediateSize } = config;
+    const normParams = uniform(
+      "norm params",
+      NORM_PARAMS.pack({
+        stride: paddedCols(hiddenSize) / 4,
+        width: hiddenSize,
+        eps: config.rmsNormEps,
+      }),
+    );
+    const ropeParams = uniform(
+      "rope params",
+      ROPE_PARAMS.pack({
+        num_heads: numHeads,
+        num_kv_heads: numKvHeads,
+        rotary: config.rope.dimensions,
+        max_pages: kv.maxPages,
+        eps: config.rmsNormEps,
+      }),
+    );
+    const attentionParams = uniform(
+      "attention params",
+      ATTENTION_PARAMS.pack({
+        num_heads: numHeads,
+        num_kv_heads: numKvHeads,
+        max_pages: kv.maxPages,
+        max_splits: maxSplits(this.#options),
+      }),
+    );
+    const norm = async (name: string, from: GPUBuffer) =>
+      kernels.bind(this.#kernels.norm, [
+        from,
+        await weights.vector(name, [tensor(name)]),
+        normed,
+        normParams,
+        step,
+      ]);
+
+    const embedding = await matrix("token_embd");
+    this.#embed = this.#embedGroups(embedding, (words) => uniform("embed params", words));
+    this.#merge = kernels.bind(this.#kernels.merge, [
+      partial,
+      rows,
+      attended,
+      attentionParams,
+      step,
+    ]);
+
+    const qkvRows = (numHeads + 2 * numKvHeads) * headDim;
+    for (let l = 0; l < config.numLayers; l++) {
+      const name = (part: string) => `blk.${l}.${part}`;
+      const attentionNorm = await norm(name("attn_norm"), x);
+      const qkvTensors = ["attn_q", "attn_k", "attn_v"].map((part) => tensor(name(part)));
+      const bias = config.qkvBias
+        ? await weights.vector(
+          name("attn_qkv.bias"),
+          ["attn_q.bias", "attn_k.bias", "attn_v.bias"].map((part) => tensor(name(part))),
+        )
+        : undefined;
+      const qkvProducts: Product[] = [];
+      const joined = weights.canJoin(qkvTensors) ? [qkvTensors] : qkvTensors.map((t) => [t]);
+      let yOffset = 0;
+      for (const group of joined) {
+        const stacked = await weights.matrix(name("attn_qkv"), group);
+        qkvProducts.push(
+          await product({
+            matrix: stacked,
+            x: normed,
+            y: qkv,
+            yStride: qkvRows,
+            yOffset,
+            epilogue: "store",
+            ...(bias === undefined ? {} : { bias }),
+          }),
+        );
+        yOffset += stacked.rows;
+      }
+      const gains = config.qkNorm
+        ? [
+          await weights.vector(
+            name("attn_qk_norm"),
+            ["attn_q_norm", "attn_k_norm"].map((part) => tensor(name(part))),
+          ),
+        ]
+        : [];
+      const rope = kernels.bind(this.#kernels.rope, [
+        qkv,
+        rows,
+        angles,
+        kv.pageTable,
+        kv.keys[l]!,
+        kv.values[l]!,
+        ...gains,
+        ropeParams,
+        step,
+      ]);
+      const attention = kernels.bind(this.#kernels.attention.decode.kernel, [
+        qkv,
+        kv.keys[l]!,
+        kv.values[l]!,
+        kv.pageTable,
+        rows,
+        attended,
+        partial,
+        attentionParams,
+        step,
+      ]);
+      const toHidden = (m: DeviceMatrix, from: GPUBuffer) =>
+        product({ matrix: m, x: from, y: x, yStride: paddedCols(hiddenSize), epilogue: "add" });
+      const attentionOutput = await toHidden(await matrix(name("attn_output")), attended);
+      const ffnNorm = await norm(name("ffn_norm"), x);
+      const toGated = (m: DeviceMatrix, epilogue: "store" | "gated" | "swiglu") =>
+        product({
+          matrix: m,
+          x: normed,
+          y: gated,
+          yStride: paddedCols(intermediateSize),
+          epilogue,
+        });
+      const gateUp = [tensor(name("ffn_gate")), tensor(name("ffn_up"))];
+      const ffn = weights.canJoin(gateUp)
+        ? [await toGated(await weights.matrix(name("ffn_gate_up"), gateUp), "swiglu")]
+        : [
+          await toGated(await matrix(name("ffn_gate")), "store"),
+          await toGated(await matrix(name("ffn_up")), "gated"),
+        ];
+      const ffnDown = await toHidden(await matrix(name("ffn_down")), gated);
+      this.#layers.push({
+        attentionNorm,
+        qkv: qkvProducts,
+        rope,
+        attention,
+        attentionOutput,
+        ffnNorm,
+        ffn,
+        ffnDown,
+      });
+    }
+    this.#outputNorm = await norm("output_norm", x);
+    this.#output = await product({
+      matrix: config.tiedEmbeddings ? embedding : await matrix("output"),
+      x: normed,
+      y: logits,
+      yStride: config.vocabSize,
+      epilogue: "store",
+    });
+  }
+
+  #embedGroups(
+    embedding: DeviceMatrix,
+    uniform: (words: Uint32Array<ArrayBuffer>) => GPUBuffer,
+  ): GPUBindGroup[] {
+    const { kernels, config, step, rows, lastTokens } = this.#options;
+    return embedding.parts.map((part) => {
+      const params = uniform(EMBED_PARAMS.pack({
+        first_token: part.firstRow,
+        num_tokens: part.rows,
+        units: paddedCols(config.hiddenSize) / 8,
+        row_words: rowWords(embedding.type, embedding.cols),
+        x_stride: paddedCols(config.hiddenSize) / 4,
+      }));
+      return kernels.bind(this.#kernels.embed, [
+        part.buffer,
+        rows,
+        lastTokens,
+        this.#buffers.x,
+        params,
+        step,
+      ]);
+    });
+  }
+
+  /** Splits that decode attention needs for a sequence whose newest token is at `position`. */
+  splitsFor(position: number): number {
+    return Math.floor(position / this.#options.plan.attentionSplit) + 1;
+  }
+
+  /**
+   * Encodes embedding and layers for rows 0 .. numRows - 1 of the row table.
+   *
+   * @param numSplits Of decode attention, for the longest sequence; as in the step's uniform.
+   */
+  encodeLayers(
+    pass: GPUComputePassEncoder,
+    kind: StepKind,
+    numRows: number,
+    numSplits: number,
+    stepOffset: number,
+  ): void {
+    const { config } = this.#options;
+    const { embed, norm, rope, merge } = this.#kernels;
+    const { variant, kernel: attention } = this.#kernels.attention[kind];
+    const heads = config.numHeads + 2 * config.numKvHeads;
+    const attentionGroups = attentionWorkgroups(variant, config.numKvHeads, numRows, numSplits);
+    for (const group of this.#embed) dispatch(pass, embed, group, numRows, stepOffset);
+    for (const layer of this.#layers) {
+      dispatch(pass, norm, layer.attentionNorm, numRows, stepOffset);
+      for (const product of layer.qkv) product.encode(pass, numRows, stepOffset);
+      dispatch(pass, rope, layer.rope, numRows * heads, stepOffset);
+      dispatch(pass, attention, layer.attention, attentionGroups, stepOffset);
+      if (numSplits > 1) dispatch(pass, merge, this.#merge, numRows * config.numHeads, stepOffset);
+      layer.attentionOutput.encode(pass, numRows, stepOffset);
+      dispatch(pass, norm, layer.ffnNorm, numRows, stepOffset);
+      for (const product of layer.ffn) product.encode(pass, numRows, stepOffset);
+      layer.ffnDown.encode(pass, numRows, stepOffset);
+    }
+  }
+
+  /** Encodes the head for `numRows` rows; the step's logits_row is the first of them. */
+  encodeHead(pass: GPUComputePassEncoder, numRows: number, stepOffset: number): void {
+    dispatch(pass, this.#kernels.norm, this.#outputNorm, numRows, stepOffset);
+    this.#output.encode(pass, numRows, stepOffset);
+  }
+
+  [Symbol.dispose](): void {
+    for (const thing of this.#owned) {
+      if (thing instanceof Product) thing[Symbol.dispose]();
+      else thing.destroy();
+    }
+  }
+}
+
+function requireTensor(source: ModelSource, name: string): WeightTensor {
+  const found = source.tensors.get(name);
+  if (found === undefined) {
+    throw new ModelFileError("missing_tensor", source.path, `tensor ${name} is missing`);
+  }
+  return found;
+}
+
+function maxSplits(options: ForwardOptions): number {
+  return Math.ceil(options.kv.contextLength / options.plan.attentionSplit);
+}
+
+type ActivationBuffers = ReturnType<typeof activationBuffers>;
+
+function activationBuffers(options: ForwardOptions) {
+  const { kernels, config, maxRows } = options;
+  const f32 = (label: string, rows: number, cols: number) =>
+    kernels.storage(label, rows * cols * 4);
+  const hidden = paddedCols(config.hiddenSize);
+  const heads = config.numHeads * config.headDim;
+  return {
+    /** (rows, hidden) residual stream */
+    x: f32("x", maxRows, hidden),
+    /** (rows, hidden) */
+    normed: f32("normed", Math.max(maxRows, options.maxLogitRows), hidden),
+    /** (rows, heads + 2 kv heads, head size) */
+    qkv: f32("qkv", maxRows, heads + 2 * config.numKvHeads * config.headDim),
+    /** (rows, heads, head size) */
+    attended: f32("attended", maxRows, paddedCols(heads)),
+    /** (rows, intermediate) */
+    gated: f32("gated", maxRows, paddedCols(config.intermediateSize)),
+    /** (rows, vocabulary) */
+    logits: f32("logits", options.maxLogitRows, config.vocabSize),
+    /** (sequences, heads, splits, head size + 4) */
+    partial: f32(
+      "attention partial",
+      options.maxSequences * config.numHeads * maxSplits(options),
+      partialStride(config.headDim),
+    ),
+  };
+}
+
+async function compileKernels(
+  options: ForwardOptions,
+  embeddingType: WeightType,
+): Promise<ForwardKernels> {
+  const { kernels, plan, config, kvType } = options;
+  const group = config.numHeads / config.numKvHeads;
+  const lanes = plan.rowLanes;
+  const attentionVariant = (kind: StepKind): AttentionVariant => ({
+    headDim: config.headDim,
+    group,
+    queryRows: kind === "decode" ? 1 : Math.max(1, Math.floor(plan.attentionQueries / group)),
+    kvType,
+    pageSize: PAGE_SIZE,
+    lanes: plan.attentionLanes,
+    split: kind === "decode" ? plan.attentionSplit : 0,
+    queryRegisters: plan.queryRegisters,
+  });
+  const attention = async (kind: StepKind) => {
+    const variant = attentionVariant(kind);
+    return { variant, kernel: await kernels.compile(attentionSpec(variant)) };
+  };
+  return {
+    embed: await kernels.compile(embedSpec({ type: embeddingType, lanes })),
+    norm: await kernels.compile(rmsNormSpec({ lanes, subgroups: plan.subgroups })),
+    rope: await kernels.compile(
+      ropeSpec({
+        headDim: config.headDim,
+        pairing: config.rope.pairing,
+        qkNorm: config.qkNorm,
+        kvType,
+        pageSize: PAGE_SIZE,
+        lanes,
+        subgroups: plan.subgroups,
+      }),
+    ),
+    attention: { decode: await attention("decode"), prefill: await attention("prefill") },
+    merge: await kernels.compile(
+      attentionMergeSpec({ headDim: config.headDim, lanes, split: plan.attentionSplit }),
+    ),
+  };
+}

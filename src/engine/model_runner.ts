@@ -1,0 +1,292 @@
+/**
+ * Runs steps of the model on the device: fills the row tables, encodes one compute pass, submits
+ * it, and reads back token ids and what log-probabilities were asked for.
+ *
+ * @module
+ */
+import type { DeviceCaps } from "../gpu/device.ts";
+import type { Kernels } from "../gpu/kernels.ts";
+import { ropeAngles } from "../gpu/ops/rope.ts";
+import { Sampler, type SampleRow } from "../gpu/ops/sample.ts";
+import type { KernelPlan } from "../gpu/plan.ts";
+import { Readback } from "../gpu/readback.ts";
+import { STEP_PARAMS } from "../gpu/step_params.ts";
+import type { DeviceTier } from "../kv/device_tier.ts";
+import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
+import { Forward, type StepKind } from "./forward.ts";
+import type { DecodeRow, PrefillChunk, PrefillResult, Runner, Sampled } from "./runner_types.ts";
+import type { TokenLogprob } from "./types.ts";
+import type { WeightStore } from "./weights.ts";
+
+/** Rows of logits that are made together when a prompt is scored. */
+const SCORE_ROWS = 16;
+
+/** What a runner is built from. */
+export interface ModelRunnerOptions {
+  readonly kernels: Kernels;
+  readonly plan: KernelPlan;
+  readonly config: ModelConfig;
+  readonly rope: RopeConfig;
+  readonly kv: DeviceTier;
+  readonly kvType: "f16" | "f32";
+  readonly maxSequences: number;
+  /** Rows of a prefill chunk, at most. */
+  readonly maxPrefill: number;
+  readonly overrides: Readonly<Record<string, string>>;
+  readonly readback?: "sync" | "awaited";
+}
+
+interface StepRow {
+  readonly slot: number;
+  readonly position: number;
+  readonly token: number;
+}
+
+/** Time of the last step on the host's side, in milliseconds. */
+export interface HostCost {
+  /** Filling tables, encoding and submitting. */
+  encodeMs: number;
+  /** Waiting for the device and copying the result. */
+  waitMs: number;
+}
+
+/** The runner on a device. */
+export class ModelRunner implements Runner {
+  readonly hostCost: HostCost = { encodeMs: 0, waitMs: 0 };
+
+  readonly #options: ModelRunnerOptions;
+  readonly #forward: Forward;
+  readonly #sampler: Sampler;
+  readonly #readback: Readback;
+  readonly #buffers: StepBuffers;
+  readonly #rowWords: Uint32Array<ArrayBuffer>;
+  readonly #angleValues: Float32Array<ArrayBuffer>;
+  readonly #stepWords: Uint32Array<ArrayBuffer>;
+
+  private constructor(
+    options: ModelRunnerOptions,
+    buffers: StepBuffers,
+    forward: Forward,
+    sampler: Sampler,
+    readback: Readback,
+  ) {
+    this.#options = options;
+    this.#buffers = buffers;
+    this.#forward = forward;
+    this.#sampler = sampler;
+    this.#readback = readback;
+    const rows = maxRows(options);
+    this.#rowWords = new Uint32Array(rows * 4);
+    this.#angleValues = new Float32Array(rows * options.rope.dimensions);
+    this.#stepWords = new Uint32Array(buffers.stepStride / 4 * STEP_SLOTS);
+  }
+
+  /**
+   * Uploads the model and compiles its kernels.
+   *
+   * @throws {ModelFileError} If the file cannot be read.
+   * @throws {DeviceError} If the device refuses.
+   */
+  static async create(
+    options: ModelRunnerOptions,
+    source: ModelSource,
+    weights: WeightStore,
+  ): Promise<ModelRunner> {
+    const { kernels, config, maxSequences } = options;
+    const buffers = stepBuffers(options);
+    const maxLogitRows = Math.max(maxSequences, SCORE_ROWS);
+    const forward = await Forward.create(
+      {
+        ...options,
+        maxRows: maxRows(options),
+        maxLogitRows,
+        step: { buffer: buffers.step, offset: 0, size: STEP_PARAMS.size },
+        rows: buffers.rows,
+        angles: buffers.angles,
+        lastTokens: buffers.lastTokens,
+      },
+      source,
+      weights,
+    );
+    const sampler = await Sampler.create(kernels, {
+      vocabSize: config.vocabSize,
+      maxRows: maxLogitRows,
+      logits: forward.logits,
+      lastTokens: buffers.lastTokens,
+      overrides: options.overrides,
+    });
+    const readback = await Readback.create(
+      kernels.device,
+      maxLogitRows * sampler.bytesPerRow,
+      options.readback,
+    );
+    return new ModelRunner(options, buffers, forward, sampler, readback);
+  }
+
+  get readbackMode(): "sync" | "awaited" {
+    return this.#readback.mode;
+  }
+
+  get samplerVariant(): string {
+    return this.#sampler.variant;
+  }
+
+  async decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]> {
+    return await this.#run("decode", rows, 0, rows.length, rows.map(sampleRow));
+  }
+
+  async prefill(chunk: PrefillChunk): Promise<PrefillResult> {
+    const { slot, start, tokens, sample, scoring } = chunk;
+    const rows = tokens.map((token, index) => ({ slot, position: start + index, token }));
+    const scores: TokenLogprob[] = [];
+    if (scoring === null || scoring.targets.length === 0) {
+      const samples = sample === null ? [] : [{ slot, spec: sample }];
+      const sampled = await this.#run("prefill", rows, rows.length - 1, samples.length, samples);
+      return { sampled: sampled[0] ?? null, scores };
+    }
+    // The layers run once; the head runs over the rows in pieces, for logits are large.
+    await this.#run("prefill", rows, 0, 0, []);
+    for (let first = 0; first < scoring.targets.length; first += SCORE_ROWS) {
+      const targets = scoring.targets.slice(first, first + SCORE_ROWS);
+      const samples = targets.map((target) => scoreRow(target, scoring.top));
+      for (const { logprob } of await this.#run(null, [], first, targets.length, samples)) {
+        if (logprob !== null) scores.push(logprob);
+      }
+    }
+    if (sample === null) return { sampled: null, scores };
+    const last = await this.#run(null, [], rows.length - 1, 1, [{ slot, spec: sample }]);
+    return { sampled: last[0]!, scores };
+  }
+
+  /**
+   * One submission: the layers for `rows` (none with `kind` null: the rows of the submission
+   * before), then the head for `numLogits` rows from `firstLogit`, then sampling.
+   */
+  async #run(
+    kind: StepKind | null,
+    rows: readonly StepRow[],
+    firstLogit: number,
+    numLogits: number,
+    samples: readonly SampleRow[],
+  ): Promise<Sampled[]> {
+    const { kernels, kv } = this.#options;
+    kernels.check();
+    const began = performance.now();
+    const numSplits = kind === "decode"
+      ? rows.reduce((most, row) => Math.max(most, this.#forward.splitsFor(row.position)), 1)
+      : 1;
+    kv.flush();
+    if (kind !== null) this.#writeRows(rows);
+    this.#writeStep(rows.length, numSplits, firstLogit, numLogits);
+    if (numLogits > 0) this.#sampler.prepare(samples);
+
+    const encoder = kernels.device.createCommandEncoder({ label: kind ?? "head" });
+    const pass = encoder.beginComputePass({ label: kind ?? "head" });
+    if (kind !== null) this.#forward.encodeLayers(pass, kind, rows.length, numSplits, 0);
+    const bytes = numLogits * this.#sampler.bytesPerRow;
+    if (numLogits > 0) {
+      this.#forward.encodeHead(pass, numLogits, this.#buffers.stepStride);
+      this.#sampler.encode(pass);
+    }
+    pass.end();
+    // Without logits a few bytes are read all the same: reading is what waits for the device.
+    encoder.copyBufferToBuffer(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
+    kernels.device.queue.submit([encoder.finish()]);
+    const submitted = performance.now();
+    const read = this.#readback.read(bytes || 16);
+    const result = read instanceof Uint8Array ? read : await read;
+    kernels.check();
+    this.hostCost.encodeMs = submitted - began;
+    this.hostCost.waitMs = performance.now() - submitted;
+    return numLogits === 0 ? [] : this.#sampler.parse(result, numLogits);
+  }
+
+  #writeRows(rows: readonly StepRow[]): void {
+    const { kernels, rope } = this.#options;
+    const words = this.#rowWords;
+    const rotary = rope.dimensions;
+    rows.forEach(({ slot, position, token }, index) => {
+      words[index * 4] = token;
+      words[index * 4 + 1] = slot;
+      words[index * 4 + 2] = position;
+      ropeAngles(rope, position, this.#angleValues, index * rotary);
+    });
+    const { queue } = kernels.device;
+    queue.writeBuffer(this.#buffers.rows, 0, words, 0, rows.length * 4);
+    queue.writeBuffer(this.#buffers.angles, 0, this.#angleValues, 0, rows.length * rotary);
+  }
+
+  #writeStep(numRows: number, numSplits: number, firstLogit: number, numLogits: number): void {
+    const stride = this.#buffers.stepStride / 4;
+    const common = { first_row: 0, num_splits: numSplits };
+    this.#stepWords.set(STEP_PARAMS.pack({ ...common, num_rows: numRows, logits_row: 0 }));
+    this.#stepWords.set(
+      STEP_PARAMS.pack({ ...common, num_rows: numLogits, logits_row: firstLogit }),
+      stride,
+    );
+    this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
+  }
+
+  [Symbol.dispose](): void {
+    this.#forward[Symbol.dispose]();
+    this.#sampler[Symbol.dispose]();
+    this.#readback[Symbol.dispose]();
+    const { step, rows, angles, lastTokens } = this.#buffers;
+    for (const buffer of [step, rows, angles, lastTokens]) buffer.destroy();
+  }
+}
+
+/** Uniform slots of a step: the layers' and the head's. */
+const STEP_SLOTS = 2;
+
+interface StepBuffers {
+  readonly stepStride: number;
+  readonly step: GPUBuffer;
+  readonly rows: GPUBuffer;
+  readonly angles: GPUBuffer;
+  readonly lastTokens: GPUBuffer;
+}
+
+function maxRows(options: ModelRunnerOptions): number {
+  return Math.max(options.maxPrefill, options.maxSequences);
+}
+
+function stepBuffers(options: ModelRunnerOptions): StepBuffers {
+  const { kernels, rope } = options;
+  const stepStride = stepStrideOf(kernels.caps);
+  const rows = maxRows(options);
+  return {
+    stepStride,
+    step: kernels.uniform("step", new Uint32Array(stepStride / 4 * STEP_SLOTS)),
+    rows: kernels.storage("rows", rows * 16),
+    angles: kernels.storage("angles", rows * rope.dimensions * 4),
+    lastTokens: kernels.storage("last tokens", options.maxSequences * 4),
+  };
+}
+
+function stepStrideOf(caps: DeviceCaps): number {
+  const unit = caps.uniformAlignment;
+  return Math.ceil(STEP_PARAMS.size / unit) * unit;
+}
+
+function sampleRow(row: DecodeRow): SampleRow {
+  return { slot: row.slot, spec: row.sample };
+}
+
+function scoreRow(target: number, top: number): SampleRow {
+  return {
+    slot: -1,
+    spec: {
+      temperature: 0,
+      topK: 0,
+      typicalP: 1,
+      topP: 1,
+      minP: 0,
+      seed: 0,
+      step: 0,
+      adjustments: [],
+      forced: target,
+      logprobs: top,
+    },
+  };
+}

@@ -1,0 +1,118 @@
+/**
+ * One matrix product of the model, ready to be sent for any number of token rows: its kernels by
+ * tile size, its bind groups by part.
+ *
+ * @module
+ */
+import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
+import {
+  compileMatmul,
+  MATMUL_PARAMS,
+  type MatmulEpilogue,
+  type MatmulVariant,
+  matmulWorkgroups,
+} from "../gpu/ops/matmul.ts";
+import type { KernelPlan } from "../gpu/plan.ts";
+import { paddedCols, rowWords } from "../gpu/weight_layout.ts";
+import type { DeviceMatrix } from "./weights.ts";
+
+/** Where a product reads and writes. */
+export interface ProductOptions {
+  readonly matrix: DeviceMatrix;
+  /** (rows, padded columns of the matrix) f32 */
+  readonly x: BufferPart;
+  /** (rows, yStride) f32 */
+  readonly y: BufferPart;
+  readonly yStride: number;
+  /** Column of y that the first row of the matrix goes to. */
+  readonly yOffset?: number;
+  readonly epilogue: MatmulEpilogue;
+  /** (yStride) f32, added to the sums. */
+  readonly bias?: BufferPart;
+  readonly step: BufferPart;
+}
+
+interface Tile {
+  readonly variant: MatmulVariant;
+  readonly kernel: Kernel;
+}
+
+/** A product with its kernels and bindings. */
+export class Product {
+  readonly #tiles: readonly Tile[];
+  readonly #parts: readonly { readonly group: GPUBindGroup; readonly rows: number }[];
+  readonly #params: readonly GPUBuffer[];
+
+  private constructor(
+    tiles: readonly Tile[],
+    parts: readonly { group: GPUBindGroup; rows: number }[],
+    params: readonly GPUBuffer[],
+  ) {
+    this.#tiles = tiles;
+    this.#parts = parts;
+    this.#params = params;
+  }
+
+  /** Compiles what is new and makes the bind groups. */
+  static async create(
+    kernels: Kernels,
+    plan: KernelPlan,
+    options: ProductOptions,
+  ): Promise<Product> {
+    const { matrix, epilogue, bias } = options;
+    const tiles: Tile[] = [];
+    for (const tokens of plan.tokenTiles) {
+      const variant: MatmulVariant = {
+        type: matrix.type,
+        epilogue,
+        bias: bias !== undefined,
+        lanes: plan.matmulLanes,
+        rows: tokens === 1 ? plan.matvecRows : plan.matmulRows,
+        tokens,
+        subgroups: plan.subgroups,
+      };
+      tiles.push({ variant, kernel: await compileMatmul(kernels, variant) });
+    }
+    const params: GPUBuffer[] = [];
+    const parts = matrix.parts.map((part) => {
+      // Gate and up rows lie one after the other in one part; y gets one row for both.
+      const rows = epilogue === "swiglu" ? part.rows / 2 : part.rows;
+      const uniform = kernels.uniform(
+        "product",
+        MATMUL_PARAMS.pack({
+          rows,
+          units: paddedCols(matrix.cols) / 8,
+          row_words: rowWords(matrix.type, matrix.cols),
+          row_offset: (options.yOffset ?? 0) + part.firstRow,
+          y_stride: options.yStride,
+          x_stride: paddedCols(matrix.cols) / 4,
+        }),
+      );
+      params.push(uniform);
+      const group = kernels.bind(tiles[0]!.kernel, [
+        part.buffer,
+        options.x,
+        options.y,
+        ...(bias === undefined ? [] : [bias]),
+        uniform,
+        options.step,
+      ]);
+      return { group, rows };
+    });
+    return new Product(tiles, parts, params);
+  }
+
+  /** Sends the product for `numRows` token rows. */
+  encode(pass: GPUComputePassEncoder, numRows: number, stepOffset: number): void {
+    const tile = this.#tiles.find(({ variant }) => variant.tokens >= numRows) ??
+      this.#tiles.at(-1)!;
+    for (const { group, rows } of this.#parts) {
+      const workgroups = matmulWorkgroups(tile.variant, rows, numRows);
+      dispatch(pass, tile.kernel, group, workgroups, stepOffset);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const buffer of this.#params) buffer.destroy();
+  }
+}

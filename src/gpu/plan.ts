@@ -1,0 +1,133 @@
+/**
+ * Which variant of each kernel an adapter gets: the one table where the choice is made. Every entry
+ * can be overridden by name, for tuning and for tests.
+ *
+ * @module
+ */
+import { type DeviceCaps, DeviceError } from "./device.ts";
+
+/** Sizes that kernels are compiled with. */
+export interface KernelPlan {
+  /** Lanes of a matrix product; one subgroup where `subgroups` is set. */
+  readonly matmulLanes: number;
+  /** Rows of a tile with one token, and with several. Even. */
+  readonly matvecRows: number;
+  readonly matmulRows: number;
+  /** Tokens that a tile may have, ascending, 1 first; the smallest that holds a batch is taken. */
+  readonly tokenTiles: readonly number[];
+  /** Use subgroup operations. */
+  readonly subgroups: boolean;
+  /** Lanes of norms, rotation, embedding and merge. */
+  readonly rowLanes: number;
+  readonly attentionLanes: number;
+  /** Keys of a split of decode attention. */
+  readonly attentionSplit: number;
+  /** Queries (rows x heads of a group) that share keys in prefill, at most. */
+  readonly attentionQueries: number;
+  /** Keep attention queries in registers. */
+  readonly queryRegisters: boolean;
+}
+
+/**
+ * A CPU runs a subgroup as one vector: one subgroup is a workgroup, barriers are dear, registers
+ * spill into cache. A GPU wants more lanes and fewer registers.
+ */
+const SOFTWARE: KernelPlan = {
+  matmulLanes: 8,
+  matvecRows: 8,
+  matmulRows: 8,
+  tokenTiles: [1, 2, 4, 8],
+  subgroups: true,
+  rowLanes: 8,
+  attentionLanes: 8,
+  attentionSplit: 256,
+  attentionQueries: 12,
+  queryRegisters: true,
+};
+
+const HARDWARE: KernelPlan = {
+  matmulLanes: 32,
+  matvecRows: 4,
+  matmulRows: 4,
+  tokenTiles: [1, 2, 4, 8],
+  subgroups: true,
+  rowLanes: 32,
+  attentionLanes: 64,
+  attentionSplit: 256,
+  attentionQueries: 8,
+  queryRegisters: false,
+};
+
+/** Names that {@linkcode selectPlan} takes as overrides. */
+export const PLAN_NAMES = Object.keys(SOFTWARE) as readonly (keyof KernelPlan)[];
+
+/**
+ * Chooses the sizes for an adapter.
+ *
+ * @param overrides Values by name, as text: numbers, `true` / `false`, lists with commas. Names of
+ * other tables are passed over.
+ * @throws {DeviceError} If a value makes no sense for this adapter.
+ */
+export function selectPlan(
+  caps: DeviceCaps,
+  overrides: Readonly<Record<string, string>> = {},
+): KernelPlan {
+  const base = caps.software ? SOFTWARE : HARDWARE;
+  // Sums over a subgroup stand for sums over the workgroup, so its size must be known.
+  const fixed = caps.subgroups && caps.subgroupMin === caps.subgroupMax && caps.subgroupMin >= 4;
+  const lanes = fixed ? caps.subgroupMin : base.matmulLanes;
+  const chosen: Record<string, unknown> = {
+    ...base,
+    subgroups: fixed,
+    matmulLanes: lanes,
+    rowLanes: fixed ? lanes : base.rowLanes,
+  };
+  for (const [name, text] of Object.entries(overrides)) {
+    if (!(name in base)) continue;
+    const old = chosen[name];
+    const value = Array.isArray(old)
+      ? text.split(",").map(Number)
+      : typeof old === "boolean"
+      ? text === "true"
+      : Number(text);
+    const numbers = Array.isArray(value) ? value : typeof value === "number" ? [value] : [];
+    if (numbers.some((n) => !Number.isInteger(n) || n < 1)) {
+      throw new DeviceError(
+        "failed",
+        `kernel setting ${name}=${text} is not a whole number above 0`,
+      );
+    }
+    chosen[name] = value;
+  }
+  const plan = chosen as unknown as KernelPlan;
+  checkPlan(plan, caps);
+  return plan;
+}
+
+function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
+  const refuse = (what: string) => {
+    throw new DeviceError("failed", `kernel settings do not fit this adapter: ${what}`);
+  };
+  for (const name of ["matmulLanes", "rowLanes", "attentionLanes"] as const) {
+    const lanes = plan[name];
+    if (lanes > caps.maxWorkgroupSize || (lanes & (lanes - 1)) !== 0) {
+      refuse(`${name} ${lanes} is no power of two up to ${caps.maxWorkgroupSize}`);
+    }
+  }
+  if (plan.subgroups && !caps.subgroups) refuse("subgroups are not available");
+  if (plan.subgroups && plan.matmulLanes !== caps.subgroupMin) {
+    refuse(`matmulLanes must be the subgroup size, ${caps.subgroupMin}`);
+  }
+  if (plan.subgroups && plan.rowLanes !== caps.subgroupMin) {
+    refuse(`rowLanes must be the subgroup size, ${caps.subgroupMin}`);
+  }
+  if (plan.tokenTiles[0] !== 1) refuse("tokenTiles must begin with 1");
+  if (plan.matvecRows % 2 !== 0 || plan.matmulRows % 2 !== 0) refuse("rows must be even");
+  if (plan.attentionSplit % (plan.attentionLanes * 4) !== 0) {
+    refuse("attentionSplit must be a multiple of 4 x attentionLanes");
+  }
+  const tokens = plan.tokenTiles.at(-1)!;
+  const sums = Math.max(plan.matvecRows, plan.matmulRows * tokens) *
+    (plan.subgroups ? 1 : plan.matmulLanes) * 4;
+  if (sums > caps.maxWorkgroupStorage) refuse(`a product tile needs ${sums} bytes`);
+}
