@@ -143,7 +143,10 @@ export function engineFailure(error: EngineErrorData): RequestError {
         code: error.code,
         headers: { "retry-after": "5" },
       });
+    case "engine_closed":
+      return shuttingDown();
     case "device_lost":
+    case "engine_crashed":
       return new RequestError(503, "server_error", error.message, {
         code: error.code,
         headers: { "x-should-retry": "false" },

@@ -152,12 +152,9 @@ export function renderMessages(
       code: "no_chat_template",
     });
   }
-  // OpenAI's newer name for the system role is unknown to most templates.
-  const knowsDeveloper = template.source.includes("developer");
   const messages = body.messages.map((message) => ({
     ...message,
     content: message.content.toWellFormed(),
-    role: message.role === "developer" && !knowsDeveloper ? "system" as const : message.role,
   }));
   return template.render(messages, { addGenerationPrompt: body.add_generation_prompt });
 }

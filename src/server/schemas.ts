@@ -26,6 +26,8 @@ const MAX_STOP_IDS = 1024;
 const MAX_BIASES = 1024;
 const MAX_MESSAGES = 16_384;
 const MAX_NAME = 256;
+/** Tokenizing holds up everything else that this isolate does. */
+const MAX_TOKENIZE_LENGTH = 4 * 1024 * 1024;
 
 const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
 
@@ -212,7 +214,7 @@ export const chatSchema = z.object({
 export type ChatBody = z.output<typeof chatSchema>;
 /** Body of `POST /tokenize`, as llama.cpp has it. */
 export const tokenizeSchema = z.object({
-  content: text(),
+  content: text(MAX_TOKENIZE_LENGTH),
   add_special: flag().default(false),
   parse_special: flag().default(true),
   with_pieces: flag().default(false),

@@ -112,6 +112,7 @@ export interface FakeEngineOptions {
   /** Ids of the answer; it goes on in a circle if more are asked for. */
   readonly reply?: readonly number[] | ((request: GenerateRequest) => readonly number[]);
   readonly contextLength?: number;
+  readonly vocabSize?: number;
   readonly maxSequences?: number;
   /** Time of a decode step and of a prefill chunk of 16 tokens. */
   readonly stepMs?: number;
@@ -145,7 +146,7 @@ export class FakeEngine implements Engine {
       model: {
         name: "fake",
         architecture: "llama",
-        vocabSize: PADDED_VOCAB_SIZE,
+        vocabSize: options.vocabSize ?? PADDED_VOCAB_SIZE,
         hiddenSize: 8,
         numLayers: 1,
         numParameters: 1000,

@@ -34,8 +34,7 @@ Deno.test("POST /v1/chat/completions takes text parts and every role", async () 
     ],
   });
   const { promptIds } = only(server.engine.requests);
-  // A template that does not know the developer role sees the system role.
-  const turns = ["system:d", "system:s", "user:u1\nu2", "assistant:", "tool:t", "assistant:"];
+  const turns = ["developer:d", "system:s", "user:u1\nu2", "assistant:", "tool:t", "assistant:"];
   assert.deepEqual(promptIds, turns.flatMap(turn));
 });
 

@@ -45,6 +45,7 @@ Deno.test("an answer that fails is an error response with the engine's reason", 
   const cases = [
     ["internal", 500],
     ["device_lost", 503],
+    ["engine_crashed", 503],
     ["out_of_memory", 503],
     ["invalid_request", 400],
   ] as const;
