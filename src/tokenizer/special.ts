@@ -23,10 +23,12 @@ export class SpecialTokens {
   /** node -> id, where a token ends. */
   readonly #ids = new Map<number, number>();
   #nodes = 1;
+  #longest = 0;
 
   constructor(tokens: Iterable<readonly [string, number]>) {
     for (const [text, id] of tokens) {
       if (text === "") continue;
+      this.#longest = Math.max(this.#longest, text.length);
       let node = 0;
       for (let i = 0; i < text.length; i++) {
         const key = node * 0x10000 + text.charCodeAt(i);
@@ -46,39 +48,55 @@ export class SpecialTokens {
     const parts: (string | number)[] = [];
     let start = 0;
     for (let at = 0; at < text.length;) {
-      let node: number | undefined = 0;
-      let id = -1;
-      let end = at;
-      for (let i = at; i < text.length; i++) {
-        node = this.#edges.get(node * 0x10000 + text.charCodeAt(i));
-        if (node === undefined) break;
-        const found = this.#ids.get(node);
-        if (found !== undefined) {
-          id = found;
-          end = i + 1;
-        }
-      }
-      if (id < 0) {
+      const match = this.#longestAt(text, at);
+      if (match === undefined) {
         at++;
         continue;
       }
       if (at > start) parts.push(text.slice(start, at));
-      parts.push(id);
-      at = start = end;
+      parts.push(match.id);
+      at = start = match.end;
     }
     if (start < text.length) parts.push(text.slice(start));
     return parts;
   }
 
-  /** Number of leading UTF-16 units that a token shares with the end of a text, at most. */
-  partialAtEnd(text: string, longest: number): number {
-    for (let length = Math.min(longest, text.length); length > 0; length--) {
+  /**
+   * The text with `mark` in every special token of two or more units, and after a special token
+   * that only begins at its end: what follows cannot complete it. White space at the end is left.
+   */
+  breakUp(text: string, mark: string): string {
+    let marked = "";
+    let start = 0;
+    for (let at = 0; at < text.length; at++) {
+      if (this.#longestAt(text, at) === undefined) continue;
+      marked += text.slice(start, at + 1) + mark;
+      start = at + 1;
+    }
+    marked += text.slice(start);
+    return this.#beginsAtEnd(text) ? marked + mark : marked;
+  }
+
+  #longestAt(text: string, at: number): { readonly id: number; readonly end: number } | undefined {
+    let match: { id: number; end: number } | undefined;
+    let node: number | undefined = 0;
+    for (let i = at; i < text.length; i++) {
+      node = this.#edges.get(node * 0x10000 + text.charCodeAt(i));
+      if (node === undefined) break;
+      const id = this.#ids.get(node);
+      if (id !== undefined) match = { id, end: i + 1 };
+    }
+    return match;
+  }
+
+  #beginsAtEnd(text: string): boolean {
+    for (let at = Math.max(0, text.length - this.#longest); at < text.length; at++) {
       let node: number | undefined = 0;
-      for (let i = text.length - length; i < text.length && node !== undefined; i++) {
+      for (let i = at; i < text.length && node !== undefined; i++) {
         node = this.#edges.get(node * 0x10000 + text.charCodeAt(i));
       }
-      if (node !== undefined) return length;
+      if (node !== undefined && text.slice(at).trim() !== "") return true;
     }
-    return 0;
+    return false;
   }
 }

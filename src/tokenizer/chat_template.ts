@@ -1,0 +1,275 @@
+/**
+ * The model's own chat template: messages to a prompt. What the template writes may contain special
+ * tokens; what a message contains may not, whatever it looks like.
+ *
+ * @module
+ */
+
+import { WORKERS } from "../assets.ts";
+import { ModelFileError } from "../model/errors.ts";
+import { SpecialTokens } from "./special.ts";
+import {
+  type TemplateLimits,
+  type TemplateReply,
+  type TemplateRequest,
+  type TemplateVariables,
+  timeoutMessage,
+} from "./template_protocol.ts";
+import { type ChatMessage, type ChatTemplate, type RenderedChat, TemplateError } from "./types.ts";
+import type { Tokenizer } from "./types.ts";
+
+/** Texts of special tokens that templates ask for as `bos_token` and so on. */
+export interface TemplateTokens {
+  readonly bos?: string;
+  readonly eos?: string;
+  readonly unk?: string;
+  readonly pad?: string;
+}
+
+/** Bounds of a template. */
+export interface ChatTemplateOptions {
+  /** Milliseconds that one rendering may take. Default 500. */
+  readonly deadlineMs?: number;
+  /** UTF-16 units of the prompt, and of all message content. Default 4 Mi. */
+  readonly maxLength?: number;
+  /** Default 2,048. */
+  readonly maxMessages?: number;
+}
+
+/** UTF-16 units of a template; the longest in use have about 20,000. */
+export const MAX_TEMPLATE_LENGTH = 256 * 1024;
+
+/** The parser's time grows with the square of a run of white space; no template needs one. */
+const MAX_SPACE = 1000;
+
+/** Noncharacters, of which one that no message contains marks what is only text. */
+const MARKS = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + i));
+/** A worker that has not come up by then never will. */
+const START_MS = 10_000;
+/** The worker notices its deadline itself unless it is inside one long operation. */
+const GRACE_MS = 100;
+
+/** See {@linkcode createChatTemplate}. */
+export class WorkerChatTemplate implements ChatTemplate {
+  readonly #tokenizer: Tokenizer;
+  readonly #tokens: TemplateTokens;
+  readonly #limits: TemplateLimits;
+  readonly #maxMessages: number;
+  #special: SpecialTokens | undefined;
+  #worker: Promise<Worker> | undefined;
+  /** Renderings follow one another; this is the end of the last. */
+  #last: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(
+    readonly source: string,
+    tokenizer: Tokenizer,
+    tokens: TemplateTokens,
+    options: ChatTemplateOptions,
+  ) {
+    this.#tokenizer = tokenizer;
+    this.#tokens = tokens;
+    this.#limits = {
+      deadlineMs: options.deadlineMs ?? 500,
+      maxLength: options.maxLength ?? 4 * 1024 * 1024,
+    };
+    this.#maxMessages = options.maxMessages ?? 2048;
+  }
+
+  /**
+   * Parses the template, which also starts the worker, so that the first rendering need not.
+   *
+   * @param path File that the error names.
+   * @throws {ModelFileError} `bad_template`.
+   */
+  async validate(path: string): Promise<void> {
+    const refuse = (message: string) => new ModelFileError("bad_template", path, message);
+    if (this.source.length > MAX_TEMPLATE_LENGTH) {
+      throw refuse(
+        `the chat template has ${this.source.length} characters, more than ${MAX_TEMPLATE_LENGTH}`,
+      );
+    }
+    for (const [run] of this.source.matchAll(/\s+/g)) {
+      if (run.length > MAX_SPACE) {
+        throw refuse(`the chat template has ${run.length} white space characters in a row`);
+      }
+    }
+    const reply = await this.#ask(null);
+    if (reply.type === "failed") {
+      throw refuse(`the chat template cannot be parsed: ${reply.message}`);
+    }
+  }
+
+  async render(
+    messages: readonly ChatMessage[],
+    options: { addGenerationPrompt?: boolean } = {},
+  ): Promise<RenderedChat> {
+    if (messages.length > this.#maxMessages) {
+      throw new TemplateError(
+        "too_long",
+        `${messages.length} messages are more than the ${this.#maxMessages} that are allowed`,
+      );
+    }
+    if (this.source.length > MAX_TEMPLATE_LENGTH) {
+      throw new TemplateError("too_long", "the chat template itself is too long");
+    }
+    const length = messages.reduce(
+      (sum, { content, name }) => sum + content.length + (name?.length ?? 0),
+      0,
+    );
+    if (length > this.#limits.maxLength) {
+      throw new TemplateError(
+        "too_long",
+        `messages of ${length} characters are more than the ${this.#limits.maxLength} allowed`,
+      );
+    }
+    const mark = MARKS.find((mark) =>
+      messages.every(({ content, name }) => !content.includes(mark) && !name?.includes(mark)) &&
+      !this.source.includes(mark)
+    );
+    if (mark === undefined) {
+      throw new TemplateError("invalid", "the messages contain every noncharacter of U+FDD0..FDEF");
+    }
+    const reply = await this.#ask({
+      messages: messages.map((message) => this.#variable(message, mark)),
+      add_generation_prompt: options.addGenerationPrompt ?? true,
+      ...tokenVariables(this.#tokens),
+    });
+    if (reply.type === "failed") {
+      throw new TemplateError(reply.code === "parse" ? "invalid" : reply.code, reply.message);
+    }
+    return this.#rendered(reply.type === "text" ? reply.text : "", mark);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#end();
+  }
+
+  #variable(message: ChatMessage, mark: string): TemplateVariables["messages"][number] {
+    const { role, content, name } = message;
+    const special = this.#specialTokens();
+    // Few templates know the role that took the place of `system` in OpenAI's newer models.
+    const known = role !== "developer" || this.source.includes("developer");
+    return {
+      role: known ? role : "system",
+      content: special.breakUp(content, mark),
+      // A name has no layout that a mark could disturb, and templates write it inside of tags.
+      ...(name === undefined
+        ? {}
+        : { name: name === "" ? "" : mark + special.breakUp(name, mark) }),
+    };
+  }
+
+  #rendered(marked: string, mark: string): RenderedChat {
+    const tokenizer = this.#tokenizer;
+    const text = marked.replaceAll(mark, "");
+    let ids: number[];
+    if (text.length === marked.length) {
+      ids = tokenizer.encode(text, { parseSpecial: true, addBos: false });
+    } else {
+      ids = [];
+      for (const part of this.#specialTokens().split(marked)) {
+        if (typeof part === "number") {
+          ids.push(part);
+          continue;
+        }
+        const plain = part.replaceAll(mark, "");
+        for (const id of tokenizer.encode(plain, { parseSpecial: false, addBos: false })) {
+          ids.push(id);
+        }
+      }
+    }
+    const { bosId } = tokenizer;
+    if (tokenizer.addsBos && bosId !== undefined && ids[0] !== bosId) ids.unshift(bosId);
+    return { text, ids };
+  }
+
+  #specialTokens(): SpecialTokens {
+    if (this.#special !== undefined) return this.#special;
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    const tokens: [string, number][] = [];
+    for (let id = 0; id < this.#tokenizer.vocabSize; id++) {
+      if (!this.#tokenizer.isSpecial(id)) continue;
+      tokens.push([decoder.decode(this.#tokenizer.tokenBytes(id)), id]);
+    }
+    return this.#special = new SpecialTokens(tokens);
+  }
+
+  #ask(variables: TemplateVariables | null): Promise<TemplateReply> {
+    const request = { source: this.source, variables, limits: this.#limits };
+    const reply = this.#last.then(() => this.#exchange(request));
+    this.#last = reply.catch(() => {});
+    return reply;
+  }
+
+  async #exchange(request: TemplateRequest): Promise<TemplateReply> {
+    if (this.#closed) throw new TemplateError("invalid", "the chat template is closed");
+    const worker = await (this.#worker ??= startWorker());
+    if (this.#closed) throw new TemplateError("invalid", "the chat template is closed");
+    worker.postMessage(request);
+    const reply = await nextReply(worker, request.limits.deadlineMs + GRACE_MS);
+    if (reply !== undefined) return reply;
+    // Only ending the worker ends what it is doing. The next rendering starts another.
+    this.#end();
+    return {
+      type: "failed",
+      code: "timeout",
+      message: timeoutMessage(request.limits.deadlineMs),
+    };
+  }
+
+  #end(): void {
+    this.#worker?.then((worker) => worker.terminate(), () => {});
+    this.#worker = undefined;
+  }
+}
+
+async function startWorker(): Promise<Worker> {
+  const worker = new Worker(WORKERS.template, { type: "module", name: "chat template" });
+  const reply = await nextReply(worker, START_MS);
+  if (reply?.type === "ready") return worker;
+  worker.terminate();
+  const why = reply?.type === "failed" ? reply.message : "no answer";
+  throw new TemplateError("invalid", `the worker for chat templates does not start: ${why}`);
+}
+
+/** The next message of a worker, or undefined when it takes too long. */
+function nextReply(worker: Worker, timeoutMs: number): Promise<TemplateReply | undefined> {
+  return new Promise((resolve) => {
+    const settle = (reply: TemplateReply | undefined) => {
+      clearTimeout(timer);
+      worker.onmessage = null;
+      worker.onerror = null;
+      resolve(reply);
+    };
+    const timer = setTimeout(() => settle(undefined), timeoutMs);
+    worker.onmessage = (event: MessageEvent<TemplateReply>) => settle(event.data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      settle({ type: "failed", code: "invalid", message: event.message });
+    };
+  });
+}
+
+function tokenVariables(tokens: TemplateTokens): Record<`${string}_token`, string> {
+  const variables: Record<`${string}_token`, string> = {};
+  if (tokens.bos !== undefined) variables["bos_token"] = tokens.bos;
+  if (tokens.eos !== undefined) variables["eos_token"] = tokens.eos;
+  if (tokens.unk !== undefined) variables["unk_token"] = tokens.unk;
+  if (tokens.pad !== undefined) variables["pad_token"] = tokens.pad;
+  return variables;
+}
+
+/**
+ * A chat template. Costs nothing until it is validated or rendered: both happen in a worker that
+ * is started then, bounded in time, in output and in what it may allocate.
+ */
+export function createChatTemplate(
+  source: string,
+  tokenizer: Tokenizer,
+  tokens: TemplateTokens = {},
+  options: ChatTemplateOptions = {},
+): WorkerChatTemplate {
+  return new WorkerChatTemplate(source, tokenizer, tokens, options);
+}
