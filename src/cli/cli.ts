@@ -6,7 +6,7 @@
 import { type AnyCommand, CommandError } from "./command.ts";
 import { asksForHelp, resolveFlags, UsageError } from "./flags.ts";
 import { commandHelp, PROGRAM, programHelp } from "./help.ts";
-import { type CliIo, EXIT } from "./io.ts";
+import { type CliIo, EXIT, isDebug } from "./io.ts";
 import { nearest } from "./suggest.ts";
 import { versionText } from "./version.ts";
 
@@ -131,11 +131,6 @@ export function reportError(error: unknown, command: string, io: CliIo): number 
     io.stderr("This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.\n");
   }
   return usage ? EXIT.usage : EXIT.failure;
-}
-
-function isDebug(io: CliIo): boolean {
-  const value = io.env("TOKENBUTLER_DEBUG");
-  return value !== undefined && value !== "" && value !== "0";
 }
 
 /** Errors of the program's own kinds and of the system: their messages stand for themselves. */

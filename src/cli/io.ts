@@ -33,6 +33,12 @@ export function interruptCode(signal: Interrupt): number {
   return signal === "SIGINT" ? EXIT.interrupted : EXIT.terminated;
 }
 
+/** Whether the stacks of errors are wanted (`TOKENBUTLER_DEBUG=1`). */
+export function isDebug(io: CliIo): boolean {
+  const value = io.env("TOKENBUTLER_DEBUG");
+  return value !== undefined && value !== "" && value !== "0";
+}
+
 /**
  * One key press can arrive twice: the terminal sends it to the whole group, and `deno task`, which
  * is in it, forwards its own copy. Copies are this near to each other.

@@ -1,12 +1,12 @@
 /** `serve`: the OpenAI HTTP API. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import type { Engine } from "../../engine/types.ts";
-import { createApp, DEFAULT_BODY_LIMIT_BYTES } from "../../server/app.ts";
-import { serve, type Serving } from "../../server/serve.ts";
+import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES, type ServerLog } from "../../server/app.ts";
+import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { valueFlag } from "../flags.ts";
 import { interruptGuard } from "../interrupt.ts";
-import { EXIT } from "../io.ts";
+import { type CliIo, EXIT, isDebug } from "../io.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
@@ -75,25 +75,17 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         servedName,
         version: VERSION,
         bodyLimitBytes: settings.bodyLimit,
-        log: {
-          error(message, cause) {
-            io.stderr(`error: ${message}\n`);
-            if (io.env("TOKENBUTLER_DEBUG") && cause instanceof Error) {
-              io.stderr(`${cause.stack ?? ""}\n`);
-            }
-          },
-        },
+        log: serverLog(io),
       });
-      const server = listen(() =>
-        serve(app, { host: settings.host, port: settings.port, signal: guard.signal })
-      );
-      if (!LOOPBACK.includes(settings.host)) {
-        io.stderr(
-          `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
-        );
-      }
+      let server: Serving | undefined;
       let engine: Engine | undefined;
       try {
+        server = listen(app, { host: settings.host, port: settings.port, signal: guard.signal });
+        if (!LOOPBACK.includes(settings.host)) {
+          io.stderr(
+            `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
+          );
+        }
         const ended = server.finished.then(() => undefined);
         const opening = open(options, io);
         opening.then(starting.resolve, starting.reject);
@@ -109,7 +101,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         await ended;
         return EXIT.ok;
       } finally {
-        await server.shutdown();
+        await server?.shutdown();
         side.template?.close();
         await engine?.close();
       }
@@ -117,17 +109,30 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
   });
 }
 
-function listen(start: () => Serving): Serving {
+function serverLog(io: CliIo): ServerLog {
+  return {
+    error(message, cause) {
+      io.stderr(`error: ${message}\n`);
+      if (isDebug(io) && cause instanceof Error) io.stderr(`${cause.stack ?? ""}\n`);
+    },
+  };
+}
+
+function listen(app: App, options: ServeOptions): Serving {
   try {
-    return start();
+    return serve(app, options);
   } catch (error) {
     if (error instanceof Deno.errors.AddrInUse) {
-      throw new CommandError("the address is in use: choose another --port, or 0 for a free one", {
-        cause: error,
-      });
+      throw new CommandError(
+        `${options.host}:${options.port} is in use: choose another --port, or 0 for a free one`,
+        { cause: error },
+      );
     }
     const why = error instanceof Error ? error.message : String(error);
-    throw new CommandError(`cannot listen (see --host and --port): ${why}`, { cause: error });
+    throw new CommandError(
+      `cannot listen on ${options.host}:${options.port} (--host, --port): ${why}`,
+      { cause: error },
+    );
   }
 }
 

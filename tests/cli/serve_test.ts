@@ -1,0 +1,107 @@
+import { assert } from "std-testing";
+import { runCommand } from "../../src/cli/cli.ts";
+import { serveCommand } from "../../src/cli/commands/serve.ts";
+import type { OpenEngine } from "../../src/cli/session.ts";
+import type { Engine } from "../../src/engine/types.ts";
+import { ModelFileError } from "../../src/model/errors.ts";
+import { FakeEngine, FakeTemplate, FakeTokenizer } from "../server/_fake.ts";
+import { FakeIo } from "./_io.ts";
+
+/** A server that is being started, over a fake engine that comes up when told. */
+function start(args: readonly string[], open: OpenEngine) {
+  const tokenizer = new FakeTokenizer();
+  const template = new FakeTemplate(tokenizer);
+  const listening = Promise.withResolvers<string>();
+  const io = new FakeIo({
+    onOut(self) {
+      const url = self.out.match(/^listening on (http:\S+)\n$/)?.[1];
+      if (url !== undefined) listening.resolve(url);
+    },
+  });
+  const command = serveCommand(
+    () => Promise.resolve({ name: "fake-model", tokenizer, template }),
+    open,
+  );
+  return { io, template, url: listening.promise, code: runCommand(command, args, io) };
+}
+
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
+Deno.test("serve prints its address when the model answers, and ends at a signal with 0", async () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    const args = ["--port", "0", "--model", "some.gguf"];
+    const server = start(args, () => Promise.resolve(new FakeEngine()));
+    const url = await server.url;
+    assert.equal(await (await fetch(`${url}/health`)).text(), '{"status":"ok"}');
+    const models = await (await fetch(`${url}/v1/models`)).json();
+    assert.equal(models.data[0].id, "fake-model");
+    assert.match(
+      server.io.err,
+      /fake-model: context 256, up to 4 sequences, f32 KV cache, on none/,
+    );
+    const before = performance.now();
+    server.io.interrupt(signal);
+    assert.equal(await server.code, 0);
+    assert.ok(performance.now() - before < 5000);
+    assert.ok(server.template.closed);
+    await assert.rejects(fetch(`${url}/health`));
+  }
+});
+
+Deno.test("serve answers 503 while the model loads, and an interrupt does not wait for it", async () => {
+  const port = freePort();
+  const loading = Promise.withResolvers<Engine>();
+  const server = start(["--port", String(port), "--served-model-name", "x"], () => loading.promise);
+  let response: Response | undefined;
+  while (response === undefined) {
+    response = await fetch(`http://127.0.0.1:${port}/health`).catch(() => undefined);
+  }
+  assert.equal(response.status, 503);
+  await response.body?.cancel();
+  server.io.interrupt("SIGINT");
+  assert.equal(await server.code, 0);
+  assert.equal(server.io.out, "");
+});
+
+Deno.test("serve ends with the error of a model that cannot be loaded", async () => {
+  const failure = new ModelFileError("truncated", "x.gguf", "x.gguf ends early");
+  const server = start(["--port", "0"], () => Promise.reject(failure));
+  await assert.rejects(server.code, failure);
+  assert.ok(server.template.closed);
+});
+
+Deno.test("serve names a port that is taken", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const server = start(
+    ["--port", String(listener.addr.port)],
+    () => Promise.resolve(new FakeEngine()),
+  );
+  await assert.rejects(server.code, /127\.0\.0\.1:\d+ is in use: choose another --port/);
+  assert.ok(server.template.closed);
+});
+
+Deno.test("serve calls the default model by its short name", async () => {
+  const server = start(["--port", "0"], () => Promise.resolve(new FakeEngine()));
+  const models = await (await fetch(`${await server.url}/v1/models`)).json();
+  assert.equal(models.data[0].id, "smollm2-135m-instruct");
+  server.io.interrupt("SIGTERM");
+  assert.equal(await server.code, 0);
+});
+
+Deno.test("serve refuses a body over --body-limit", async () => {
+  const server = start(
+    ["--port", "0", "--body-limit", "1024"],
+    () => Promise.resolve(new FakeEngine()),
+  );
+  const response = await fetch(`${await server.url}/v1/completions`, {
+    method: "POST",
+    body: JSON.stringify({ prompt: "x".repeat(2000) }),
+  });
+  assert.equal(response.status, 413);
+  await response.body?.cancel();
+  server.io.interrupt("SIGTERM");
+  assert.equal(await server.code, 0);
+});
