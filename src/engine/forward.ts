@@ -4,51 +4,25 @@
  *
  * @module
  */
-import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
-import {
-  ATTENTION_PARAMS,
-  attentionMergeSpec,
-  attentionSpec,
-  type AttentionVariant,
-  attentionWorkgroups,
-  partialStride,
-} from "../gpu/ops/attention.ts";
-import { EMBED_PARAMS, embedSpec } from "../gpu/ops/embed.ts";
-import { NORM_PARAMS, rmsNormSpec } from "../gpu/ops/rms_norm.ts";
-import { ROPE_PARAMS, ropeSpec } from "../gpu/ops/rope.ts";
-import type { KernelPlan } from "../gpu/plan.ts";
+import { dispatch } from "../gpu/kernels.ts";
+import { ATTENTION_PARAMS, attentionWorkgroups } from "../gpu/ops/attention.ts";
+import { EMBED_PARAMS } from "../gpu/ops/embed.ts";
+import { NORM_PARAMS } from "../gpu/ops/rms_norm.ts";
+import { ROPE_PARAMS } from "../gpu/ops/rope.ts";
 import { paddedCols, rowWords } from "../gpu/weight_layout.ts";
-import { type DeviceTier, PAGE_SIZE } from "../kv/device_tier.ts";
 import { ModelFileError } from "../model/errors.ts";
-import type { ModelConfig, ModelSource, WeightTensor, WeightType } from "../model/types.ts";
+import type { ModelSource, WeightTensor } from "../model/types.ts";
+import {
+  type ActivationBuffers,
+  activationBuffers,
+  compileForwardKernels,
+  type ForwardKernels,
+  type ForwardOptions,
+  maxSplits,
+  type StepKind,
+} from "./forward_parts.ts";
 import { Product } from "./product.ts";
 import type { DeviceMatrix, WeightStore } from "./weights.ts";
-
-/** What a forward pass is built from. */
-export interface ForwardOptions {
-  readonly kernels: Kernels;
-  readonly plan: KernelPlan;
-  readonly config: ModelConfig;
-  readonly kv: DeviceTier;
-  readonly kvType: "f16" | "f32";
-  /** Token rows of a step, at most. */
-  readonly maxRows: number;
-  /** Rows of a decode step, at most. */
-  readonly maxSequences: number;
-  /** Rows of logits, at most. */
-  readonly maxLogitRows: number;
-  /** Uniform of the step, bound with a dynamic offset. */
-  readonly step: BufferPart;
-  /** (maxRows) vec4u: token, slot, position, 0 */
-  readonly rows: GPUBuffer;
-  /** (maxRows, rotary / 2) vec2f */
-  readonly angles: GPUBuffer;
-  /** (slots) u32 */
-  readonly lastTokens: GPUBuffer;
-}
-
-/** How a step attends: one row of many sequences, or many rows of one. */
-export type StepKind = "decode" | "prefill";
 
 interface Layer {
   readonly attentionNorm: GPUBindGroup;
@@ -59,14 +33,6 @@ interface Layer {
   readonly ffnNorm: GPUBindGroup;
   readonly ffn: readonly Product[];
   readonly ffnDown: Product;
-}
-
-interface ForwardKernels {
-  readonly embed: Kernel;
-  readonly norm: Kernel;
-  readonly rope: Kernel;
-  readonly attention: Readonly<Record<StepKind, { variant: AttentionVariant; kernel: Kernel }>>;
-  readonly merge: Kernel;
 }
 
 /** Encodes the model. */
@@ -99,7 +65,7 @@ export class Forward {
     weights: WeightStore,
   ): Promise<Forward> {
     const embedding = requireTensor(source, "token_embd");
-    const forward = new Forward(options, await compileKernels(options, embedding.type));
+    const forward = new Forward(options, await compileForwardKernels(options, embedding.type));
     await forward.#build(source, weights);
     return forward;
   }
@@ -345,80 +311,4 @@ function requireTensor(source: ModelSource, name: string): WeightTensor {
     throw new ModelFileError("missing_tensor", source.path, `tensor ${name} is missing`);
   }
   return found;
-}
-
-function maxSplits(options: ForwardOptions): number {
-  return Math.ceil(options.kv.contextLength / options.plan.attentionSplit);
-}
-
-type ActivationBuffers = ReturnType<typeof activationBuffers>;
-
-function activationBuffers(options: ForwardOptions) {
-  const { kernels, config, maxRows } = options;
-  const f32 = (label: string, rows: number, cols: number) =>
-    kernels.storage(label, rows * cols * 4);
-  const hidden = paddedCols(config.hiddenSize);
-  const heads = config.numHeads * config.headDim;
-  return {
-    /** (rows, hidden) residual stream */
-    x: f32("x", maxRows, hidden),
-    /** (rows, hidden) */
-    normed: f32("normed", Math.max(maxRows, options.maxLogitRows), hidden),
-    /** (rows, heads + 2 kv heads, head size) */
-    qkv: f32("qkv", maxRows, heads + 2 * config.numKvHeads * config.headDim),
-    /** (rows, heads, head size) */
-    attended: f32("attended", maxRows, paddedCols(heads)),
-    /** (rows, intermediate) */
-    gated: f32("gated", maxRows, paddedCols(config.intermediateSize)),
-    /** (rows, vocabulary) */
-    logits: f32("logits", options.maxLogitRows, config.vocabSize),
-    /** (sequences, heads, splits, head size + 4) */
-    partial: f32(
-      "attention partial",
-      options.maxSequences * config.numHeads * maxSplits(options),
-      partialStride(config.headDim),
-    ),
-  };
-}
-
-async function compileKernels(
-  options: ForwardOptions,
-  embeddingType: WeightType,
-): Promise<ForwardKernels> {
-  const { kernels, plan, config, kvType } = options;
-  const group = config.numHeads / config.numKvHeads;
-  const lanes = plan.rowLanes;
-  const attentionVariant = (kind: StepKind): AttentionVariant => ({
-    headDim: config.headDim,
-    group,
-    queryRows: kind === "decode" ? 1 : Math.max(1, Math.floor(plan.attentionQueries / group)),
-    kvType,
-    pageSize: PAGE_SIZE,
-    lanes: plan.attentionLanes,
-    split: kind === "decode" ? plan.attentionSplit : 0,
-    queryRegisters: plan.queryRegisters,
-  });
-  const attention = async (kind: StepKind) => {
-    const variant = attentionVariant(kind);
-    return { variant, kernel: await kernels.compile(attentionSpec(variant)) };
-  };
-  return {
-    embed: await kernels.compile(embedSpec({ type: embeddingType, lanes })),
-    norm: await kernels.compile(rmsNormSpec({ lanes, subgroups: plan.subgroups })),
-    rope: await kernels.compile(
-      ropeSpec({
-        headDim: config.headDim,
-        pairing: config.rope.pairing,
-        qkNorm: config.qkNorm,
-        kvType,
-        pageSize: PAGE_SIZE,
-        lanes,
-        subgroups: plan.subgroups,
-      }),
-    ),
-    attention: { decode: await attention("decode"), prefill: await attention("prefill") },
-    merge: await kernels.compile(
-      attentionMergeSpec({ headDim: config.headDim, lanes, split: plan.attentionSplit }),
-    ),
-  };
 }

@@ -1,0 +1,134 @@
+/**
+ * What a forward pass is made of beside the weights: its options, its kernels, its activations.
+ *
+ * @module
+ */
+import type { BufferPart, Kernel, Kernels } from "../gpu/kernels.ts";
+import {
+  attentionMergeSpec,
+  attentionSpec,
+  type AttentionVariant,
+  partialStride,
+} from "../gpu/ops/attention.ts";
+import { embedSpec } from "../gpu/ops/embed.ts";
+import { rmsNormSpec } from "../gpu/ops/rms_norm.ts";
+import { ropeSpec } from "../gpu/ops/rope.ts";
+import type { KernelPlan } from "../gpu/plan.ts";
+import { paddedCols } from "../gpu/weight_layout.ts";
+import { type DeviceTier, PAGE_SIZE } from "../kv/device_tier.ts";
+import type { ModelConfig, WeightType } from "../model/types.ts";
+
+/** What a forward pass is built from. */
+export interface ForwardOptions {
+  readonly kernels: Kernels;
+  readonly plan: KernelPlan;
+  readonly config: ModelConfig;
+  readonly kv: DeviceTier;
+  readonly kvType: "f16" | "f32";
+  /** Token rows of a step, at most. */
+  readonly maxRows: number;
+  /** Rows of a decode step, at most. */
+  readonly maxSequences: number;
+  /** Rows of logits, at most. */
+  readonly maxLogitRows: number;
+  /** Uniform of the step, bound with a dynamic offset. */
+  readonly step: BufferPart;
+  /** (maxRows) vec4u: token, slot, position, 0 */
+  readonly rows: GPUBuffer;
+  /** (maxRows, rotary / 2) vec2f */
+  readonly angles: GPUBuffer;
+  /** (slots) u32 */
+  readonly lastTokens: GPUBuffer;
+}
+
+/** How a step attends: one row of many sequences, or many rows of one. */
+export type StepKind = "decode" | "prefill";
+
+/** The kernels that are not matrix products. */
+export interface ForwardKernels {
+  readonly embed: Kernel;
+  readonly norm: Kernel;
+  readonly rope: Kernel;
+  readonly attention: Readonly<Record<StepKind, { variant: AttentionVariant; kernel: Kernel }>>;
+  readonly merge: Kernel;
+}
+
+/** Splits that decode attention needs at full context. */
+export function maxSplits(options: ForwardOptions): number {
+  return Math.ceil(options.kv.contextLength / options.plan.attentionSplit);
+}
+
+/** Buffers between the kernels of a step. */
+export type ActivationBuffers = ReturnType<typeof activationBuffers>;
+
+/** Allocates the activations. The caller destroys them. */
+export function activationBuffers(options: ForwardOptions) {
+  const { kernels, config, maxRows } = options;
+  const f32 = (label: string, rows: number, cols: number) =>
+    kernels.storage(label, rows * cols * 4);
+  const hidden = paddedCols(config.hiddenSize);
+  const heads = config.numHeads * config.headDim;
+  return {
+    /** (rows, hidden) residual stream */
+    x: f32("x", maxRows, hidden),
+    /** (rows, hidden) */
+    normed: f32("normed", Math.max(maxRows, options.maxLogitRows), hidden),
+    /** (rows, heads + 2 kv heads, head size) */
+    qkv: f32("qkv", maxRows, heads + 2 * config.numKvHeads * config.headDim),
+    /** (rows, heads, head size) */
+    attended: f32("attended", maxRows, paddedCols(heads)),
+    /** (rows, intermediate) */
+    gated: f32("gated", maxRows, paddedCols(config.intermediateSize)),
+    /** (rows, vocabulary) */
+    logits: f32("logits", options.maxLogitRows, config.vocabSize),
+    /** (sequences, heads, splits, head size + 4) */
+    partial: f32(
+      "attention partial",
+      options.maxSequences * config.numHeads * maxSplits(options),
+      partialStride(config.headDim),
+    ),
+  };
+}
+
+/** Compiles the kernels that are not matrix products. */
+export async function compileForwardKernels(
+  options: ForwardOptions,
+  embeddingType: WeightType,
+): Promise<ForwardKernels> {
+  const { kernels, plan, config, kvType } = options;
+  const group = config.numHeads / config.numKvHeads;
+  const lanes = plan.rowLanes;
+  const attentionVariant = (kind: StepKind): AttentionVariant => ({
+    headDim: config.headDim,
+    group,
+    queryRows: kind === "decode" ? 1 : Math.max(1, Math.floor(plan.attentionQueries / group)),
+    kvType,
+    pageSize: PAGE_SIZE,
+    lanes: plan.attentionLanes,
+    split: kind === "decode" ? plan.attentionSplit : 0,
+    queryRegisters: plan.queryRegisters,
+  });
+  const attention = async (kind: StepKind) => {
+    const variant = attentionVariant(kind);
+    return { variant, kernel: await kernels.compile(attentionSpec(variant)) };
+  };
+  return {
+    embed: await kernels.compile(embedSpec({ type: embeddingType, lanes })),
+    norm: await kernels.compile(rmsNormSpec({ lanes, subgroups: plan.subgroups })),
+    rope: await kernels.compile(
+      ropeSpec({
+        headDim: config.headDim,
+        pairing: config.rope.pairing,
+        qkNorm: config.qkNorm,
+        kvType,
+        pageSize: PAGE_SIZE,
+        lanes,
+        subgroups: plan.subgroups,
+      }),
+    ),
+    attention: { decode: await attention("decode"), prefill: await attention("prefill") },
+    merge: await kernels.compile(
+      attentionMergeSpec({ headDim: config.headDim, lanes, split: plan.attentionSplit }),
+    ),
+  };
+}
