@@ -1,40 +1,51 @@
 /** What a model needs of a device's memory, for `doctor`. @module */
-import type { ModelConfig, ModelSource } from "../model/types.ts";
+import {
+  type DeviceTierOptions,
+  kvBytesPerToken,
+  PAGE_SIZE,
+  planPages,
+} from "../kv/device_tier.ts";
+import type { ModelConfig } from "../model/types.ts";
 
 /** Sizes in bytes, lengths in tokens. */
 export interface MemoryPlan {
   readonly weightsBytes: number;
   /** Keys and values of one token in all layers. */
   readonly kvBytesPerToken: number;
-  readonly trainedContext: number;
-  /** KV cache of one sequence of the trained length. */
-  readonly trainedKvBytes: number;
-  /**
-   * Tokens that one binding can hold of the keys (or the values) of one layer, all sequences
-   * together: the adapter's limit, whatever memory there is.
-   */
-  readonly contextByBinding: number;
-  /** The longer one of the two cannot be used. */
+  /** The whole KV cache, as an engine with these options would make it. */
+  readonly kvBytes: number;
+  /** Tokens that a sequence would have. */
+  readonly contextLength: number;
+  /** Tokens that the adapter's limits would allow, whatever memory there is. */
   readonly largestContext: number;
+  /** What a person should know. */
+  readonly notes: readonly string[];
 }
+
+/** No context is as long as this. */
+const ANY_LENGTH = 2 ** 30;
 
 /** Works a plan out. Memory that other programs hold cannot be known: it is not in it. */
 export function memoryPlan(
-  source: Pick<ModelSource, "sizeBytes"> & { readonly config: ModelConfig },
-  kvType: "f16" | "f32",
+  source: { readonly config: ModelConfig; readonly sizeBytes: number },
+  options: DeviceTierOptions,
   maxBindingSize: number,
 ): MemoryPlan {
   const { config } = source;
-  const rowBytes = config.numKvHeads * config.headDim * (kvType === "f16" ? 2 : 4);
-  const kvBytesPerToken = 2 * config.numLayers * rowBytes;
-  const contextByBinding = Math.floor(maxBindingSize / rowBytes);
+  const perToken = kvBytesPerToken(config, options.kvType);
+  const pages = planPages(config, options, maxBindingSize);
+  const most = planPages(
+    config,
+    { ...options, contextLength: ANY_LENGTH, numSlots: 1 },
+    maxBindingSize,
+  );
   return {
     weightsBytes: source.sizeBytes,
-    kvBytesPerToken,
-    trainedContext: config.contextLength,
-    trainedKvBytes: kvBytesPerToken * config.contextLength,
-    contextByBinding,
-    largestContext: Math.min(config.contextLength, contextByBinding),
+    kvBytesPerToken: perToken,
+    kvBytes: pages.numPages * PAGE_SIZE * perToken,
+    contextLength: pages.contextLength,
+    largestContext: most.contextLength,
+    notes: pages.notes,
   };
 }
 

@@ -9,13 +9,14 @@ import { type Settings, switchFlag } from "../flags.ts";
 import { wrap } from "../help.ts";
 import { type CliIo, EXIT, interruptCode } from "../io.ts";
 import { bytesText, memoryPlan } from "../memory_plan.ts";
-import { memoryFlags, modelFlag, modelPath } from "../model_flags.ts";
+import { maxSeqsFlag, memoryFlags, modelFlag, modelPath } from "../model_flags.ts";
 import { progressBar } from "../progress.ts";
 import { versionText } from "../version.ts";
 
 const flags = {
   ...modelFlag,
-  kvType: memoryFlags.kvType,
+  ...memoryFlags,
+  maxSeqs: maxSeqsFlag(8),
   quick: switchFlag({
     group: "Checks",
     help: "leaves out the checksum of the weights file and the self-test",
@@ -117,19 +118,20 @@ async function memorySection(
 ): Promise<void> {
   const source = await openModel(modelPath(settings));
   try {
-    const plan = memoryPlan(source, settings.kvType, caps?.maxBindingSize ?? USUAL_BINDING_BYTES);
-    report.row("model", `${source.config.name} (${source.config.architecture})`);
+    const { config } = source;
+    const plan = memoryPlan(source, {
+      kvType: settings.kvType,
+      contextLength: settings.context ?? config.contextLength,
+      numSlots: settings.maxSeqs,
+    }, caps?.maxBindingSize ?? USUAL_BINDING_BYTES);
+    report.row("model", `${config.name} (${config.architecture})`);
     report.row("weights", bytesText(plan.weightsBytes));
     report.row("KV cache, one token", `${bytesText(plan.kvBytesPerToken)} (${settings.kvType})`);
-    report.row("trained context", `${plan.trainedContext} tokens`);
-    report.row("KV cache of that", bytesText(plan.trainedKvBytes));
-    report.row("largest context", `${plan.largestContext} tokens, if there is memory for it`);
-    report.row(
-      "weights and KV of that",
-      bytesText(
-        plan.weightsBytes + plan.largestContext * plan.kvBytesPerToken,
-      ),
-    );
+    report.row("context", `${plan.contextLength} tokens, trained ${config.contextLength}`);
+    report.row("KV cache", `${bytesText(plan.kvBytes)} for ${settings.maxSeqs} sequences of that`);
+    report.row("weights and KV cache", bytesText(plan.weightsBytes + plan.kvBytes));
+    report.row("largest context", `${plan.largestContext} tokens, by the adapter's limits`);
+    for (const note of plan.notes) report.row("note", note);
   } finally {
     source.close();
   }
