@@ -30,7 +30,6 @@ var<workgroup> table: array<f32, TABLE>;
 var<workgroup> step_of: vec4f;
 var<workgroup> front_keys: array<u32, SPLITS>;
 var<workgroup> front_ids: array<u32, SPLITS>;
-var<workgroup> shared_word: u32;
 
 var<private> base: u32;
 var<private> list_base: u32;
