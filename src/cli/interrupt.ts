@@ -9,6 +9,8 @@ export interface InterruptGuard extends Disposable {
   readonly signal: AbortSignal;
   /** What was pressed or sent, if anything. */
   readonly received: Interrupt | undefined;
+  /** Waits for something that cannot be stopped; undefined when the interrupt comes first. */
+  orInterrupt<T>(work: Promise<T>): Promise<T | undefined>;
 }
 
 /**
@@ -21,6 +23,7 @@ export function interruptGuard(
   exitCode: (signal: Interrupt) => number = interruptCode,
 ): InterruptGuard {
   const controller = new AbortController();
+  const interrupted = Promise.withResolvers<undefined>();
   let received: Interrupt | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const listener = io.onInterrupt((signal) => {
@@ -28,11 +31,15 @@ export function interruptGuard(
     received = signal;
     timer = setTimeout(() => io.exit(exitCode(signal)), GRACE_MS);
     controller.abort();
+    interrupted.resolve(undefined);
   });
   return {
     signal: controller.signal,
     get received() {
       return received;
+    },
+    orInterrupt(work) {
+      return Promise.race([work, interrupted.promise]);
     },
     [Symbol.dispose]() {
       clearTimeout(timer);

@@ -177,6 +177,18 @@ Deno.test("generate ends with 130 at Ctrl-C and 143 at SIGTERM, and closes the e
   }
 });
 
+Deno.test("generate does not wait for a model that loads when it is interrupted", async () => {
+  const io = new FakeIo();
+  const code = runCommand(
+    generateCommand(() => new Promise(() => {})),
+    ["--prompt", "a"],
+    io,
+  );
+  io.interrupt("SIGINT");
+  assert.equal(await code, 130);
+  assert.equal(io.out, "");
+});
+
 Deno.test("generate reports an engine's error and closes it", async () => {
   const { seen, open } = fakeSession({ failAt: () => 2 });
   await assert.rejects(

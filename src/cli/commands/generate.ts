@@ -84,7 +84,11 @@ export function generateCommand(open: OpenSession) {
         ? settings.prompt ?? ""
         : readTextFile(settings.promptFile ?? "", "--prompt-file");
       using guard = interruptGuard(io);
-      const session = await open(engineOptions(settings, settings.maxSeqs), io, "text");
+      const session = await guard.orInterrupt(
+        open(engineOptions(settings, settings.maxSeqs), io, "text"),
+      );
+      // The process ends with this code, and whatever is loading with it.
+      if (session === undefined) return interruptCode(guard.received ?? "SIGINT");
       const prefill = prefillProgress(io);
       try {
         const promptIds = prompt(given, session);

@@ -117,7 +117,11 @@ export function scoreCommand(open: OpenSession) {
         ? readIds(settings.ids ?? "")
         : readTextFile(settings.textFile ?? "", "--text-file");
       using guard = interruptGuard(io);
-      const session = await open(engineOptions(settings, settings.maxSeqs), io, "text");
+      const session = await guard.orInterrupt(
+        open(engineOptions(settings, settings.maxSeqs), io, "text"),
+      );
+      // The process ends with this code, and whatever is loading with it.
+      if (session === undefined) return interruptCode(guard.received ?? "SIGINT");
       const bar = prefillProgress(io);
       try {
         const ids = typeof given === "string"

@@ -1,0 +1,138 @@
+/** The program as a process of its own, over the real engine and a tiny model. */
+import { assert } from "std-testing";
+
+const ROOT = decodeURIComponent(new URL("../../", import.meta.url).pathname).replace(/\/$/, "");
+const MODEL = `${ROOT}/tests/data/tiny/llama31-bf16`;
+const DENO_FOLDER = Deno.execPath().replace(/\/[^/]*$/, "");
+
+interface StartOptions {
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** `./run`, unless it is to be Deno itself. */
+  readonly program?: string;
+}
+
+function start(args: readonly string[], options: StartOptions = {}): Deno.ChildProcess {
+  const PATH = `${DENO_FOLDER}:${Deno.env.get("PATH") ?? ""}`;
+  return new Deno.Command(options.program ?? `${ROOT}/run`, {
+    args: [...args],
+    cwd: options.cwd ?? ROOT,
+    env: { PATH, NO_COLOR: "1", ...options.env },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+async function run(args: readonly string[], options: StartOptions = {}) {
+  const { code, stdout, stderr } = await start(args, options).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+/** Reads lines of a stream until one matches; the rest is read and dropped. */
+async function waitFor(stream: ReadableStream<Uint8Array>, pattern: RegExp): Promise<string> {
+  let text = "";
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  while (true) {
+    const match = text.match(pattern);
+    if (match !== null) {
+      (async () => {
+        while (!(await reader.read()).done);
+      })();
+      return match[1] ?? match[0];
+    }
+    const { value, done } = await reader.read();
+    assert.ok(!done, `ended without ${pattern}: ${text}`);
+    text += value;
+  }
+}
+
+Deno.test("generate and score print one line, by ./run and by deno task, from any folder", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "token butler " });
+  try {
+    await Deno.writeTextFile(`${folder}/my ids.json`, "[1, 5, 9, 20, 33, 7]\n");
+    await Deno.symlink(MODEL, `${folder}/model`);
+    const flags = ["--ids", "my ids.json", "--model", "model", "--json"];
+    const task = ["task", "-q", "--config", `${ROOT}/deno.json`];
+    const options = { cwd: folder };
+    const taskOptions = { ...options, program: Deno.execPath() };
+
+    const generated = await run(["generate", ...flags, "-n", "6"], options);
+    assert.equal(generated.code, 0, generated.stderr);
+    assert.match(generated.stdout, /^[^\n]+\n$/);
+    const answer = JSON.parse(generated.stdout);
+    assert.deepEqual(Object.keys(answer), [
+      "prompt_ids",
+      "ids",
+      "text",
+      "finish_reason",
+      "timings",
+    ]);
+    assert.deepEqual(answer.prompt_ids, [1, 5, 9, 20, 33, 7]);
+    assert.equal(answer.timings.prompt_n, 6);
+
+    const env = { TOKENBUTLER_MAX_TOKENS: "6", TOKENBUTLER_JSON: "yes" };
+    const again = await run(
+      [...task, "generate", "--ids", "my ids.json", "--model", "./model"],
+      { ...taskOptions, env },
+    );
+    assert.equal(again.code, 0, again.stderr);
+    const { timings: _timings, ...same } = JSON.parse(again.stdout);
+    const { timings: _, ...first } = answer;
+    assert.deepEqual(same, first);
+
+    const scored = await run(["score", ...flags, "--prefill", "2"], options);
+    assert.equal(scored.code, 0, scored.stderr);
+    assert.match(scored.stdout, /^[^\n]+\n$/);
+    const { nll, mean } = JSON.parse(scored.stdout);
+    assert.equal(nll.length, 3);
+    assert.ok(nll.every((value: number) => value > 0));
+    assert.ok(Math.abs(mean - (nll[0] + nll[1] + nll[2]) / 3) < 1e-9);
+
+    const wrong = await run([...task, "score", "--ids", "no such.json"], taskOptions);
+    assert.equal(wrong.code, 1);
+    assert.match(wrong.stderr, /cannot read "no such\.json": there is no such file/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("serve answers, and SIGTERM ends it with 0 while a stream runs", async () => {
+  const server = start(["serve", "--port", "0", "--model", MODEL]);
+  const stderr = new Response(server.stderr).text();
+  const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
+  const stream = await fetch(`${url}/v1/completions`, {
+    method: "POST",
+    body: JSON.stringify({
+      prompt: [1, 2, 3],
+      max_tokens: 100_000,
+      ignore_eos: true,
+      stream: true,
+    }),
+  });
+  assert.equal(stream.status, 200);
+  const reader = stream.body?.getReader();
+  await reader?.read();
+  const before = performance.now();
+  server.kill("SIGTERM");
+  const { code } = await server.status;
+  assert.ok(performance.now() - before < 5000);
+  assert.equal(code, 0, await stderr);
+  await stderr;
+  await reader?.cancel().catch(() => {});
+});
+
+Deno.test("generate ends with 130 at SIGINT, also while it loads", async () => {
+  const args = ["generate", "--ids", "[1]", "--model", MODEL, "--ignore-eos", "-n", "100000"];
+  const child = start(args);
+  const stderr = new Response(child.stderr).text();
+  const stdout = new Response(child.stdout).text();
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  const before = performance.now();
+  child.kill("SIGINT");
+  assert.equal((await child.status).code, 130, await stderr);
+  assert.ok(performance.now() - before < 2000);
+  await stderr;
+  await stdout;
+});
