@@ -7,11 +7,11 @@
 import { DeviceError } from "../gpu/device.ts";
 import type { KvCache } from "../kv/types.ts";
 import { EventStream } from "./event_stream.ts";
+import { LogitRules } from "./logit_rules.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
-import { createTokenRules } from "./token_rules.ts";
-import { eventLoopTurn } from "./turn.ts";
+import { timedTurn, type Turn } from "./turn.ts";
 import type {
   Engine,
   EngineErrorData,
@@ -63,6 +63,7 @@ export class LocalEngine implements Engine {
   /** Sequences of the step that is on the device now. */
   #inStep: readonly Sequence[] = [];
   #loop: Promise<void> | null = null;
+  #turn: Turn = timedTurn();
   /** Why nothing is taken in any more. */
   #broken: EngineErrorData | null = null;
   #closing: Promise<void> | null = null;
@@ -103,7 +104,7 @@ export class LocalEngine implements Engine {
     const sequence = new Sequence(
       request,
       this.#numArrivals++,
-      createTokenRules(request),
+      new LogitRules(request),
       emit,
       performance.now(),
     );
@@ -127,6 +128,11 @@ export class LocalEngine implements Engine {
       numPages,
       decodeSteps: this.#decodeSteps,
     });
+  }
+
+  /** Sets how the loop lets messages in between two steps. */
+  setTurn(turn: Turn): void {
+    this.#turn = turn;
   }
 
   /** Ends everything with an error and refuses what comes later. */
@@ -180,7 +186,7 @@ export class LocalEngine implements Engine {
   async #run(): Promise<void> {
     for (;;) {
       // Cancels and new requests that lie waiting count from this step on.
-      await eventLoopTurn();
+      await this.#turn();
       try {
         const step = this.#scheduler.next(performance.now());
         if (step === null) break;

@@ -18,9 +18,12 @@ import type {
   LoadProgress,
 } from "./types.ts";
 
-/** To the worker. `start` comes first and once. */
+/**
+ * To the worker. `start` comes first and once; `bell` is the memory of a `MessageBell` that counts
+ * what the client sends, `start` included.
+ */
 export type ClientMessage =
-  | { readonly type: "start"; readonly options: EngineOptions }
+  | { readonly type: "start"; readonly options: EngineOptions; readonly bell: SharedArrayBuffer }
   | { readonly type: "generate"; readonly key: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly key: number }
   | { readonly type: "stats"; readonly key: number }

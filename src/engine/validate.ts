@@ -95,7 +95,10 @@ function findSamplingFault(sampling: SamplingParams, vocabSize: number): string 
     }
     const fault = findIdFault("sampling.logitBias", [entry[0]], vocabSize);
     if (fault !== null) return fault;
-    if (Number.isNaN(entry[1])) return "sampling.logitBias holds a value that is no number";
+    // Minus infinity is a ban.
+    if (Number.isNaN(entry[1]) || entry[1] === Infinity) {
+      return `sampling.logitBias holds ${entry[1]}`;
+    }
   }
   return null;
 }

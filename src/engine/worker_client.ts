@@ -1,6 +1,7 @@
 /** The client's end of the protocol: an {@linkcode Engine} whose work is done in a worker. @module */
 import { EventStream } from "./event_stream.ts";
 import { type ClientMessage, errorFromData, type WorkerMessage } from "./protocol.ts";
+import { MessageBell } from "./turn.ts";
 import type {
   Engine,
   EngineErrorData,
@@ -46,6 +47,7 @@ interface LiveRequest {
 export class WorkerEngine implements Engine {
   readonly #port: WorkerPort;
   readonly #closeWithinMs: number;
+  readonly #bell = new MessageBell();
   #info: EngineInfo | null = null;
   #numKeys = 0;
   readonly #live = new Map<number, LiveRequest>();
@@ -82,7 +84,7 @@ export class WorkerEngine implements Engine {
   ): Promise<WorkerEngine> {
     const engine = new WorkerEngine(port, hooks);
     try {
-      port.postMessage({ type: "start", options });
+      engine.#send({ type: "start", options, bell: engine.#bell.shared });
       await engine.#started.promise;
     } catch (error) {
       port.terminate();
@@ -167,7 +169,9 @@ export class WorkerEngine implements Engine {
   }
 
   #send(message: ClientMessage): void {
-    if (this.#gone === null) this.#port.postMessage(message);
+    if (this.#gone !== null) return;
+    this.#port.postMessage(message);
+    this.#bell.ring();
   }
 
   #take(message: WorkerMessage, hooks: WorkerEngineHooks): void {

@@ -6,6 +6,7 @@ import {
   type KeyedEvent,
   type WorkerMessage,
 } from "./protocol.ts";
+import { bellTurn, MessageBell } from "./turn.ts";
 import type { EngineOptions, LoadProgress } from "./types.ts";
 
 /** What a worker needs of its global scope. */
@@ -23,6 +24,7 @@ export type CreateEngine = (
 /** Answers a client's messages with an engine that is made when it says so. */
 export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
   let engine: LocalEngine | null = null;
+  let numReceived = 0;
   const cancels = new Map<number, () => void>();
   let batch: KeyedEvent[] = [];
 
@@ -43,11 +45,12 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
     scope.postMessage({ type: "closed" });
   };
 
-  const start = async (options: EngineOptions) => {
+  const start = async (options: EngineOptions, bell: MessageBell) => {
     try {
       const created = await create(options, (progress) => {
         scope.postMessage({ type: "progress", progress });
       });
+      created.setTurn(bellTurn(bell, () => numReceived));
       engine = created;
       scope.postMessage({ type: "started", info: created.info });
     } catch (error) {
@@ -56,9 +59,10 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
   };
 
   scope.onmessage = ({ data: message }) => {
+    numReceived++;
     switch (message.type) {
       case "start":
-        start(message.options);
+        start(message.options, new MessageBell(message.bell));
         break;
       case "generate": {
         const { key, request } = message;

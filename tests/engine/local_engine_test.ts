@@ -104,6 +104,19 @@ Deno.test("LocalEngine never samples banned ids", async () => {
   await engine.close();
 });
 
+Deno.test("LocalEngine hands penalties and bias to the runner as they stand at each token", async () => {
+  const { engine, runner } = fakeEngine();
+  const sampling = { ...GREEDY, presencePenalty: 0.5, logitBias: [[96, -1]] as const };
+  const { ids } = await collect(engine.generate(request([1, 2], 3, { sampling })));
+  const specs = runner.calls.map((c) => c.kind === "decode" ? c.rows[0]!.sample : c.chunk.sample);
+  specs.forEach((spec, step) => {
+    const want = new Map([[96, -1]]);
+    for (const id of new Set(ids.slice(0, step))) want.set(id, (want.get(id) ?? 0) - 0.5);
+    assert.deepEqual(new Map(spec!.adjustments.map(({ id, add }) => [id, add])), want);
+  });
+  await engine.close();
+});
+
 Deno.test("LocalEngine feeds forced ids and looks at no stop id", async () => {
   const { engine, runner } = fakeEngine();
   const forcedIds = [5, 6, 7, 5, 5];
@@ -165,6 +178,7 @@ Deno.test("LocalEngine refuses bad requests with an event and stays alive", asyn
     [{ ...good, sampling: { ...GREEDY, seed: -1 } }, /seed/],
     [{ ...good, sampling: { ...GREEDY, logitBias: [[VOCAB, 1]] } }, /logitBias/],
     [{ ...good, sampling: { ...GREEDY, logitBias: [[1, NaN]] } }, /logitBias/],
+    [{ ...good, sampling: { ...GREEDY, logitBias: [[1, Infinity]] } }, /logitBias/],
     [{ ...good, sampling: { ...GREEDY, logitBias: [1] } }, /logitBias/],
   ];
   for (const [req, message] of bad) {
