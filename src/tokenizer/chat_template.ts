@@ -83,7 +83,8 @@ export class WorkerChatTemplate implements ChatTemplate {
    * @throws {ModelFileError} `bad_template`.
    */
   async validate(path: string): Promise<void> {
-    const refuse = (message: string) => new ModelFileError("bad_template", path, message);
+    const refuse = (message: string) =>
+      new ModelFileError("bad_template", path, `${path}: ${message}`);
     if (this.source.length > MAX_TEMPLATE_LENGTH) {
       throw refuse(
         `the chat template has ${this.source.length} characters, more than ${MAX_TEMPLATE_LENGTH}`,

@@ -49,7 +49,7 @@ export function huggingFaceTokenizer(
   vocabSize: number,
 ): Tokenizer {
   const malformed = (message: string) =>
-    new ModelFileError("malformed", path, `tokenizer.json: ${message}`);
+    new ModelFileError("malformed", path, `${path}: tokenizer.json: ${message}`);
   const json = source.tokenizer;
   if (!isObject(json) || !isObject(json["model"])) throw malformed("has no model");
   const model = json["model"];
@@ -57,7 +57,9 @@ export function huggingFaceTokenizer(
     throw new ModelFileError(
       "unsupported_tokenizer",
       path,
-      `tokenizer.json: model type ${JSON.stringify(model["type"])} is not known (known: BPE)`,
+      `${path}: tokenizer.json: model type ${
+        JSON.stringify(model["type"])
+      } is not known (known: BPE)`,
     );
   }
   const vocab = model["vocab"];
@@ -73,7 +75,7 @@ export function huggingFaceTokenizer(
     throw new ModelFileError(
       "unsupported_tokenizer",
       path,
-      "tokenizer.json: the decoder must be ByteLevel, Metaspace, or a sequence of Replace, " +
+      `${path}: tokenizer.json: the decoder must be ByteLevel, Metaspace, or a sequence of Replace, ` +
         "ByteFallback, Fuse and Strip",
     );
   }
@@ -269,7 +271,7 @@ function idsOf(values: Json, key: string, vocabSize: number, path: string): numb
       throw new ModelFileError(
         "malformed",
         path,
-        `${key} of the configuration must be token ids below ${vocabSize}`,
+        `${path}: ${key} of the configuration must be token ids below ${vocabSize}`,
       );
     }
   }

@@ -29,7 +29,9 @@ export function loadTokenizer(
     throw new ModelFileError(
       "malformed",
       path,
-      `the tokenizer cannot be built: ${error instanceof Error ? error.message : String(error)}`,
+      `${path}: the tokenizer cannot be built: ${
+        error instanceof Error ? error.message : String(error)
+      }`,
       { cause: error },
     );
   }

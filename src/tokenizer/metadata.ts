@@ -32,12 +32,12 @@ export class TokenizerMetadata {
 
   /** An error about this file. */
   malformed(message: string): ModelFileError {
-    return new ModelFileError("malformed", this.path, message);
+    return new ModelFileError("malformed", this.path, `${this.path}: ${message}`);
   }
 
   /** An error about something this program has no code for. */
   unsupported(message: string): ModelFileError {
-    return new ModelFileError("unsupported_tokenizer", this.path, message);
+    return new ModelFileError("unsupported_tokenizer", this.path, `${this.path}: ${message}`);
   }
 
   /** @throws {ModelFileError} If the value is there and is no string. */

@@ -31,7 +31,7 @@ export function findChatTemplate(
   const template = Array.isArray(value) ? defaultOf(value) : value;
   if (template === undefined) return undefined;
   if (typeof template !== "string") {
-    throw new ModelFileError("bad_template", path, "the chat template is no text");
+    throw new ModelFileError("bad_template", path, `${path}: the chat template is no text`);
   }
   return { template, tokens: tokensOf(source) };
 }
