@@ -5,14 +5,14 @@
  * @module
  */
 import { DEFAULT_MODEL } from "../assets.ts";
-import { DeviceError, openDevice } from "../gpu/device.ts";
+import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken, PAGE_SIZE } from "../kv/device_tier.ts";
 import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
-import { LocalEngine } from "./local_engine.ts";
+import { LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
 import { GREEDY } from "./types.ts";
@@ -24,6 +24,13 @@ const CHUNK_MS = 2000;
 /** Tokens of the warm-up prompt, from which the speed of prefill is judged. */
 const WARM_UP_TOKENS = 32;
 
+/** What an engine is made of, by its real types: for tests and benchmarks that look inside. */
+export interface EngineParts extends LocalEngineParts {
+  readonly runner: ModelRunner;
+  readonly kv: DeviceTier;
+  readonly device: GPUDevice;
+}
+
 /**
  * Starts an engine.
  *
@@ -34,6 +41,19 @@ export async function createLocalEngine(
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
 ): Promise<LocalEngine> {
+  return new LocalEngine(await createEngineParts(options, onProgress));
+}
+
+/**
+ * Makes all that an engine needs, ready to run steps. The caller calls `dispose` once.
+ *
+ * @throws {ModelFileError} If the model cannot be used.
+ * @throws {DeviceError} If there is no device, or not one that is good enough.
+ */
+export async function createEngineParts(
+  options: EngineOptions,
+  onProgress: (progress: LoadProgress) => void,
+): Promise<EngineParts> {
   const source = await openModel(options.modelPath);
   try {
     return await build(options, source, onProgress);
@@ -46,10 +66,12 @@ async function build(
   options: EngineOptions,
   source: ModelSource,
   onProgress: (progress: LoadProgress) => void,
-): Promise<LocalEngine> {
+): Promise<EngineParts> {
   const { config } = source;
   onProgress({ phase: "device", fraction: 0 });
-  const { device, caps } = await openDevice();
+  const opened = await openDevice();
+  const { device } = opened;
+  const caps = limitCaps(opened.caps, options.kernelOverrides);
   const kernels = new Kernels(device, caps);
   const resources: Disposable[] = [];
   const dispose = () => {
@@ -142,7 +164,7 @@ async function build(
       readback: runner.readbackMode,
       notes,
     };
-    return new LocalEngine({ runner, kv, info, dispose });
+    return { runner, kv, info, device, dispose };
   } catch (error) {
     dispose();
     throw error;

@@ -132,6 +132,11 @@ export class ModelRunner implements Runner {
     return this.#sampler.variant;
   }
 
+  /** (rows, vocabulary) f32, those of the last head; for tests, nothing else reads them back. */
+  get logits(): GPUBuffer {
+    return this.#forward.logits;
+  }
+
   async decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]> {
     return await this.#run("decode", rows, 0, rows.length, rows.map(sampleRow));
   }

@@ -172,3 +172,22 @@ function readCaps(adapter: GPUAdapter, device: GPUDevice, features: readonly str
     storageAlignment: limits.minStorageBufferOffsetAlignment,
   };
 }
+
+/**
+ * Capabilities with a smaller binding limit, so that any adapter can show what large tensors need.
+ *
+ * @param overrides `maxBindingBytes` lowers the limit; other names are passed over.
+ * @throws {DeviceError} If it is no whole number above 0.
+ */
+export function limitCaps(
+  caps: DeviceCaps,
+  overrides: Readonly<Record<string, string>>,
+): DeviceCaps {
+  const text = overrides["maxBindingBytes"];
+  if (text === undefined) return caps;
+  const bytes = Number(text);
+  if (!Number.isSafeInteger(bytes) || bytes < 1) {
+    throw new DeviceError("failed", `maxBindingBytes=${text} is not a whole number above 0`);
+  }
+  return { ...caps, maxBindingSize: Math.min(caps.maxBindingSize, bytes) };
+}
