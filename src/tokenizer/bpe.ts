@@ -13,8 +13,8 @@ export class ByteLevelBpe {
   readonly #rule: PreTokenizerRule;
   /** Vocabulary entries that text may become, by their text. */
   readonly #ids: ReadonlyMap<string, number>;
-  /** Symbols by text: vocabulary entries under their id, then strings that only merges know. */
-  readonly #symbols: Map<string, number>;
+  /** Symbols that only merges know, numbered after the vocabulary. */
+  readonly #symbols = new Map<string, number>();
   readonly #symbolTexts: string[] = [];
   readonly #vocabSize: number;
   readonly #byteSymbols: Int32Array;
@@ -37,7 +37,6 @@ export class ByteLevelBpe {
   ) {
     this.#rule = rule;
     this.#ids = ids;
-    this.#symbols = new Map(ids);
     this.#vocabSize = vocabSize;
     this.#byteSymbols = Int32Array.from(BYTE_CHARS, (char) => this.#symbol(char));
     this.#stride = vocabSize + BYTE_CHARS.length + 3 * merges.length;
@@ -65,7 +64,7 @@ export class ByteLevelBpe {
   }
 
   #symbol(text: string): number {
-    let symbol = this.#symbols.get(text);
+    let symbol = this.#ids.get(text) ?? this.#symbols.get(text);
     if (symbol === undefined) {
       symbol = this.#vocabSize + this.#symbolTexts.length;
       this.#symbolTexts.push(text);
