@@ -10,7 +10,8 @@
 //
 // WG: lanes. ROWS, TOKENS: tile. SUBGROUPS: sum with subgroupAdd (WG is then one subgroup).
 // EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
-// which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes. PARTIALS: sums kept.
+// which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes.
+// SUMS = ROWS * TOKENS, a multiple of 4; SUM_QUADS = SUMS / 4; PARTIAL_QUADS = SUM_QUADS * WG.
 // BIAS: add a bias. WEIGHT_TYPE, UNIT_ORDER: see common/weights.wgsl.
 
 @group(0) @binding(0) var<storage, read> weights: array<u32>;
@@ -28,19 +29,21 @@
 #include "common/dispatch.wgsl"
 #include "common/weights.wgsl"
 
-// (ROWS, TOKENS, lanes), or (ROWS, TOKENS) when the subgroup has summed already
-var<workgroup> partial: array<f32, PARTIALS>;
-
-fn total(r: u32, t: u32) -> f32 {
 #if SUBGROUPS
-  return partial[r * TOKENS + t];
+// (ROWS, TOKENS): sums of the tile
+var<workgroup> totals: array<f32, SUMS>;
 #else
-  let at = (r * TOKENS + t) * WG;
-  var sum = 0.0;
-#for lane WG
-  sum += partial[at + {lane}u];
-#endfor
-  return sum;
+// (SUM_QUADS, lanes): four sums of one lane; then (SUM_QUADS) totals
+var<workgroup> partial: array<vec4f, PARTIAL_QUADS>;
+#endif
+
+// Sum of line r of the tile for its token t, once all lanes have come together.
+fn total(r: u32, t: u32) -> f32 {
+  let at = r * TOKENS + t;
+#if SUBGROUPS
+  return totals[at];
+#else
+  return partial[(at / 4u) * WG][at % 4u];
 #endif
 }
 
@@ -92,10 +95,8 @@ fn main(
   }
 #for r ROWS
   let base_{r} = weight_row(tile, {r}u) * params.row_words;
-#for t TOKENS
-  var acc_{r}_{t} = 0.0;
 #endfor
-#endfor
+  var acc: array<f32, SUMS>;
 #for t TOKENS
   let x_{t} = min(first + {t}u, step.num_rows - 1u) * params.x_stride;
 #endfor
@@ -112,30 +113,41 @@ fn main(
     {
       let unit = load_unit(base_{r}, u);
 #if TOKENS == 1
-      acc_{r}_0 += unit_dot(unit, xa_0, xb_0, sums);
+      acc[{r}u] += unit_dot(unit, xa_0, xb_0, sums);
 #else
       let wa = weight_a(unit);
       let wb = weight_b(unit);
 #for t TOKENS
-      acc_{r}_{t} += dot(wa, xa_{t}) + dot(wb, xb_{t});
+      acc[{r}u * TOKENS + {t}u] += dot(wa, xa_{t}) + dot(wb, xb_{t});
 #endfor
 #endif
     }
 #endfor
   }
-#for r ROWS
-#for t TOKENS
 #if SUBGROUPS
-  let sum_{r}_{t} = subgroupAdd(acc_{r}_{t});
+#for i SUMS
+  let sum_{i} = subgroupAdd(acc[{i}u]);
   if (lane == 0u) {
-    partial[{r}u * TOKENS + {t}u] = sum_{r}_{t};
+    totals[{i}u] = sum_{i};
   }
-#else
-  partial[({r}u * TOKENS + {t}u) * WG + lane] = acc_{r}_{t};
-#endif
-#endfor
 #endfor
   workgroupBarrier();
+#else
+  // By fours: on a CPU a load costs the same for one value as for four.
+#for i SUM_QUADS
+  partial[{i}u * WG + lane] =
+    vec4f(acc[{i}u * 4u], acc[{i}u * 4u + 1u], acc[{i}u * 4u + 2u], acc[{i}u * 4u + 3u]);
+#endfor
+  workgroupBarrier();
+  for (var quad = lane; quad < SUM_QUADS; quad += WG) {
+    var sum = vec4f(0.0);
+    for (var other = 0u; other < WG; other++) {
+      sum += partial[quad * WG + other];
+    }
+    partial[quad * WG] = sum;
+  }
+  workgroupBarrier();
+#endif
   for (var out = lane; out < OUT_ROWS * TOKENS; out += WG) {
     let j = out / TOKENS;
     let t = out % TOKENS;

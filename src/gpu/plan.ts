@@ -10,7 +10,7 @@ import { type DeviceCaps, DeviceError } from "./device.ts";
 export interface KernelPlan {
   /** Lanes of a matrix product; one subgroup where `subgroups` is set. */
   readonly matmulLanes: number;
-  /** Rows of a tile with one token, and with several. Even. */
+  /** Rows of a tile with one token, and with several; multiples of 4. */
   readonly matvecRows: number;
   readonly matmulRows: number;
   /** Tokens that a tile may have, ascending, 1 first; the smallest that holds a batch is taken. */
@@ -122,7 +122,9 @@ function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
     refuse(`rowLanes must be the subgroup size, ${caps.subgroupMin}`);
   }
   if (plan.tokenTiles[0] !== 1) refuse("tokenTiles must begin with 1");
-  if (plan.matvecRows % 2 !== 0 || plan.matmulRows % 2 !== 0) refuse("rows must be even");
+  if (plan.matvecRows % 4 !== 0 || plan.matmulRows % 4 !== 0) {
+    refuse("matvecRows and matmulRows must be multiples of 4");
+  }
   if (plan.attentionSplit % (plan.attentionLanes * 4) !== 0) {
     refuse("attentionSplit must be a multiple of 4 x attentionLanes");
   }

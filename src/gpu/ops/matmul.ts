@@ -55,6 +55,10 @@ export function matmulVariantName(v: MatmulVariant): string {
 /** Source, defines and bindings of a variant. */
 export function matmulSpec(v: MatmulVariant): KernelSpec {
   const outRows = v.epilogue === "swiglu" ? v.rows / 2 : v.rows;
+  const sums = v.rows * v.tokens;
+  if (sums % 4 !== 0) {
+    throw new RangeError(`a tile of ${v.rows} x ${v.tokens} sums is no whole quads`);
+  }
   return {
     shader: "matmul",
     variant: matmulVariantName(v),
@@ -67,7 +71,9 @@ export function matmulSpec(v: MatmulVariant): KernelSpec {
       OUT_ROWS: outRows,
       TOKENS: v.tokens,
       SUBGROUPS: v.subgroups,
-      PARTIALS: v.rows * v.tokens * (v.subgroups ? 1 : v.lanes),
+      SUMS: sums,
+      SUM_QUADS: sums / 4,
+      PARTIAL_QUADS: sums / 4 * v.lanes,
     },
     bindings: ["read", "read", "write", ...(v.bias ? ["read"] as const : []), "uniform", "step"],
     structs: [MATMUL_PARAMS, STEP_PARAMS],
