@@ -1,0 +1,22 @@
+import { assert } from "std-testing";
+import { startEngine } from "../../src/engine/start.ts";
+import { ModelFileError } from "../../src/model/errors.ts";
+
+for (const inProcess of [true, false]) {
+  const where = inProcess ? "in process" : "in its worker";
+  Deno.test(`startEngine() refuses a model that is not there, ${where}`, async () => {
+    const starting = startEngine({
+      modelPath: "no-such-folder/none.gguf",
+      contextLength: null,
+      maxSequences: 1,
+      kvType: "f16",
+      prefillChunk: null,
+      kernelOverrides: {},
+    }, { inProcess });
+    await assert.rejects(starting, (error: unknown) => {
+      assert.ok(error instanceof ModelFileError);
+      assert.deepEqual([error.code, error.path], ["not_found", "no-such-folder/none.gguf"]);
+      return true;
+    });
+  });
+}
