@@ -1,0 +1,69 @@
+import {
+  MATMUL_PARAMS,
+  matmulSpec,
+  type MatmulVariant,
+  matmulWorkgroups,
+} from "../../src/gpu/ops/matmul.ts";
+import { paddedCols, rowWords } from "../../src/gpu/weight_layout.ts";
+import { BLOCK_GEOMETRY } from "../../src/model/quants.ts";
+import { WEIGHT_TYPES, type WeightType } from "../../src/model/types.ts";
+import { Random, Rig } from "./_rig.ts";
+import {
+  assertUnpacked,
+  deviceBytes,
+  goldenStored,
+  randomStored,
+  type Stored,
+  unpacked,
+} from "./_weights.ts";
+
+/** y[t, r] of the product with the unit vectors, which is w[r, t]: each weight comes out alone. */
+async function unitProducts(rig: Rig, stored: Stored, v: MatmulVariant): Promise<Float32Array> {
+  const { type, rows, cols } = stored;
+  const stride = paddedCols(cols);
+  const units = new Float32Array(cols * stride);
+  for (let t = 0; t < cols; t++) units[t * stride + t] = 1;
+  const y = rig.storage(new Float32Array(cols * rows));
+  const params = rig.uniform(MATMUL_PARAMS.pack({
+    rows,
+    units: stride / 8,
+    row_words: rowWords(type, cols),
+    row_offset: 0,
+    y_stride: rows,
+    x_stride: stride / 4,
+  }));
+  await rig.run([{
+    spec: matmulSpec(v),
+    parts: [rig.storage(deviceBytes(stored)), rig.storage(units), y, params],
+    step: { num_rows: cols },
+    workgroups: matmulWorkgroups(v, rows, cols),
+  }]);
+  return await rig.floats(y, cols * rows);
+}
+
+function variants(rig: Rig, type: WeightType): MatmulVariant[] {
+  const common = { type, epilogue: "store", bias: false, rows: 4 } as const;
+  const plain = [1, 8].map((tokens) => ({ ...common, tokens, lanes: 8, subgroups: false }));
+  if (rig.subgroup === 0) return plain;
+  return [...plain, ...plain.map((v) => ({ ...v, lanes: rig.subgroup, subgroups: true }))];
+}
+
+for (const type of WEIGHT_TYPES) {
+  Deno.test(`matmul unpacks ${type} as the reference does`, async () => {
+    using rig = await Rig.create();
+    const { weights } = BLOCK_GEOMETRY[type];
+    const cols = weights === 1 ? 36 : weights * 2;
+    const samples: Stored[] = [1, 2].map((seed) => randomStored(type, 9, cols, new Random(seed)));
+    if (type !== "F32") samples.push(goldenStored(type));
+    for (const stored of samples) {
+      const want = unpacked(stored);
+      for (const v of variants(rig, type)) {
+        const got = await unitProducts(rig, stored, v);
+        const turned = want.map((_, i) =>
+          got[(i % stored.cols) * stored.rows + Math.floor(i / stored.cols)]!
+        );
+        assertUnpacked(type, turned, want, matmulSpec(v).variant);
+      }
+    }
+  });
+}
