@@ -158,6 +158,22 @@ Deno.test("Sampler keeps the lower ids among equal logits, every filter and vari
   }
 });
 
+Deno.test("Sampler goes on from what is left when the typical rule drops the likeliest", async () => {
+  const vocab = 200;
+  using rig = await SampleRig.create(vocab, ROWS);
+  const logits = Float32Array.from({ length: vocab }, (_, id) => id === 50 ? 5 : -(id % 20) / 37);
+  const rules = {
+    "typical and min-p": { temperature: HOT, typicalP: 0.3, minP: 0.9 },
+    "typical, top-p and min-p": { temperature: HOT, typicalP: 0.3, topP: 0.777, minP: 0.95 },
+  };
+  const wanted = expectations(logits, rules);
+  assert.equal(wanted.length, 2);
+  assert.ok(wanted.every(({ wide }) => !wide.has(50) && wide.size > 5));
+  for (const [variant, overrides] of Object.entries(VARIANTS)) {
+    await compare(rig, overrides, logits, wanted, variant);
+  }
+});
+
 Deno.test("Sampler filters distributions that are too flat for the short list", async () => {
   const vocab = 5000;
   using rig = await SampleRig.create(vocab, ROWS);
