@@ -13,8 +13,12 @@ export interface TestServer extends AsyncDisposable {
   readonly logged: string[];
 }
 
-/** Serves a model. Closing the server closes the engine too. */
-export function openServer(model: ServedModel, options: Partial<AppOptions> = {}): TestServer {
+/** Serves a model. Closing the server closes the model too, unless it is `shared`. */
+export function openServer(
+  model: ServedModel,
+  options: Partial<AppOptions> = {},
+  shared = false,
+): TestServer {
   const logged: string[] = [];
   const app = createApp({
     model,
@@ -30,6 +34,7 @@ export function openServer(model: ServedModel, options: Partial<AppOptions> = {}
     logged,
     async [Symbol.asyncDispose]() {
       await serving.shutdown();
+      if (shared) return;
       await model.engine.close();
       model.template?.close();
     },
@@ -55,9 +60,4 @@ export function openFakeServer(options: FakeServerOptions = {}) {
     template: options.idsOnly || options.noTemplate ? undefined : template,
   }, options.app);
   return Object.assign(server, { engine, tokenizer });
-}
-
-/** The server that real clients are tried against. */
-export function openTestServer(): Promise<TestServer> {
-  return Promise.resolve(openFakeServer({ contextLength: 512, stepMs: 2, chunkMs: 2 }));
 }

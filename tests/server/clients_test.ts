@@ -9,9 +9,19 @@ import { generateText, streamText } from "ai";
 import OpenAI from "openai";
 import { assert } from "std-testing";
 import { z } from "zod";
-import { openFakeServer, openTestServer, SERVED_NAME, type TestServer } from "./_server.ts";
-import { chatChunk, eventData, eventually, post, postCompletion } from "./_wire.ts";
+import { CONTEXT_LENGTH, withTestEngine } from "./_engine.ts";
+import { openFakeServer, SERVED_NAME, type TestServer } from "./_server.ts";
+import {
+  chatChunk,
+  eventData,
+  eventually,
+  only,
+  post,
+  postCompletion,
+  postFailing,
+} from "./_wire.ts";
 
+const openTestServer = withTestEngine();
 const messages = [{ role: "user" as const, content: "Say something." }];
 const PLAIN = { model: SERVED_NAME, temperature: 0, max_tokens: 24 };
 const KEY = "any";
@@ -20,7 +30,7 @@ const openai = (server: TestServer, options = {}) =>
   new OpenAI({ baseURL: `${server.url}/v1`, apiKey: KEY, ...options });
 
 Deno.test("npm openai: chat, whole and streamed, with usage", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const client = openai(server);
   const whole = await client.chat.completions.create({ ...PLAIN, messages });
   const text = whole.choices[0]?.message.content;
@@ -48,7 +58,7 @@ Deno.test("npm openai: chat, whole and streamed, with usage", async () => {
 });
 
 Deno.test("npm openai: the stream helper puts the whole answer together", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const client = openai(server);
   const asked = { ...PLAIN, messages, logprobs: true, top_logprobs: 2 };
   const whole = await client.chat.completions.create(asked);
@@ -58,7 +68,7 @@ Deno.test("npm openai: the stream helper puts the whole answer together", async 
 });
 
 Deno.test("npm openai: completions, whole and streamed, several prompts", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const client = openai(server);
   const asked = { ...PLAIN, prompt: ["Once upon", "A number:"], n: 2, seed: 1 };
   const whole = await client.completions.create(asked);
@@ -72,7 +82,7 @@ Deno.test("npm openai: completions, whole and streamed, several prompts", async 
 });
 
 Deno.test("npm openai: models and errors of the right class", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const client = openai(server);
   const names = (await client.models.list()).data.map((model) => model.id);
   assert.deepEqual(names, [SERVED_NAME]);
@@ -90,7 +100,7 @@ Deno.test("npm openai: models and errors of the right class", async () => {
 });
 
 Deno.test("npm openai: leaving a stream frees its sequence within 1 s", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const stream = await openai(server).completions.create({
     ...PLAIN,
     prompt: "x",
@@ -123,7 +133,7 @@ const aiModel = (server: TestServer) =>
   });
 
 Deno.test("npm ai: generateText and streamText give the same text and usage", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const asked = {
     model: aiModel(server).chatModel(SERVED_NAME),
     messages,
@@ -143,18 +153,18 @@ Deno.test("npm ai: generateText and streamText give the same text and usage", as
 });
 
 Deno.test("npm ai: a completion model streams; a stop sequence finishes with `stop`", async () => {
-  await using server = await openTestServer();
-  const asked = { prompt: "Once upon a time", temperature: 0, max_tokens: 24 };
-  const { text } = (await postCompletion(server, asked)).choices[0] ?? { text: "" };
-  const half = [...text].slice(0, Math.ceil([...text].length / 2)).join("");
-  const stopSequence = half.slice(-3);
-  const stream = streamText({
+  await using server = openTestServer();
+  const asked = {
     model: aiModel(server).completionModel(SERVED_NAME),
     prompt: "Once upon a time",
     temperature: 0,
     maxOutputTokens: 24,
-    stopSequences: [stopSequence],
-  });
+  };
+  const characters = [...(await generateText(asked)).text];
+  assert.ok(characters.length >= 4);
+  const middle = Math.floor(characters.length / 2);
+  const stopSequence = characters.slice(middle - 1, middle + 2).join("");
+  const stream = streamText({ ...asked, stopSequences: [stopSequence] });
   assert.ok(!(await stream.text).includes(stopSequence));
   assert.equal(await stream.finishReason, "stop");
 });
@@ -177,7 +187,7 @@ const outputTokens = (usage: unknown) =>
   z.object({ output_tokens: z.int() }).optional().parse(usage)?.output_tokens;
 
 Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const options = {
     model: SERVED_NAME,
     apiKey: KEY,
@@ -227,7 +237,7 @@ function vllmBenchText(body: string): { text: string; completionTokens: number }
 }
 
 Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole text", async () => {
-  await using server = await openTestServer();
+  await using server = openTestServer();
   const response = await post(server, "/v1/chat/completions", {
     ...PLAIN,
     messages: [{ role: "user", content: [{ type: "text", text: "Say something." }] }],
@@ -243,4 +253,41 @@ Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole t
   assert.equal(llmperfText(body), text);
   assert.equal(completionTokens, whole.usage?.completion_tokens);
   assert.equal(eventData(body).at(-1), "[DONE]");
+});
+
+Deno.test("echo scores a text as it was scored while it was written", async () => {
+  await using server = openTestServer();
+  const written = only(
+    (await postCompletion(server, {
+      prompt: [1, 40, 41, 42],
+      temperature: 0,
+      max_tokens: 40,
+      logprobs: 2,
+      return_token_ids: true,
+    })).choices,
+  );
+  const ids = [1, 40, 41, 42, ...written.token_ids ?? []];
+  const echoed = only(
+    (await postCompletion(server, { prompt: ids, echo: true, max_tokens: 0, logprobs: 2 }))
+      .choices,
+  );
+  const wrote = written.logprobs?.token_logprobs ?? [];
+  const read = echoed.logprobs?.token_logprobs ?? [];
+  assert.equal(read.length, ids.length);
+  assert.equal(read[0], null);
+  assert.ok(wrote.length > 0);
+  for (const [index, logprob] of wrote.entries()) {
+    assert.ok(Math.abs((read[4 + index] ?? NaN) - (logprob ?? NaN)) < 2e-3, `token ${index}`);
+  }
+});
+
+Deno.test("a prompt one token short of the context works; one that fills it is refused", async () => {
+  await using server = openTestServer();
+  const ids = Array.from({ length: CONTEXT_LENGTH }, (_, index) => 3 + index % 300);
+  const error = await postFailing(server, "/v1/completions", { prompt: ids }, 400);
+  assert.equal(error.n_prompt_tokens, CONTEXT_LENGTH);
+  assert.equal(error.n_ctx, CONTEXT_LENGTH);
+  const answer = await postCompletion(server, { prompt: ids.slice(1), ignore_eos: true });
+  assert.equal(only(answer.choices).finish_reason, "length");
+  assert.equal(answer.usage.completion_tokens, 1);
 });

@@ -1,0 +1,41 @@
+/** A real engine on a tiny model, one for all tests of a file: starting it takes seconds. @module */
+import { openTextSide } from "../../src/cli/text_side.ts";
+import { startEngine } from "../../src/engine/start.ts";
+import type { ServedModel } from "../../src/server/app.ts";
+import { openServer, type TestServer } from "./_server.ts";
+
+const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
+
+/** Sequences that the engine decodes together. */
+export const MAX_SEQUENCES = 4;
+/** Tokens of a sequence. */
+export const CONTEXT_LENGTH = 512;
+
+/**
+ * Starts the engine before the tests of the calling file and closes it after them.
+ *
+ * @returns Opens a server over it; closing the server leaves the engine running.
+ */
+export function withTestEngine(): () => TestServer {
+  let model: ServedModel | undefined;
+  Deno.test.beforeAll(async () => {
+    const engine = await startEngine({
+      modelPath: MODEL,
+      contextLength: CONTEXT_LENGTH,
+      maxSequences: MAX_SEQUENCES,
+      kvType: "f32",
+      prefillChunk: 32,
+      kernelOverrides: {},
+    });
+    const side = await openTextSide(MODEL, "chat");
+    model = { engine, ...side };
+  });
+  Deno.test.afterAll(async () => {
+    model?.template?.close();
+    await model?.engine.close();
+  });
+  return () => {
+    if (model === undefined) throw new Error("the engine is not there yet");
+    return openServer(model, {}, true);
+  };
+}
