@@ -24,6 +24,12 @@ const CHUNK_MS = 2000;
 /** Tokens of the warm-up prompt, from which the speed of prefill is judged. */
 const WARM_UP_TOKENS = 32;
 
+/**
+ * llvmpipe silently ends every loop of an invocation after 65,535 turns in all; prefill attention
+ * takes 29 turns for 32 keys.
+ */
+const SOFTWARE_CONTEXT = 65536;
+
 /** What an engine is made of, by its real types: for tests and benchmarks that look inside. */
 export interface EngineParts extends LocalEngineParts {
   readonly runner: ModelRunner;
@@ -41,7 +47,10 @@ export async function createLocalEngine(
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
 ): Promise<LocalEngine> {
-  return new LocalEngine(await createEngineParts(options, onProgress));
+  const parts = await createEngineParts(options, onProgress);
+  const engine = new LocalEngine(parts);
+  parts.device.lost.then((lost) => engine.markLost(lostMessage(lost)));
+  return engine;
 }
 
 /**
@@ -89,7 +98,10 @@ async function build(
     resources.push(weights);
     const kv = await DeviceTier.create(kernels, config, {
       kvType: options.kvType,
-      contextLength: options.contextLength ?? config.contextLength,
+      contextLength: Math.min(
+        options.contextLength ?? config.contextLength,
+        caps.software ? SOFTWARE_CONTEXT : Infinity,
+      ),
       numSlots: options.maxSequences,
     });
     resources.push(kv);
@@ -118,6 +130,10 @@ async function build(
     const prefillChunk = options.prefillChunk ?? Math.min(maxPrefill, measured);
     onProgress({ phase: "ready", fraction: 1 });
     const notes = [...source.notes, ...kv.notes];
+    const asked = options.contextLength ?? config.contextLength;
+    if (caps.software && asked > SOFTWARE_CONTEXT) {
+      notes.push(`a software adapter runs at most ${SOFTWARE_CONTEXT} tokens of context`);
+    }
     if (options.contextLength !== null && options.contextLength > config.contextLength) {
       notes.push(
         `a context of ${options.contextLength} tokens is longer than the ` +
@@ -178,8 +194,12 @@ function watch(kernels: Kernels): void {
     kernels.fail(new DeviceError("failed", `the device reported an error: ${error.message}`));
   });
   kernels.device.lost.then((info) => {
-    kernels.fail(new DeviceError("lost", `the device was lost: ${info.message || info.reason}`));
+    kernels.fail(new DeviceError("lost", lostMessage(info)));
   });
+}
+
+function lostMessage(info: GPUDeviceLostInfo): string {
+  return `the device was lost: ${info.message || info.reason}`;
 }
 
 function readbackOverride(options: EngineOptions): { readback?: "sync" | "awaited" } {
