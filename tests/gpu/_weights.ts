@@ -105,11 +105,10 @@ export function assertUnpacked(
     const block = want.subarray(start, start + weights);
     const limit = UNPACK_ERROR * block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     block.forEach((value, i) => {
-      const error = Math.abs(got[start + i]! - value);
-      assert.ok(
-        error <= limit,
-        `${where}: weight ${start + i} is ${got[start + i]}, should be ${value} (+-${limit})`,
-      );
+      if (Math.abs(got[start + i]! - value) > limit || Number.isNaN(got[start + i])) {
+        const index = start + i;
+        assert.fail(`${where}: weight ${index} is ${got[index]}, should be ${value} (+-${limit})`);
+      }
     });
   }
 }
