@@ -48,7 +48,7 @@ export async function createLocalEngine(
   onProgress: (progress: LoadProgress) => void,
 ): Promise<LocalEngine> {
   const parts = await createEngineParts(options, onProgress);
-  const engine = new LocalEngine(parts);
+  const engine = new LocalEngine({ ...parts, onInternalError: (error) => console.error(error) });
   parts.device.lost.then((lost) => engine.markLost(lostMessage(lost)));
   return engine;
 }
