@@ -76,23 +76,31 @@ async function* stdinLines(): AsyncIterableIterator<string> {
   if (rest !== "") yield rest;
 }
 
-function onInterrupt(handler: (signal: Interrupt) => void): Disposable {
+const handlers = new Set<(signal: Interrupt) => void>();
+let listening = false;
+
+/**
+ * Stays for the life of the process: without a listener, the second copy of the key press that made
+ * a command end would end the process in the middle of its clean-up, with another exit code.
+ */
+function listen(): void {
+  listening = true;
   let last = -Infinity;
-  const interrupted = () => {
+  const take = (signal: Interrupt) => {
     const now = performance.now();
-    const copy = now - last < SAME_PRESS_MS;
-    last = now;
-    if (!copy) handler("SIGINT");
+    const copy = signal === "SIGINT" && now - last < SAME_PRESS_MS;
+    if (signal === "SIGINT") last = now;
+    if (copy) return;
+    if (handlers.size === 0) Deno.exit(interruptCode(signal));
+    for (const handler of [...handlers]) handler(signal);
   };
-  const terminated = () => handler("SIGTERM");
-  Deno.addSignalListener("SIGINT", interrupted);
+  Deno.addSignalListener("SIGINT", () => take("SIGINT"));
   // Windows has no SIGTERM to listen to.
-  const hasTerm = Deno.build.os !== "windows";
-  if (hasTerm) Deno.addSignalListener("SIGTERM", terminated);
-  return {
-    [Symbol.dispose]() {
-      Deno.removeSignalListener("SIGINT", interrupted);
-      if (hasTerm) Deno.removeSignalListener("SIGTERM", terminated);
-    },
-  };
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", () => take("SIGTERM"));
+}
+
+function onInterrupt(handler: (signal: Interrupt) => void): Disposable {
+  if (!listening) listen();
+  handlers.add(handler);
+  return { [Symbol.dispose]: () => void handlers.delete(handler) };
 }

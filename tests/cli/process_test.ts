@@ -10,6 +10,7 @@ interface StartOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** `./run`, unless it is to be Deno itself. */
   readonly program?: string;
+  readonly stdin?: "piped";
 }
 
 function start(args: readonly string[], options: StartOptions = {}): Deno.ChildProcess {
@@ -18,7 +19,7 @@ function start(args: readonly string[], options: StartOptions = {}): Deno.ChildP
     args: [...args],
     cwd: options.cwd ?? ROOT,
     env: { PATH, NO_COLOR: "1", ...options.env },
-    stdin: "null",
+    stdin: options.stdin ?? "null",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
@@ -135,4 +136,25 @@ Deno.test("generate ends with 130 at SIGINT, also while it loads", async () => {
   assert.ok(performance.now() - before < 2000);
   await stderr;
   await stdout;
+});
+
+Deno.test("chat ends with 0 at Ctrl-C, also when the key press arrives twice", async () => {
+  const child = start(["chat", "--model", MODEL, "-n", "2"], { stdin: "piped" });
+  const stderr = new Response(child.stderr).text();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("hi\n"));
+  await waitFor(child.stdout, /\n/);
+  // The prompt follows the answer at once; there is nothing to see of it without a terminal.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  // As under `deno task`: from the terminal, and once more from the task runner.
+  child.kill("SIGINT");
+  await new Promise((resolve) => setTimeout(resolve, 2));
+  try {
+    child.kill("SIGINT");
+  } catch {
+    // It has ended already.
+  }
+  assert.equal((await child.status).code, 0, await stderr);
+  await stderr;
+  await writer.close().catch(() => {});
 });
