@@ -34,9 +34,9 @@ export interface KernelPlan {
  */
 const SOFTWARE: KernelPlan = {
   matmulLanes: 8,
-  matvecRows: 8,
-  matmulRows: 8,
-  tokenTiles: [1, 2, 4, 8],
+  matvecRows: 16,
+  matmulRows: 16,
+  tokenTiles: [1, 4, 8],
   subgroups: true,
   rowLanes: 8,
   attentionLanes: 8,
