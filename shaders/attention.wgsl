@@ -10,15 +10,15 @@
 //                                                                      written by rows with more
 //
 // One workgroup: QUERY_ROWS neighbouring rows of one sequence x the heads of one KV head x one
-// split of SPLIT keys (0: all). Keys go by in tiles of 4 WG: first each lane scores four keys for
+// split of params.split_keys keys. Keys go by in tiles of 4 WG: first each lane scores four keys for
 // all queries, then a lane per query turns scores into weights, then lanes along the head
 // dimension add up the values. Rows that a tile shares must be of one sequence.
 //
 // WG: lanes, a multiple of HEAD_DIM / 8 or a divisor of it. GROUP: query heads of a KV head.
 // QUERY_ROWS. QUERIES = QUERY_ROWS * GROUP. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8. PAGE_SIZE.
 // KV_TYPE. DIM_LANES: lanes along the head dimension. DIM_CHUNKS: eights of it that a lane has.
-// KEY_GROUPS: WG / DIM_LANES. SPLIT. TILE_KEYS = 4 WG. TILE_QUADS = WG.
-// Q_REGISTERS: keep q in registers (CPUs, where it lands in cache) or in workgroup memory.
+// KEY_GROUPS: WG / DIM_LANES. TILE_KEYS = 4 WG. TILE_QUADS = WG.
+// QUERY_QUADS = QUERIES * HEAD_DIM / 4.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CACHE_VEC>;
@@ -41,10 +41,8 @@ var<workgroup> rescale: array<vec2f, QUERIES>;
 // (KEY_GROUPS, HEAD_DIM): sums of one query, to be added over the key groups
 var<workgroup> group_sums: array<vec4f, GROUP_SUMS>;
 #endif
-#if !Q_REGISTERS
 // (QUERIES, HEAD_DIM / 4)
 var<workgroup> query_values: array<vec4f, QUERY_QUADS>;
-#endif
 
 fn load_key(cell: u32, i: u32) -> Eight {
 #if KV_TYPE == f16
@@ -84,16 +82,11 @@ fn main(
   let last_row = min(first_row + QUERY_ROWS, step.num_rows) - 1u;
   let slot = rows[step.first_row + first_row].y;
   let end_of_rows = rows[step.first_row + last_row].z + 1u;
-#if SPLIT == 0
-  let begin = 0u;
-  let end = end_of_rows;
-#else
-  let begin = split * SPLIT;
-  let end = min(begin + SPLIT, end_of_rows);
+  let begin = split * params.split_keys;
+  let end = min(begin + params.split_keys, end_of_rows);
   if (begin >= end) {
     return;
   }
-#endif
   let row_quads = (params.num_heads + 2u * params.num_kv_heads) * HEAD_DIM / 4u;
   let scale = inverseSqrt(f32(HEAD_DIM));
 
@@ -101,17 +94,6 @@ fn main(
   let row_{r} = min(first_row + {r}u, last_row);
   let position_{r} = rows[step.first_row + row_{r}].z;
 #endfor
-#if Q_REGISTERS
-#for r QUERY_ROWS
-  let base_{r} = row_{r} * row_quads + kv_head * GROUP * HEAD_DIM / 4u;
-#for g GROUP
-#for i HEAD_VEC
-  let qa_{r}_{g}_{i} = qkv[base_{r} + {g}u * HEAD_DIM / 4u + {i}u * 2u] * scale;
-  let qb_{r}_{g}_{i} = qkv[base_{r} + {g}u * HEAD_DIM / 4u + {i}u * 2u + 1u] * scale;
-#endfor
-#endfor
-#endfor
-#else
   for (var i = lane; i < QUERY_QUADS; i += WG) {
     let query = i / (HEAD_DIM / 4u);
     let row = min(first_row + query / GROUP, last_row);
@@ -119,7 +101,6 @@ fn main(
     query_values[i] = qkv[row * row_quads + head * HEAD_DIM / 4u + i % (HEAD_DIM / 4u)] * scale;
   }
   workgroupBarrier();
-#endif
 
   let dim_lane = lane % DIM_LANES;
   let key_group = lane / DIM_LANES;
@@ -159,14 +140,10 @@ fn main(
       let k_{i} = load_key(cell, {i}u);
 #for r QUERY_ROWS
 #for g GROUP
-#if Q_REGISTERS
-      dot_{r}_{g} += dot(qa_{r}_{g}_{i}, k_{i}.a) + dot(qb_{r}_{g}_{i}, k_{i}.b);
-#else
       {
         let at = ({r}u * GROUP + {g}u) * (HEAD_DIM / 4u) + {i}u * 2u;
         dot_{r}_{g} += dot(query_values[at], k_{i}.a) + dot(query_values[at + 1u], k_{i}.b);
       }
-#endif
 #endfor
 #endfor
 #endfor
@@ -261,11 +238,7 @@ fn main(
   {
     let head = kv_head * GROUP + {g}u;
     let state = rescale[{r}u * GROUP + {g}u];
-#if SPLIT == 0
-    let alone = true;
-#else
-    let alone = position_{r} < SPLIT;
-#endif
+    let alone = position_{r} < params.split_keys;
     let valid = first_row + {r}u < step.num_rows;
 #for c DIM_CHUNKS
     var sum_a_{c} = oa_{r}_{g}_{c};

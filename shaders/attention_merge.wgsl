@@ -7,7 +7,7 @@
 //
 // One workgroup a head of a row, lanes along the head dimension. Rows with one split are done.
 //
-// WG: lanes. HEAD_DIM. SPLIT: keys of a split.
+// WG: lanes. HEAD_DIM.
 
 @group(0) @binding(0) var<storage, read> partial: array<f32>;
 @group(0) @binding(1) var<storage, read> rows: array<vec4u>;
@@ -28,7 +28,7 @@ fn main(
   if (row >= step.num_rows) {
     return;
   }
-  let splits = rows[step.first_row + row].z / SPLIT + 1u;
+  let splits = rows[step.first_row + row].z / params.split_keys + 1u;
   if (splits < 2u) {
     return;
   }

@@ -5,7 +5,7 @@
  * @module
  */
 import { dispatch } from "../gpu/kernels.ts";
-import { ATTENTION_PARAMS, attentionWorkgroups } from "../gpu/ops/attention.ts";
+import { ATTENTION_PARAMS, attentionWorkgroups, NO_SPLIT } from "../gpu/ops/attention.ts";
 import { EMBED_PARAMS } from "../gpu/ops/embed.ts";
 import { NORM_PARAMS } from "../gpu/ops/rms_norm.ts";
 import { ROPE_PARAMS } from "../gpu/ops/rope.ts";
@@ -28,7 +28,7 @@ interface Layer {
   readonly attentionNorm: GPUBindGroup;
   readonly qkv: readonly Product[];
   readonly rope: GPUBindGroup;
-  readonly attention: GPUBindGroup;
+  readonly attention: Readonly<Record<StepKind, GPUBindGroup>>;
   readonly attentionOutput: Product;
   readonly ffnNorm: GPUBindGroup;
   readonly ffn: readonly Product[];
@@ -103,15 +103,19 @@ export class Forward {
         eps: config.rmsNormEps,
       }),
     );
-    const attentionParams = uniform(
-      "attention params",
-      ATTENTION_PARAMS.pack({
-        num_heads: numHeads,
-        num_kv_heads: numKvHeads,
-        max_pages: kv.maxPages,
-        max_splits: maxSplits(this.#options),
-      }),
-    );
+    const attentionParams = (splitKeys: number) =>
+      uniform(
+        "attention params",
+        ATTENTION_PARAMS.pack({
+          num_heads: numHeads,
+          num_kv_heads: numKvHeads,
+          max_pages: kv.maxPages,
+          max_splits: maxSplits(this.#options),
+          split_keys: splitKeys,
+        }),
+      );
+    const decodeParams = attentionParams(plan.attentionSplit);
+    const prefillParams = attentionParams(NO_SPLIT);
     const norm = async (name: string, from: GPUBuffer) =>
       kernels.bind(this.#kernels.norm, [
         from,
@@ -127,7 +131,7 @@ export class Forward {
       partial,
       rows,
       attended,
-      attentionParams,
+      decodeParams,
       step,
     ]);
 
@@ -179,17 +183,22 @@ export class Forward {
         ropeParams,
         step,
       ]);
-      const attention = kernels.bind(this.#kernels.attention.decode.kernel, [
-        qkv,
-        kv.keys[l]!,
-        kv.values[l]!,
-        kv.pageTable,
-        rows,
-        attended,
-        partial,
-        attentionParams,
-        step,
-      ]);
+      const attend = (kind: StepKind, params: GPUBuffer) =>
+        kernels.bind(this.#kernels.attention[kind].kernel, [
+          qkv,
+          kv.keys[l]!,
+          kv.values[l]!,
+          kv.pageTable,
+          rows,
+          attended,
+          partial,
+          params,
+          step,
+        ]);
+      const attention = {
+        decode: attend("decode", decodeParams),
+        prefill: attend("prefill", prefillParams),
+      };
       const toHidden = (m: DeviceMatrix, from: GPUBuffer) =>
         product({ matrix: m, x: from, y: x, yStride: paddedCols(hiddenSize), epilogue: "add" });
       const attentionOutput = await toHidden(await matrix(name("attn_output")), attended);
@@ -282,7 +291,7 @@ export class Forward {
       dispatch(pass, norm, layer.attentionNorm, numRows, stepOffset);
       for (const product of layer.qkv) product.encode(pass, numRows, stepOffset);
       dispatch(pass, rope, layer.rope, numRows * heads, stepOffset);
-      dispatch(pass, attention, layer.attention, attentionGroups, stepOffset);
+      dispatch(pass, attention, layer.attention[kind], attentionGroups, stepOffset);
       if (numSplits > 1) dispatch(pass, merge, this.#merge, numRows * config.numHeads, stepOffset);
       layer.attentionOutput.encode(pass, numRows, stepOffset);
       dispatch(pass, norm, layer.ffnNorm, numRows, stepOffset);

@@ -96,20 +96,9 @@ export async function compileForwardKernels(
   embeddingType: WeightType,
 ): Promise<ForwardKernels> {
   const { kernels, plan, config, kvType } = options;
-  const group = config.numHeads / config.numKvHeads;
   const lanes = plan.rowLanes;
-  const attentionVariant = (kind: StepKind): AttentionVariant => ({
-    headDim: config.headDim,
-    group,
-    queryRows: kind === "decode" ? 1 : Math.max(1, Math.floor(plan.attentionQueries / group)),
-    kvType,
-    pageSize: PAGE_SIZE,
-    lanes: plan.attentionLanes,
-    split: kind === "decode" ? plan.attentionSplit : 0,
-    queryRegisters: plan.queryRegisters,
-  });
   const attention = async (kind: StepKind) => {
-    const variant = attentionVariant(kind);
+    const variant = attentionVariant(options, kind);
     return { variant, kernel: await kernels.compile(attentionSpec(variant)) };
   };
   return {
@@ -128,7 +117,27 @@ export async function compileForwardKernels(
     ),
     attention: { decode: await attention("decode"), prefill: await attention("prefill") },
     merge: await kernels.compile(
-      attentionMergeSpec({ headDim: config.headDim, lanes, split: plan.attentionSplit }),
+      attentionMergeSpec({ headDim: config.headDim, lanes }),
     ),
+  };
+}
+
+/** Query and sum registers of a lane, in vec4s, up to which compilers take the `lanes` form well. */
+const MOST_LANE_QUADS = 64;
+
+/** The form of attention for a kind of step. */
+export function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
+  const { plan, config, kvType } = options;
+  const group = config.numHeads / config.numKvHeads;
+  const fits = group * config.headDim / 4 <= MOST_LANE_QUADS;
+  const form = plan.attentionForm === "lanes" && fits ? "lanes" : "tiled";
+  return {
+    headDim: config.headDim,
+    group,
+    queryRows: kind === "decode" ? 1 : Math.max(1, Math.floor(plan.attentionQueries / group)),
+    kvType,
+    pageSize: PAGE_SIZE,
+    lanes: plan.attentionLanes,
+    form,
   };
 }

@@ -5,6 +5,7 @@
  * @module
  */
 import { type DeviceCaps, DeviceError } from "./device.ts";
+import type { AttentionForm } from "./ops/attention.ts";
 
 /** Sizes that kernels are compiled with. */
 export interface KernelPlan {
@@ -24,8 +25,7 @@ export interface KernelPlan {
   readonly attentionSplit: number;
   /** Queries (rows x heads of a group) that share keys in prefill, at most. */
   readonly attentionQueries: number;
-  /** Keep attention queries in registers. */
-  readonly queryRegisters: boolean;
+  readonly attentionForm: AttentionForm;
 }
 
 /**
@@ -41,8 +41,8 @@ const SOFTWARE: KernelPlan = {
   rowLanes: 8,
   attentionLanes: 8,
   attentionSplit: 256,
-  attentionQueries: 12,
-  queryRegisters: true,
+  attentionQueries: 4,
+  attentionForm: "lanes",
 };
 
 const HARDWARE: KernelPlan = {
@@ -55,7 +55,7 @@ const HARDWARE: KernelPlan = {
   attentionLanes: 64,
   attentionSplit: 256,
   attentionQueries: 8,
-  queryRegisters: false,
+  attentionForm: "tiled",
 };
 
 /** Names that {@linkcode selectPlan} takes as overrides. */
@@ -89,6 +89,8 @@ export function selectPlan(
       ? text.split(",").map(Number)
       : typeof old === "boolean"
       ? text === "true"
+      : typeof old === "string"
+      ? text
       : Number(text);
     const numbers = Array.isArray(value) ? value : typeof value === "number" ? [value] : [];
     if (numbers.some((n) => !Number.isInteger(n) || n < 1)) {
@@ -120,6 +122,9 @@ function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
   }
   if (plan.subgroups && plan.rowLanes !== caps.subgroupMin) {
     refuse(`rowLanes must be the subgroup size, ${caps.subgroupMin}`);
+  }
+  if (plan.attentionForm !== "tiled" && plan.attentionForm !== "lanes") {
+    refuse("attentionForm must be tiled or lanes");
   }
   if (plan.tokenTiles[0] !== 1) refuse("tokenTiles must begin with 1");
   if (plan.matvecRows % 4 !== 0 || plan.matmulRows % 4 !== 0) {

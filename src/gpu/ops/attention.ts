@@ -1,10 +1,12 @@
 /**
- * Host partner of `shaders/attention.wgsl` and of its second half, `shaders/attention_merge.wgsl`.
+ * Host partner of `shaders/attention.wgsl`, of its form for CPUs, `shaders/attention_lanes.wgsl`, and
+ * of their second half, `shaders/attention_merge.wgsl`.
  *
  * @module
  */
 import type { KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
+import type { Defines } from "../preprocessor.ts";
 import { STEP_PARAMS } from "../step_params.ts";
 import type { KvType } from "./rope.ts";
 
@@ -16,7 +18,18 @@ export const ATTENTION_PARAMS = defineParams("AttentionParams", {
   max_pages: "u32",
   /** Splits that the partial sums have room for. */
   max_splits: "u32",
+  /** Keys of a split, a multiple of a tile; NO_SPLIT: all. */
+  split_keys: "u32",
 });
+
+/**
+ * `tiled` (attention.wgsl): lanes share tiles of keys through workgroup memory, for GPUs; `lanes`
+ * (attention_lanes.wgsl): lanes keep whole keys to themselves, for CPUs.
+ */
+export type AttentionForm = "tiled" | "lanes";
+
+/** As `split_keys`: one workgroup goes through all keys. */
+export const NO_SPLIT = 2 ** 31;
 
 /** What is compiled in. */
 export interface AttentionVariant {
@@ -28,10 +41,7 @@ export interface AttentionVariant {
   readonly kvType: KvType;
   readonly pageSize: number;
   readonly lanes: number;
-  /** Keys of a split, a multiple of a tile; 0: no splits. */
-  readonly split: number;
-  /** Keep queries in registers instead of workgroup memory. */
-  readonly queryRegisters: boolean;
+  readonly form: AttentionForm;
 }
 
 /** f32 that one split of one head leaves behind. */
@@ -51,55 +61,89 @@ function dimLanes(lanes: number, headDim: number): number {
   return count;
 }
 
-function common(v: Pick<AttentionVariant, "headDim" | "lanes" | "split">) {
-  return { WG: v.lanes, HEAD_DIM: `${v.headDim}u`, SPLIT: v.split === 0 ? 0 : `${v.split}u` };
+function common(v: Pick<AttentionVariant, "headDim" | "lanes">): Defines {
+  return { WG: v.lanes, HEAD_DIM: `${v.headDim}u` };
 }
+
+const BINDINGS: KernelSpec["bindings"] = [
+  "read",
+  "read",
+  "read",
+  "read",
+  "read",
+  "write",
+  "write",
+  "uniform",
+  "step",
+];
+
+/** Keys of a tile of the `lanes` form. */
+const LANE_TILE_KEYS = 256;
 
 /** Source, defines and bindings of a variant. */
 export function attentionSpec(v: AttentionVariant): KernelSpec {
   if (v.headDim % 8 !== 0) throw new RangeError(`head size ${v.headDim} is no multiple of 8`);
-  if (v.split % tileKeys(v.lanes) !== 0) {
-    throw new RangeError(`a split of ${v.split} keys is no multiple of a tile`);
-  }
-  const queries = v.queryRows * v.group;
-  const along = dimLanes(v.lanes, v.headDim);
-  const keyGroups = v.lanes / along;
   return {
-    shader: "attention",
-    variant: `attention_d${v.headDim}_g${v.group}_q${v.queryRows}_${v.kvType}_p${v.pageSize}` +
-      `_s${v.split}_wg${v.lanes}${v.queryRegisters ? "_reg" : ""}`,
+    shader: v.form === "lanes" ? "attention_lanes" : "attention",
+    variant: `attention_${v.form}_d${v.headDim}_g${v.group}_q${v.queryRows}_${v.kvType}` +
+      `_p${v.pageSize}_wg${v.lanes}`,
     defines: {
       ...common(v),
       HEAD_VEC: v.headDim / 8,
       GROUP: v.group,
       QUERY_ROWS: v.queryRows,
-      QUERIES: queries,
-      QUERY_QUADS: queries * v.headDim / 4,
+      QUERIES: v.queryRows * v.group,
+      QUERY_QUADS: v.queryRows * v.group * v.headDim / 4,
       PAGE_SIZE: `${v.pageSize}u`,
       KV_TYPE: v.kvType,
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
-      DIM_LANES: along,
-      DIM_CHUNKS: v.headDim / 8 / along,
-      KEY_GROUPS: keyGroups,
-      GROUP_SUMS: v.lanes * 2,
-      TILE_KEYS: `${tileKeys(v.lanes)}u`,
-      TILE_QUADS: v.lanes,
-      WEIGHT_QUADS: queries * v.lanes,
-      SOFTMAX_ROUNDS: Math.ceil(queries / v.lanes),
-      Q_REGISTERS: v.queryRegisters,
+      ...(v.form === "lanes" ? lanesDefines(v) : tiledDefines(v)),
     },
-    bindings: ["read", "read", "read", "read", "read", "write", "write", "uniform", "step"],
+    bindings: BINDINGS,
     structs: [ATTENTION_PARAMS, STEP_PARAMS],
+  };
+}
+
+function tiledDefines(v: AttentionVariant): Defines {
+  const queries = v.queryRows * v.group;
+  const along = dimLanes(v.lanes, v.headDim);
+  return {
+    DIM_LANES: along,
+    DIM_CHUNKS: v.headDim / 8 / along,
+    KEY_GROUPS: v.lanes / along,
+    GROUP_SUMS: v.lanes * 2,
+    TILE_KEYS: `${tileKeys(v.lanes)}u`,
+    TILE_QUADS: v.lanes,
+    WEIGHT_QUADS: queries * v.lanes,
+    SOFTMAX_ROUNDS: Math.ceil(queries / v.lanes),
+  };
+}
+
+function lanesDefines(v: AttentionVariant): Defines {
+  if (v.pageSize % v.lanes !== 0) {
+    throw new RangeError(`${v.lanes} lanes do not divide a page of ${v.pageSize} rows`);
+  }
+  const queryVecs = Math.ceil(v.queryRows * v.group / 4);
+  const tilePages = Math.max(1, Math.floor(LANE_TILE_KEYS / v.pageSize / queryVecs));
+  return {
+    HEAD_QUADS: v.headDim / 4,
+    QUERY_VECS: queryVecs,
+    LINE: queryVecs * 4,
+    TILE_PAGES: `${tilePages}u`,
+    PAGE_TURNS: `${v.pageSize / v.lanes}u`,
+    SCORES: tilePages * v.pageSize * queryVecs,
+    MERGED: v.headDim / 4 * v.lanes,
+    STATES: v.queryRows * v.group * v.lanes,
   };
 }
 
 /** Source, defines and bindings of the merge. One workgroup a head of a row. */
 export function attentionMergeSpec(
-  v: Pick<AttentionVariant, "headDim" | "lanes" | "split">,
+  v: Pick<AttentionVariant, "headDim" | "lanes">,
 ): KernelSpec {
   return {
     shader: "attention_merge",
-    variant: `attention_merge_d${v.headDim}_s${v.split}_wg${v.lanes}`,
+    variant: `attention_merge_d${v.headDim}_wg${v.lanes}`,
     defines: common(v),
     bindings: ["read", "read", "write", "uniform", "step"],
     structs: [ATTENTION_PARAMS, STEP_PARAMS],
