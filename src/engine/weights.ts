@@ -71,8 +71,11 @@ export class WeightStore {
     const { type, cols } = tensors[0]!;
     const rows = tensors.reduce((sum, tensor) => sum + tensor.rows, 0);
     const rowBytes = rowWords(type, cols) * 4;
-    const mostRows = Math.floor(this.#kernels.caps.maxBindingSize / rowBytes / PART_ROWS) *
-      PART_ROWS;
+    const { maxBindingSize } = this.#kernels.caps;
+    // What `canJoin` promised to lie in one buffer must do so, whatever its number of rows.
+    const mostRows = rows * rowBytes <= maxBindingSize
+      ? rows
+      : Math.floor(maxBindingSize / rowBytes / PART_ROWS) * PART_ROWS;
     if (mostRows === 0) {
       throw new DeviceError("too_small", `a row of ${label} does not fit the adapter's bindings`);
     }

@@ -111,6 +111,12 @@ export class DeviceTier implements KvCache {
     options: DeviceTierOptions,
   ): Promise<DeviceTier> {
     let plan = planPages(config, options, kernels.caps.maxBindingSize);
+    if (plan.numPages === 0) {
+      throw new DeviceError(
+        "too_small",
+        `a page of keys does not fit the adapter's bindings of ${kernels.caps.maxBindingSize} bytes`,
+      );
+    }
     for (;;) {
       const buffers = await allocate(kernels, config, options, plan.numPages);
       if (buffers !== null) return new DeviceTier(kernels, plan, options.numSlots, buffers);

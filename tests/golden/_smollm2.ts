@@ -1,0 +1,72 @@
+/**
+ * Checks of the default model that run in a short form with the suite and in a long one on demand.
+ *
+ * @module
+ */
+import type { Engine } from "../../src/engine/types.ts";
+import { assert } from "std-testing";
+import { openEngine, type TestEngine } from "./_engine.ts";
+import { figure, mean, type NllExpected, SMALL_MARGIN, SMOLLM2_PATH } from "./_golden.ts";
+import {
+  type Arrival,
+  compareWithAlone,
+  generate,
+  runTogether,
+  scoreByEcho,
+  scoreByForcing,
+} from "./_requests.ts";
+
+/** How far the mean NLL of a text may be off, as the project promises it. */
+const NLL_BOUNDS = { f16: 0.005, f32: 0.0005 } as const;
+
+/** Starts the default model. */
+export function openSmollm2(
+  kvType: "f16" | "f32",
+  contextLength: number,
+  maxSequences: number,
+): Promise<TestEngine> {
+  return openEngine(SMOLLM2_PATH, { kvType, contextLength, maxSequences, prefillChunk: 256 });
+}
+
+/** Scores a text by echo, then its second half by teacher forcing. */
+export async function checkNll(
+  t: Deno.TestContext,
+  engine: Engine,
+  { name, ids, nll, mean: wanted }: NllExpected,
+): Promise<void> {
+  const { type } = engine.info.kv;
+  const bound = NLL_BOUNDS[type];
+  const check = (way: string, got: readonly number[], first: number, mean_: number) => {
+    assert.equal(got.length, nll.length - first);
+    const off = mean(got) - mean_;
+    console.log(
+      `${name}, ${type} KV, ${way}: mean NLL ${mean(got).toFixed(5)}, ${figure(off)} off`,
+    );
+    assert.ok(Math.abs(off) <= bound, `${way}: mean NLL is off by ${off}`);
+  };
+  await t.step(`by echo, ${type} KV, ${ids.length} tokens`, async () => {
+    check("echo", await scoreByEcho(engine, ids), 0, wanted);
+  });
+  const half = ids.length / 2;
+  await t.step(`one by one, ${type} KV, the last ${half} of ${ids.length} tokens`, async () => {
+    // The log-probability of token i is the stored entry i - 1.
+    const first = half - 1;
+    check("one by one", await scoreByForcing(engine, ids, half), first, mean(nll.slice(first)));
+  });
+}
+
+/** Runs sequences together and each alone, and holds the tokens against each other. */
+export async function checkTogether(
+  engine: Engine,
+  arrivals: readonly Arrival[],
+): Promise<void> {
+  const logprobs = 2;
+  const together = await runTogether(engine, arrivals, { logprobs });
+  const alone = [];
+  for (const { promptIds, maxTokens } of arrivals) {
+    alone.push(await generate(engine, promptIds, maxTokens, { logprobs }));
+  }
+  const counts = compareWithAlone(together, alone, SMALL_MARGIN);
+  console.log(`tokens compared of each sequence: ${counts.join(", ")}`);
+  assert.ok(Math.max(...counts) >= arrivals[0]!.maxTokens / 2, "too few choices were clear");
+}
