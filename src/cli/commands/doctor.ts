@@ -1,6 +1,8 @@
 /** `doctor`: what this machine has, and whether it works. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { type DeviceCaps, openDevice } from "../../gpu/device.ts";
+import { Kernels } from "../../gpu/kernels.ts";
+import { selectPlan } from "../../gpu/plan.ts";
 import { selfTest } from "../../gpu/self_test.ts";
 import { sha256OfFile } from "../../model/fingerprint.ts";
 import { openModel } from "../../model/open.ts";
@@ -167,8 +169,13 @@ async function weightsSection(
 }
 
 async function selfTestSection(report: Report): Promise<void> {
-  for (const check of await selfTest()) {
-    if (check.ok) report.row(check.name, check.detail);
-    else report.problem(`${check.name}: ${check.detail}`);
+  const { device, caps } = await openDevice();
+  try {
+    for (const check of await selfTest(new Kernels(device, caps), selectPlan(caps))) {
+      if (check.ok) report.row(check.name, check.detail);
+      else report.problem(`${check.name}: ${check.detail}`);
+    }
+  } finally {
+    device.destroy();
   }
 }
