@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DeviceError } from "../gpu/device.ts";
 import type { BufferPart, Kernel, Kernels } from "../gpu/kernels.ts";
 import {
   attentionMergeSpec,
@@ -125,12 +126,23 @@ export async function compileForwardKernels(
 /** Query and sum registers of a lane, in vec4s, up to which compilers take the `lanes` form well. */
 const MOST_LANE_QUADS = 64;
 
-/** The form of attention for a kind of step. */
+/**
+ * The form of attention for a kind of step.
+ *
+ * @throws {DeviceError} If the plan's sizes do not fit the form.
+ */
 export function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
   const { plan, config, kvType } = options;
   const group = config.numHeads / config.numKvHeads;
   const fits = group * config.headDim / 4 <= MOST_LANE_QUADS;
   const form = plan.attentionForm === "lanes" && fits ? "lanes" : "tiled";
+  if (form === "lanes" && (PAGE_SIZE % plan.attentionLanes || plan.attentionSplit % PAGE_SIZE)) {
+    throw new DeviceError(
+      "failed",
+      `kernel settings do not fit: with attentionForm lanes, attentionLanes must divide ` +
+        `${PAGE_SIZE} and attentionSplit be a multiple of it`,
+    );
+  }
   return {
     headDim: config.headDim,
     group,

@@ -18,22 +18,22 @@ const GPU_PLAN = {
   matvecRows: "4",
   matmulRows: "4",
   rowLanes: "32",
+  attentionForm: "tiled",
   attentionLanes: "64",
   attentionQueries: "8",
-  queryRegisters: "false",
 };
 
 const VARIANTS: readonly Overrides[] = [
   { subgroups: "false" },
   GPU_PLAN,
   { subgroups: "false", matmulLanes: "64", rowLanes: "64" },
-  { queryRegisters: "false" },
-  { attentionLanes: "64" },
-  { attentionLanes: "4", attentionSplit: "16" },
-  { attentionSplit: "32", attentionQueries: "2" },
-  { matvecRows: "4", matmulRows: "16" },
+  { attentionForm: "tiled", attentionLanes: "4", attentionSplit: "16" },
+  { attentionForm: "tiled", attentionLanes: "8", attentionSplit: "64", attentionQueries: "1" },
+  { attentionLanes: "4", attentionSplit: "32" },
+  { attentionSplit: "64", attentionQueries: "2" },
+  { matvecRows: "4", matmulRows: "8" },
   { tokenTiles: "1" },
-  { tokenTiles: "1,3,16" },
+  { tokenTiles: "1,3" },
   { readback: "awaited" },
   { sample_wg: "64", sample_splits: "64" },
 ];
@@ -94,6 +94,14 @@ for (const [name, bytes] of Object.entries(PIECES)) {
     await check(await tinyModel(name), { maxBindingBytes: String(bytes) }, 16);
   });
 }
+
+Deno.test("engine refuses sizes of attention that do not fit its form", async () => {
+  const { path } = await tinyModel("llama31-bf16");
+  for (const sizes of [{ attentionSplit: "48", attentionLanes: "4" }, { attentionLanes: "64" }]) {
+    const opening = openEngine(path, { kernelOverrides: { attentionForm: "lanes", ...sizes } });
+    await assert.rejects(opening, (error) => error instanceof DeviceError);
+  }
+});
 
 Deno.test("engine refuses an adapter whose bindings hold no page of keys", async () => {
   const { path } = await tinyModel("qwen2-bias-tied-f32");
