@@ -1,6 +1,6 @@
 // matmul: y[t, r] = sum_k w[r, k] * x[t, k]  (+ bias[r]) (+ y[t, r]), weights as stored.
 //
-// weights  (rows, units of 8 weights in their storage type)        read
+// weights  (rows, row_vecs) vec4u, see common/weights.wgsl         read
 // x        (tokens, x_stride) vec4f                                read
 // y        (tokens, y_stride) f32                                  written, or added to
 // bias     (y_stride) f32                                          read, only with BIAS
@@ -12,9 +12,9 @@
 // EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
 // which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes.
 // SUMS = ROWS * TOKENS, a multiple of 4; SUM_QUADS = SUMS / 4; PARTIAL_QUADS = SUM_QUADS * WG.
-// BIAS: add a bias. WEIGHT_TYPE, UNIT_ORDER: see common/weights.wgsl.
+// BIAS: add a bias. The weight defines and X_STEP: see common/weights.wgsl.
 
-@group(0) @binding(0) var<storage, read> weights: array<u32>;
+@group(0) @binding(0) var<storage, read> weights: array<vec4u>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 #if BIAS
@@ -94,13 +94,37 @@ fn main(
     return;
   }
 #for r ROWS
-  let base_{r} = weight_row(tile, {r}u) * params.row_words;
+  let base_{r} = weight_row(tile, {r}u) * params.row_vecs;
 #endfor
   var acc: array<f32, SUMS>;
 #for t TOKENS
   let x_{t} = min(first + {t}u, step.num_rows - 1u) * params.x_stride;
 #endfor
-  for (var u = lane; u < params.units; u += WG) {
+#if TOKENS == 1
+  // Four units a lane at a time while all lanes have four, for loads of four words cost no more than
+  // loads of one; the rest of the row goes unit by unit.
+  let full = params.units / (4u * WG) * WG;
+  for (var i = lane; i < full; i += WG) {
+    let at = unit_x(i * 4u);
+#for g 4
+    let xa_{g} = x[x_0 + at.x + {g}u * X_STEP];
+    let xb_{g} = x[x_0 + at.y + {g}u * X_STEP];
+    let sums_{g} = vec2f(dot(xa_{g}, vec4f(1.0)), dot(xb_{g}, vec4f(1.0)));
+#endfor
+#for r ROWS
+    {
+      let quad = load_quad(base_{r}, i, params.units);
+      acc[{r}u] += unit_dot(quad.first, xa_0, xb_0, sums_0) +
+        unit_dot(quad.second, xa_1, xb_1, sums_1) + unit_dot(quad.third, xa_2, xb_2, sums_2) +
+        unit_dot(quad.fourth, xa_3, xb_3, sums_3);
+    }
+#endfor
+  }
+  let rest = full * 4u;
+#else
+  let rest = 0u;
+#endif
+  for (var u = rest + lane; u < params.units; u += WG) {
     let at = unit_x(u);
 #for t TOKENS
     let xa_{t} = x[x_{t} + at.x];
@@ -111,7 +135,7 @@ fn main(
 #endif
 #for r ROWS
     {
-      let unit = load_unit(base_{r}, u);
+      let unit = load_unit(base_{r}, u, params.units);
 #if TOKENS == 1
       acc[{r}u] += unit_dot(unit, xa_0, xb_0, sums);
 #else

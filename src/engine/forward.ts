@@ -9,7 +9,7 @@ import { ATTENTION_PARAMS, attentionWorkgroups, NO_SPLIT } from "../gpu/ops/atte
 import { EMBED_PARAMS } from "../gpu/ops/embed.ts";
 import { NORM_PARAMS } from "../gpu/ops/rms_norm.ts";
 import { ROPE_PARAMS } from "../gpu/ops/rope.ts";
-import { paddedCols, rowWords } from "../gpu/weight_layout.ts";
+import { paddedCols, rowVecs } from "../gpu/weight_layout.ts";
 import { ModelFileError } from "../model/errors.ts";
 import type { ModelSource, WeightTensor } from "../model/types.ts";
 import {
@@ -250,7 +250,7 @@ export class Forward {
         first_token: part.firstRow,
         num_tokens: part.rows,
         units: paddedCols(config.hiddenSize) / 8,
-        row_words: rowWords(embedding.type, embedding.cols),
+        row_vecs: rowVecs(embedding.type, embedding.cols),
         x_stride: paddedCols(config.hiddenSize) / 4,
       }));
       return kernels.bind(this.#kernels.embed, [

@@ -13,7 +13,7 @@ import {
   matmulWorkgroups,
 } from "../gpu/ops/matmul.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
-import { paddedCols, rowWords } from "../gpu/weight_layout.ts";
+import { paddedCols, rowVecs } from "../gpu/weight_layout.ts";
 import type { DeviceMatrix } from "./weights.ts";
 
 /** Where a product reads and writes. */
@@ -82,7 +82,7 @@ export class Product {
         MATMUL_PARAMS.pack({
           rows,
           units: paddedCols(matrix.cols) / 8,
-          row_words: rowWords(matrix.type, matrix.cols),
+          row_vecs: rowVecs(matrix.type, matrix.cols),
           row_offset: (options.yOffset ?? 0) + part.firstRow,
           y_stride: options.yStride,
           x_stride: paddedCols(matrix.cols) / 4,

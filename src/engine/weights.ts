@@ -8,8 +8,8 @@ import type { Kernels } from "../gpu/kernels.ts";
 import {
   isDeviceLayout,
   paddedCols,
+  rowBytes,
   rowFileBytes,
-  rowWords,
   toDeviceLayout,
 } from "../gpu/weight_layout.ts";
 import { dequantizeRow } from "../model/quants.ts";
@@ -56,7 +56,7 @@ export class WeightStore {
   /** Whether tensors of one type can lie in one buffer, one after the other. */
   canJoin(tensors: readonly WeightTensor[]): boolean {
     const first = tensors[0]!;
-    const bytes = tensors.reduce((sum, t) => sum + t.rows * rowWords(t.type, t.cols) * 4, 0);
+    const bytes = tensors.reduce((sum, t) => sum + t.rows * rowBytes(t.type, t.cols), 0);
     return tensors.every((t) => t.type === first.type && t.cols === first.cols) &&
       bytes <= this.#kernels.caps.maxBindingSize;
   }
@@ -70,12 +70,12 @@ export class WeightStore {
   async matrix(label: string, tensors: readonly WeightTensor[]): Promise<DeviceMatrix> {
     const { type, cols } = tensors[0]!;
     const rows = tensors.reduce((sum, tensor) => sum + tensor.rows, 0);
-    const rowBytes = rowWords(type, cols) * 4;
+    const bytesOfRow = rowBytes(type, cols);
     const { maxBindingSize } = this.#kernels.caps;
     // What `canJoin` promised to lie in one buffer must do so, whatever its number of rows.
-    const mostRows = rows * rowBytes <= maxBindingSize
+    const mostRows = rows * bytesOfRow <= maxBindingSize
       ? rows
-      : Math.floor(maxBindingSize / rowBytes / PART_ROWS) * PART_ROWS;
+      : Math.floor(maxBindingSize / bytesOfRow / PART_ROWS) * PART_ROWS;
     if (mostRows === 0) {
       throw new DeviceError("too_small", `a row of ${label} does not fit the adapter's bindings`);
     }
@@ -83,7 +83,7 @@ export class WeightStore {
     for (let firstRow = 0; firstRow < rows; firstRow += mostRows) {
       const count = Math.min(mostRows, rows - firstRow);
       parts.push({
-        buffer: await this.#allocate(`${label}[${firstRow}]`, count * rowBytes),
+        buffer: await this.#allocate(`${label}[${firstRow}]`, count * bytesOfRow),
         firstRow,
         rows: count,
       });
@@ -103,7 +103,7 @@ export class WeightStore {
   ): Promise<void> {
     const { type, cols } = tensor;
     const fileRow = rowFileBytes(type, cols);
-    const deviceRow = rowWords(type, cols) * 4;
+    const deviceRow = rowBytes(type, cols);
     const direct = isDeviceLayout(type, cols);
     const step = Math.max(1, Math.floor(PIECE_BYTES / Math.max(fileRow, deviceRow)));
     if (fileRow > this.#piece.length) this.#piece = new Uint8Array(fileRow);
@@ -131,7 +131,8 @@ export class WeightStore {
   }
 
   /**
-   * Uploads vectors as f32, one after the other, each padded with zeros to a multiple of eight.
+   * Uploads vectors as f32, one after the other, each padded with zeros like a row of
+   * activations.
    *
    * @throws {ModelFileError} If the file ends early.
    */

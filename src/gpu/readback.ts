@@ -64,8 +64,12 @@ export class Readback {
    * Waits for all submitted work and returns the first bytes of the staging buffer.
    *
    * @returns The bytes themselves when reading is synchronous, else a promise of them.
+   * @throws {RangeError} If the staging buffer is smaller.
    */
   read(byteLength: number): Uint8Array<ArrayBuffer> | Promise<Uint8Array<ArrayBuffer>> {
+    if (byteLength > this.size) {
+      throw new RangeError(`cannot read ${byteLength} bytes, the staging buffer has ${this.size}`);
+    }
     if (this.mode === "awaited") return this.#readAwaited(byteLength);
     return readNow(this.#buffer, byteLength);
   }

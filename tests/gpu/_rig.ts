@@ -32,7 +32,7 @@ export interface Call {
 
 type Data = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
 
-const READBACK_BYTES = 4 * 2 ** 20;
+const READBACK_BYTES = 16 * 2 ** 20;
 
 let shared: Promise<{ open: OpenDevice; kernels: Kernels; readback: Readback }> | undefined;
 

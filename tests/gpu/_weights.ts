@@ -1,5 +1,5 @@
 /** Weights of every storage type for the kernel tests: random blocks and the golden ones. */
-import { rowWords, toDeviceLayout } from "../../src/gpu/weight_layout.ts";
+import { rowBytes, toDeviceLayout } from "../../src/gpu/weight_layout.ts";
 import { BLOCK_GEOMETRY, bytesOfWeights, dequantizeRow } from "../../src/model/quants.ts";
 import type { WeightType } from "../../src/model/types.ts";
 import type { Random } from "./_rig.ts";
@@ -77,7 +77,7 @@ export function goldenStored(type: WeightType): Stored & { values: readonly numb
 
 /** The matrix as the device wants it. */
 export function deviceBytes({ type, rows, cols, bytes }: Stored): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(rows * rowWords(type, cols) * 4);
+  const out = new Uint8Array(rows * rowBytes(type, cols));
   toDeviceLayout(type, rows, cols, bytes, out);
   return out;
 }

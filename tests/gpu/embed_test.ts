@@ -1,5 +1,5 @@
 import { EMBED_PARAMS, embedSpec, TOKEN_FROM_DEVICE } from "../../src/gpu/ops/embed.ts";
-import { paddedCols, rowWords } from "../../src/gpu/weight_layout.ts";
+import { paddedCols, rowBytes, rowVecs } from "../../src/gpu/weight_layout.ts";
 import { BLOCK_GEOMETRY } from "../../src/model/quants.ts";
 import { WEIGHT_TYPES } from "../../src/model/types.ts";
 import { embedReference } from "../reference/embed.ts";
@@ -39,7 +39,7 @@ async function lookUp(
   rows.forEach(({ token, slot }, i) => table.set([token, slot, 0, 0], (firstRow + i) * 4));
   const out = rig.storage(untouched((rows.length + 1) * stride));
   const bytes = deviceBytes(stored);
-  const rowBytes = rowWords(type, cols) * 4;
+  const bytesOfRow = rowBytes(type, cols);
   const tableBuffer = rig.storage(table);
   const last = rig.storage(Uint32Array.from(lastTokens));
   const calls = [];
@@ -49,13 +49,13 @@ async function lookUp(
       first_token: first,
       num_tokens: count,
       units: stride / 8,
-      row_words: rowWords(type, cols),
+      row_vecs: rowVecs(type, cols),
       x_stride: stride / 4,
     });
     calls.push({
       spec: embedSpec({ type, lanes }),
       parts: [
-        rig.storage(bytes.slice(first * rowBytes, (first + count) * rowBytes)),
+        rig.storage(bytes.slice(first * bytesOfRow, (first + count) * bytesOfRow)),
         tableBuffer,
         last,
         out,
@@ -73,7 +73,7 @@ for (const type of WEIGHT_TYPES) {
   Deno.test(`embed unpacks ${type} as the reference does`, async () => {
     using rig = await Rig.create();
     const { weights } = BLOCK_GEOMETRY[type];
-    const cols = weights === 1 ? 40 : weights * 3;
+    const cols = weights === 1 ? 64 : weights * 3;
     const samples: Stored[] = [1, 2].map((seed) => randomStored(type, 9, cols, new Random(seed)));
     if (type !== "F32") samples.push(goldenStored(type));
     for (const stored of samples) {
@@ -91,7 +91,7 @@ for (const lanes of [8, 32, 64]) {
   Deno.test(`embed takes given and last sampled tokens from every part, ${lanes} lanes`, async () => {
     using rig = await Rig.create();
     const random = new Random(lanes);
-    // 36 columns leave half a unit, which is filled with zeros.
+    // 36 columns leave most of a quad, which is filled with zeros.
     for (const cols of [36, 64]) {
       const stored = randomStored("F16", 61, cols, random);
       const matrix = unpacked(stored);
@@ -119,25 +119,25 @@ for (const lanes of [8, 32, 64]) {
 
 Deno.test("embed leaves rows alone whose token lies in no part", async () => {
   using rig = await Rig.create();
-  const stored = randomStored("F32", 5, 8, new Random(4));
+  const stored = randomStored("F32", 5, 32, new Random(4));
   const rows = [5, 4, 4096].map((token) => ({ token, slot: 0 }));
   const got = await lookUp(rig, stored, 8, rows, [0]);
   const matrix = unpacked(stored);
-  const want = embedReference(matrix, 8, 0, 5, rows, [0])
-    .flatMap((values) => values ?? new Array<number>(8).fill(UNTOUCHED));
-  assert.deepEqual(Array.from(got.subarray(0, 24)), want);
+  const want = embedReference(matrix, 32, 0, 5, rows, [0])
+    .flatMap((values) => values ?? new Array<number>(32).fill(UNTOUCHED));
+  assert.deepEqual(Array.from(got.subarray(0, 96)), want);
 });
 
 Deno.test("embed finds its row when the dispatch is folded into two dimensions", async () => {
   using rig = await Rig.create();
   const random = new Random(6);
-  const stored = randomStored("F32", 50, 8, random);
+  const stored = randomStored("F32", 50, 32, random);
   const rows = Array.from({ length: 65_600 }, () => ({ token: random.int(0, 49), slot: 0 }));
   const got = await lookUp(rig, stored, 8, rows, [0]);
   const matrix = unpacked(stored);
   const wrong = rows.findIndex(({ token }, row) =>
-    [0, 1, 2, 3, 4, 5, 6, 7].some((k) => got[row * 8 + k] !== matrix[token * 8 + k])
+    [0, 1, 2, 3, 28, 29, 30, 31].some((k) => got[row * 32 + k] !== matrix[token * 32 + k])
   );
   assert.equal(wrong, -1, `row ${wrong}`);
-  assert.ok(got.subarray(rows.length * 8).every((value) => value === UNTOUCHED));
+  assert.ok(got.subarray(rows.length * 32).every((value) => value === UNTOUCHED));
 });

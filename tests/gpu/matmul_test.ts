@@ -5,7 +5,7 @@ import {
   type MatmulVariant,
   matmulWorkgroups,
 } from "../../src/gpu/ops/matmul.ts";
-import { paddedCols, rowWords } from "../../src/gpu/weight_layout.ts";
+import { paddedCols, rowVecs } from "../../src/gpu/weight_layout.ts";
 import { matmulReference } from "../reference/matmul.ts";
 import { assertClose, F32_BOUNDS, Random, Rig, untouched } from "./_rig.ts";
 import { deviceBytes, randomStored, unpacked } from "./_weights.ts";
@@ -35,7 +35,7 @@ async function check(rig: Rig, v: MatmulVariant, shape: Shape, seed: number): Pr
   const params = rig.uniform(MATMUL_PARAMS.pack({
     rows,
     units: xStride / 8,
-    row_words: rowWords(v.type, cols),
+    row_vecs: rowVecs(v.type, cols),
     row_offset: rowOffset,
     y_stride: yStride,
     x_stride: xStride / 4,

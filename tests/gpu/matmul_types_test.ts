@@ -4,7 +4,7 @@ import {
   type MatmulVariant,
   matmulWorkgroups,
 } from "../../src/gpu/ops/matmul.ts";
-import { paddedCols, rowWords } from "../../src/gpu/weight_layout.ts";
+import { paddedCols, rowVecs } from "../../src/gpu/weight_layout.ts";
 import { BLOCK_GEOMETRY } from "../../src/model/quants.ts";
 import { WEIGHT_TYPES, type WeightType } from "../../src/model/types.ts";
 import { Random, Rig } from "./_rig.ts";
@@ -27,7 +27,7 @@ async function unitProducts(rig: Rig, stored: Stored, v: MatmulVariant): Promise
   const params = rig.uniform(MATMUL_PARAMS.pack({
     rows,
     units: stride / 8,
-    row_words: rowWords(type, cols),
+    row_vecs: rowVecs(type, cols),
     row_offset: 0,
     y_stride: rows,
     x_stride: stride / 4,

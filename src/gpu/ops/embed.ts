@@ -13,9 +13,9 @@ export const EMBED_PARAMS = defineParams("EmbedParams", {
   /** Tokens of this part. */
   first_token: "u32",
   num_tokens: "u32",
-  /** Units of eight weights in a row, and words of a row. */
+  /** Units of eight weights in a row, and vec4u of a row. */
   units: "u32",
-  row_words: "u32",
+  row_vecs: "u32",
   /** vec4f in a row of x. */
   x_stride: "u32",
 });

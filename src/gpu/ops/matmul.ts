@@ -16,8 +16,8 @@ export const MATMUL_PARAMS = defineParams("MatmulParams", {
   rows: "u32",
   /** Units of eight weights in a row. */
   units: "u32",
-  /** Words of a row. */
-  row_words: "u32",
+  /** vec4u of a row. */
+  row_vecs: "u32",
   /** Where its first row lies in a row of y. */
   row_offset: "u32",
   /** f32 in a row of y. */
