@@ -131,22 +131,22 @@ export class WeightStore {
   }
 
   /**
-   * Uploads vectors as f32, one after the other, each padded with zeros like a row of
-   * activations.
+   * Uploads vectors as f32, one right after the other, and zeros at the end, as a row of
+   * activations has them. Kernels find the second by the length of the first: no gaps.
    *
    * @throws {ModelFileError} If the file ends early.
    */
   async vector(label: string, tensors: readonly WeightTensor[]): Promise<GPUBuffer> {
     const lengths = tensors.map((tensor) => tensor.rows * tensor.cols);
-    const padded = lengths.map(paddedCols);
-    const values = new Float32Array(padded.reduce((sum, length) => sum + length, 0));
+    const total = lengths.reduce((sum, length) => sum + length, 0);
+    const values = new Float32Array(paddedCols(total));
     let at = 0;
     for (const [index, tensor] of tensors.entries()) {
       const bytes = new Uint8Array(tensor.byteLength);
       await tensor.readInto(bytes, 0);
       dequantizeRow(tensor.type, bytes, values.subarray(at, at + lengths[index]!));
       this.#onBytes(bytes.length);
-      at += padded[index]!;
+      at += lengths[index]!;
     }
     const buffer = await this.#allocate(label, values.byteLength);
     this.#kernels.device.queue.writeBuffer(buffer, 0, values);

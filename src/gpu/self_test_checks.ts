@@ -16,7 +16,13 @@ import { NORM_PARAMS, rmsNormSpec } from "./ops/rms_norm.ts";
 import { ROPE_PARAMS, ropeAngles, ropeSpec } from "./ops/rope.ts";
 import type { KernelPlan } from "./plan.ts";
 import type { Scratch, ScratchCall } from "./scratch.ts";
-import { rowFileBytes, rowWords, toDeviceLayout, WEIGHT_LAYOUTS } from "./weight_layout.ts";
+import {
+  rowBytes,
+  rowFileBytes,
+  rowVecs,
+  toDeviceLayout,
+  WEIGHT_LAYOUTS,
+} from "./weight_layout.ts";
 
 /** A check: runs kernels and gives the largest error, as a part of the size of the values. */
 export interface SelfCheck {
@@ -96,7 +102,7 @@ function storedRows(type: WeightType, rows: number, cols: number) {
   }
   const values = new Float32Array(rows * cols);
   dequantizeRow(type, bytes, values);
-  const device = new Uint8Array(rows * rowWords(type, cols) * 4);
+  const device = new Uint8Array(rows * rowBytes(type, cols));
   toDeviceLayout(type, rows, cols, bytes, device);
   return { device, values: Array.from(values) };
 }
@@ -114,7 +120,7 @@ async function checkWeights(
     first_token: 0,
     num_tokens: rows,
     units: cols / 8,
-    row_words: rowWords(type, cols),
+    row_vecs: rowVecs(type, cols),
     x_stride: cols / 4,
   });
   await scratch.run([{
@@ -154,7 +160,7 @@ async function checkProduct(
   const params = MATMUL_PARAMS.pack({
     rows,
     units: cols / 8,
-    row_words: rowWords(type, cols),
+    row_vecs: rowVecs(type, cols),
     row_offset: 0,
     y_stride: rows,
     x_stride: cols / 4,
