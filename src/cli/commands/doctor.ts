@@ -9,7 +9,7 @@ import { openModel } from "../../model/open.ts";
 import { defineCommand } from "../command.ts";
 import { type Settings, switchFlag } from "../flags.ts";
 import { wrap } from "../help.ts";
-import { type CliIo, EXIT, interruptCode } from "../io.ts";
+import { type CliIo, EXIT } from "../io.ts";
 import { bytesText, memoryPlan } from "../memory_plan.ts";
 import { maxSeqsFlag, memoryFlags, modelFlag, modelPath } from "../model_flags.ts";
 import { progressBar } from "../progress.ts";
@@ -37,7 +37,6 @@ export const command = defineCommand({
   notes: ["The exit code is 1 when something does not work."],
   flags,
   async run(settings, io) {
-    using _listener = io.onInterrupt((signal) => io.exit(interruptCode(signal)));
     const report = new Report(io);
     report.note(`${(await versionText()).trim().split("\n").slice(0, 2).join(", ")}`);
     const caps = await report.section("Adapter", () => adapterSection(report));

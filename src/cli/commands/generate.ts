@@ -11,8 +11,7 @@ import {
   readIds,
   readTextFile,
 } from "../inputs.ts";
-import { interruptGuard } from "../interrupt.ts";
-import { EXIT, interruptCode } from "../io.ts";
+import { EXIT } from "../io.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { prefillProgress } from "../progress.ts";
 import { samplingFlags, samplingParams } from "../sampling_flags.ts";
@@ -29,7 +28,7 @@ export function generateCommand(open: OpenSession) {
       "Special tokens written in a prompt count as such. A BOS token comes first where the model " +
       "file asks for it; ids are used as they are.",
       "The temperature is 0, so that the same prompt gives the same text, unless a flag says " +
-      "otherwise. Ctrl-C ends with exit code 130.",
+      "otherwise.",
     ],
     flags: {
       prompt: valueFlag({
@@ -83,12 +82,7 @@ export function generateCommand(open: OpenSession) {
         : source === "--prompt"
         ? settings.prompt ?? ""
         : readTextFile(settings.promptFile ?? "", "--prompt-file");
-      using guard = interruptGuard(io);
-      const session = await guard.orInterrupt(
-        open(engineOptions(settings, settings.maxSeqs), io, "text"),
-      );
-      // The process ends with this code, and whatever is loading with it.
-      if (session === undefined) return interruptCode(guard.received ?? "SIGINT");
+      const session = await open(engineOptions(settings, settings.maxSeqs), io, "text");
       const prefill = prefillProgress(io);
       try {
         const promptIds = prompt(given, session);
@@ -103,7 +97,6 @@ export function generateCommand(open: OpenSession) {
           stop: settings.stop,
           ignoreEos: settings.ignoreEos,
         }, {
-          signal: guard.signal,
           onPrefill: (processed, total) => prefill.report(processed, total),
           onToken(id) {
             prefill.stop();
@@ -114,10 +107,6 @@ export function generateCommand(open: OpenSession) {
           },
         });
         if (!settings.json) io.stdout("\n");
-        if (guard.received !== undefined) {
-          io.stderr("interrupted\n");
-          return interruptCode(guard.received);
-        }
         if (settings.json) {
           const line = {
             prompt_ids: promptIds,
@@ -131,7 +120,7 @@ export function generateCommand(open: OpenSession) {
         return EXIT.ok;
       } finally {
         prefill.stop();
-        await session.close();
+        session.close();
       }
     },
   });

@@ -10,8 +10,7 @@ import {
   readIds,
   readTextFile,
 } from "../inputs.ts";
-import { interruptGuard } from "../interrupt.ts";
-import { EXIT, interruptCode } from "../io.ts";
+import { EXIT } from "../io.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { prefillProgress, progressBar } from "../progress.ts";
 import { type OpenSession, openSession, type Session } from "../session.ts";
@@ -29,7 +28,6 @@ export async function scoreIds(
   ids: readonly number[],
   prefill: number,
   listener: {
-    readonly signal?: AbortSignal;
     onPrefill?(processed: number, total: number): void;
     onToken?(done: number): void;
   } = {},
@@ -38,34 +36,28 @@ export async function scoreIds(
   const forcedIds = ids.slice(prefill);
   const nll: number[] = [];
   let fed = 0;
-  const cancel = () => session.engine.cancel(id);
-  listener.signal?.addEventListener("abort", cancel);
-  try {
-    for await (
-      const event of session.engine.generate({
-        id,
-        promptIds: ids.slice(0, prefill),
-        maxTokens: forcedIds.length,
-        minTokens: 0,
-        stopTokenIds: [],
-        bannedTokenIds: [],
-        sampling: GREEDY,
-        logprobs: 0,
-        promptLogprobs: null,
-        forcedIds,
-      })
-    ) {
-      if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
-      if (event.type === "error") throw new CommandError(event.error.message);
-      if (event.type !== "token") continue;
-      if (event.logprob === null) throw new CommandError("the engine gave no log-probability");
-      // The first one was predicted by the prefill, not by a decoding step: it is not counted.
-      if (fed > 0) nll.push(-event.logprob.logprob);
-      fed += 1;
-      listener.onToken?.(fed);
-    }
-  } finally {
-    listener.signal?.removeEventListener("abort", cancel);
+  for await (
+    const event of session.engine.generate({
+      id,
+      promptIds: ids.slice(0, prefill),
+      maxTokens: forcedIds.length,
+      minTokens: 0,
+      stopTokenIds: [],
+      bannedTokenIds: [],
+      sampling: GREEDY,
+      logprobs: 0,
+      promptLogprobs: null,
+      forcedIds,
+    })
+  ) {
+    if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
+    if (event.type === "error") throw new CommandError(event.error.message);
+    if (event.type !== "token") continue;
+    if (event.logprob === null) throw new CommandError("the engine gave no log-probability");
+    // The first one was predicted by the prefill, not by a decoding step: it is not counted.
+    if (fed > 0) nll.push(-event.logprob.logprob);
+    fed += 1;
+    listener.onToken?.(fed);
   }
   return nll;
 }
@@ -116,12 +108,7 @@ export function scoreCommand(open: OpenSession) {
       const given = source === "--ids"
         ? readIds(settings.ids ?? "")
         : readTextFile(settings.textFile ?? "", "--text-file");
-      using guard = interruptGuard(io);
-      const session = await guard.orInterrupt(
-        open(engineOptions(settings, settings.maxSeqs), io, "text"),
-      );
-      // The process ends with this code, and whatever is loading with it.
-      if (session === undefined) return interruptCode(guard.received ?? "SIGINT");
+      const session = await open(engineOptions(settings, settings.maxSeqs), io, "text");
       const bar = prefillProgress(io);
       try {
         const ids = typeof given === "string"
@@ -140,7 +127,6 @@ export function scoreCommand(open: OpenSession) {
         let nll: number[];
         try {
           nll = await scoreIds(session, ids, prefill, {
-            signal: guard.signal,
             onPrefill: (processed, total) => bar.report(processed, total),
             onToken(done) {
               bar.stop();
@@ -149,10 +135,6 @@ export function scoreCommand(open: OpenSession) {
           });
         } finally {
           steps.stop();
-        }
-        if (guard.received !== undefined) {
-          io.stderr("interrupted\n");
-          return interruptCode(guard.received);
         }
         const mean = nll.reduce((sum, value) => sum + value, 0) / nll.length;
         if (settings.json) io.stdout(`${JSON.stringify({ nll, mean })}\n`);
@@ -165,7 +147,7 @@ export function scoreCommand(open: OpenSession) {
         return EXIT.ok;
       } finally {
         bar.stop();
-        await session.close();
+        session.close();
       }
     },
   });

@@ -62,7 +62,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       maxSeqs: maxSeqsFlag(8),
     },
     async run(settings, io) {
-      using guard = interruptGuard(io, () => EXIT.ok);
+      using guard = interruptGuard(io, EXIT.ok);
       const options = engineOptions(settings, settings.maxSeqs);
       const side = await openSide(options.modelPath, "chat");
       const servedName = settings.servedModelName ??
@@ -78,7 +78,6 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         log: serverLog(io),
       });
       let server: Serving | undefined;
-      let engine: Engine | undefined;
       try {
         server = listen(app, { host: settings.host, port: settings.port, signal: guard.signal });
         if (!LOOPBACK.includes(settings.host)) {
@@ -86,24 +85,21 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
             `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
           );
         }
-        const ended = server.finished.then(() => undefined);
         const opening = open(options, io);
         opening.then(starting.resolve, starting.reject);
-        // An interrupt while the model loads does not wait for the end of that.
-        engine = await Promise.race([opening, ended]);
-        if (engine === undefined) return EXIT.ok;
-        const { info } = engine;
+        // After an interrupt too: a process should not exit while its device works (see Session).
+        const { info } = await opening;
+        if (guard.received !== undefined) return EXIT.ok;
         io.stderr(
           `${servedName}: context ${info.contextLength}, up to ${info.maxSequences} sequences, ` +
             `${info.kv.type} KV cache, on ${info.adapter.description}\n`,
         );
         io.stdout(`listening on ${server.url}\n`);
-        await ended;
+        await server.finished;
         return EXIT.ok;
       } finally {
         await server?.shutdown();
         side.template?.close();
-        await engine?.close();
       }
     },
   });
