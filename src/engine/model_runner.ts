@@ -22,6 +22,9 @@ import type { WeightStore } from "./weights.ts";
 /** Rows of logits that are made together when a prompt is scored. */
 const SCORE_ROWS = 16;
 
+/** Time in which a lost device is reported once calls fail because of it. */
+const LOSS_NEWS_MS = 20;
+
 /** What a runner is built from. */
 export interface ModelRunnerOptions {
   readonly kernels: Kernels;
@@ -199,12 +202,23 @@ export class ModelRunner implements Runner {
     encoder.copyBufferToBuffer(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
     kernels.device.queue.submit([encoder.finish()]);
     const submitted = performance.now();
-    const read = this.#readback.read(bytes || 16);
-    const result = read instanceof Uint8Array ? read : await read;
+    const result = await this.#read(bytes || 16);
     kernels.check();
     this.hostCost.encodeMs = submitted - began;
     this.hostCost.waitMs = performance.now() - submitted;
     return numLogits === 0 ? [] : this.#sampler.parse(result, numLogits);
+  }
+
+  async #read(byteLength: number): Promise<Uint8Array> {
+    try {
+      const read = this.#readback.read(byteLength);
+      return read instanceof Uint8Array ? read : await read;
+    } catch (error) {
+      // That a device is lost becomes known a while after the calls that fail because of it.
+      await new Promise((resolve) => setTimeout(resolve, LOSS_NEWS_MS));
+      this.#options.kernels.check();
+      throw error;
+    }
   }
 
   #writeRows(rows: readonly StepRow[]): void {

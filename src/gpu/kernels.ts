@@ -164,9 +164,10 @@ export class Kernels {
     });
   }
 
-  /** Marks the device as failed; the first reason is kept. */
+  /** Marks the device as failed; the first reason is kept, but for the loss that it led to. */
   fail(error: Error): void {
-    this.#failure ??= error;
+    const lost = error instanceof DeviceError && error.code === "lost";
+    if (lost || this.#failure === undefined) this.#failure = error;
   }
 
   /** @throws {Error} If the device has failed. */
