@@ -101,10 +101,8 @@ fn main(
   let x_{t} = min(first + {t}u, step.num_rows - 1u) * params.x_stride;
 #endfor
 #if TOKENS == 1
-  // Four units a lane at a time while all lanes have four, for loads of four words cost no more than
-  // loads of one; the rest of the row goes unit by unit.
-  let full = params.units / (4u * WG) * WG;
-  for (var i = lane; i < full; i += WG) {
+  // Four units a lane at a time: a load of four words costs about the same as a load of one.
+  for (var i = lane; i < params.units / 4u; i += WG) {
     let at = unit_x(i * 4u);
 #for g 4
     let xa_{g} = x[x_0 + at.x + {g}u * X_STEP];
@@ -120,34 +118,25 @@ fn main(
     }
 #endfor
   }
-  let rest = full * 4u;
 #else
-  let rest = 0u;
-#endif
-  for (var u = rest + lane; u < params.units; u += WG) {
+  for (var u = lane; u < params.units; u += WG) {
     let at = unit_x(u);
 #for t TOKENS
     let xa_{t} = x[x_{t} + at.x];
     let xb_{t} = x[x_{t} + at.y];
 #endfor
-#if TOKENS == 1
-    let sums = vec2f(dot(xa_0, vec4f(1.0)), dot(xb_0, vec4f(1.0)));
-#endif
 #for r ROWS
     {
       let unit = load_unit(base_{r}, u, params.units);
-#if TOKENS == 1
-      acc[{r}u] += unit_dot(unit, xa_0, xb_0, sums);
-#else
       let wa = weight_a(unit);
       let wb = weight_b(unit);
 #for t TOKENS
       acc[{r}u * TOKENS + {t}u] += dot(wa, xa_{t}) + dot(wb, xb_{t});
 #endfor
-#endif
     }
 #endfor
   }
+#endif
 #if SUBGROUPS
 #for i SUMS
   let sum_{i} = subgroupAdd(acc[{i}u]);
