@@ -175,7 +175,7 @@ async function build(
           ...(caps.timestamps ? ["timestamp-query"] : []),
         ],
       },
-      variants: Object.fromEntries(kernels.variants.map((name) => [name.split("_")[0]!, name])),
+      variants: kernels.variants,
       prefillChunk,
       readback: runner.readbackMode,
       notes,

@@ -176,7 +176,7 @@ export interface EngineInfo {
     readonly software: boolean;
     readonly features: readonly string[];
   };
-  /** Kernel variants in use, by operation. */
+  /** Kernel variants in use, by shader, parted by spaces. */
   readonly variants: Readonly<Record<string, string>>;
   /** Largest number of prompt tokens in one prefill chunk. */
   readonly prefillChunk: number;

@@ -27,6 +27,7 @@ export interface KernelSpec {
 
 /** A compiled kernel. */
 export interface Kernel {
+  readonly shader: string;
   readonly variant: string;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
@@ -51,9 +52,12 @@ export class Kernels {
 
   constructor(readonly device: GPUDevice, readonly caps: DeviceCaps) {}
 
-  /** Variants that have been compiled, for reports. */
-  get variants(): readonly string[] {
-    return [...this.#cache.keys()];
+  /** Variants that have been compiled, by shader; for reports. */
+  get variants(): Readonly<Record<string, string>> {
+    const groups = Map.groupBy(this.#cache.values(), (kernel) => kernel.shader);
+    return Object.fromEntries(
+      [...groups].map(([shader, list]) => [shader, list.map((k) => k.variant).join(" ")]),
+    );
   }
 
   /**
@@ -82,7 +86,8 @@ export class Kernels {
         `kernel ${spec.variant} does not compile: ${error.message}\n${text.join("\n")}`,
       );
     }
-    const kernel = { variant: spec.variant, pipeline, layout, bindings: spec.bindings };
+    const { shader, variant, bindings } = spec;
+    const kernel = { shader, variant, pipeline, layout, bindings };
     this.#cache.set(spec.variant, kernel);
     return kernel;
   }
