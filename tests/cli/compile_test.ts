@@ -11,7 +11,10 @@ const FILE_READERS = ["src/assets.ts", "src/cli/inputs.ts", "src/model/"];
 function* sources(folder: string): Generator<{ path: string; code: string }> {
   for (const entry of Deno.readDirSync(new URL(folder, ROOT))) {
     const path = `${folder}${entry.name}`;
-    if (entry.isDirectory) yield* sources(`${path}/`);
+    if (entry.isDirectory) {
+      // What is installed there is not ours.
+      if (entry.name !== "node_modules") yield* sources(`${path}/`);
+    }
     else if (entry.name.endsWith(".ts")) {
       const text = Deno.readTextFileSync(new URL(path, ROOT));
       // Comments may name what code may not do.
@@ -61,7 +64,9 @@ Deno.test("only known modules open files", () => {
 });
 
 Deno.test("every import can be seen without running the program", () => {
-  for (const { path, code } of [...PROGRAM, ...sources("bench/")]) {
+  // The other engine that is measured against is not part of the program: it has its own manifest.
+  const benches = [...sources("bench/")].filter(({ path }) => !path.startsWith("bench/llama_cpp/"));
+  for (const { path, code } of [...PROGRAM, ...benches]) {
     for (const [call, specifier] of code.matchAll(/(?<![.\w])import\(\s*([^)]*)\)/g)) {
       assert.match(specifier ?? "", /^"[^"]+"$/, `${path}: ${call}`);
     }

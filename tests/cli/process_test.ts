@@ -5,6 +5,11 @@ const ROOT = decodeURIComponent(new URL("../../", import.meta.url).pathname).rep
 const MODEL = `${ROOT}/tests/data/tiny/llama31-bf16`;
 const DENO_FOLDER = Deno.execPath().replace(/\/[^/]*$/, "");
 
+/** What the tests themselves were started with says nothing about the program. */
+const ENVIRONMENT = Object.fromEntries(
+  Object.entries(Deno.env.toObject()).filter(([name]) => !/^(INIT_CWD$|TOKENBUTLER_)/.test(name)),
+);
+
 interface StartOptions {
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -18,7 +23,8 @@ function start(args: readonly string[], options: StartOptions = {}): Deno.ChildP
   return new Deno.Command(options.program ?? `${ROOT}/run`, {
     args: [...args],
     cwd: options.cwd ?? ROOT,
-    env: { PATH, NO_COLOR: "1", ...options.env },
+    clearEnv: true,
+    env: { ...ENVIRONMENT, PATH, NO_COLOR: "1", ...options.env },
     stdin: options.stdin ?? "null",
     stdout: "piped",
     stderr: "piped",

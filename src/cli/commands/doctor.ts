@@ -67,7 +67,7 @@ class Report {
   }
 
   row(name: string, value: string): void {
-    this.io.stdout(`  ${name.padEnd(26)} ${wrap(value, 29)}\n`);
+    this.io.stdout(`  ${name.padEnd(28)} ${wrap(value, 31)}\n`);
   }
 
   note(text: string): void {
