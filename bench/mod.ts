@@ -19,4 +19,40 @@ export interface BenchmarkEntry {
 }
 
 /** All benchmarks, in the order of the help text. */
-export const BENCHMARKS: readonly BenchmarkEntry[] = [];
+export const BENCHMARKS: readonly BenchmarkEntry[] = [
+  {
+    name: "adapter",
+    summary: "what the adapter can do at best: memory and matrix products",
+    load: () => import("./adapter.ts"),
+  },
+  {
+    name: "decode",
+    summary: "time of a decode step by context, and the host's part of it",
+    load: () => import("./decode.ts"),
+  },
+  {
+    name: "prefill",
+    summary: "how fast prompts are processed, by length",
+    load: () => import("./prefill.ts"),
+  },
+  {
+    name: "batch",
+    summary: "tokens a second of several sequences together, compared with one",
+    load: () => import("./batch.ts"),
+  },
+  {
+    name: "limit",
+    summary: "how far a decode step is from what the adapter could do",
+    load: () => import("./limit.ts"),
+  },
+  {
+    name: "kernels",
+    summary: "where the time of a step goes, by part of the model",
+    load: () => import("./kernels.ts"),
+  },
+  {
+    name: "start",
+    summary: "how long an engine takes to start",
+    load: () => import("./start.ts"),
+  },
+];

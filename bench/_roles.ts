@@ -1,0 +1,61 @@
+/** What each dispatch of a step is for, from the order in which they come. @module */
+import type { RecordedDispatch } from "./_recorder.ts";
+
+/** Parts of a step, in their order. */
+export const ROLES = [
+  "embedding",
+  "norms",
+  "qkv",
+  "rope + cache",
+  "attention",
+  "attention merge",
+  "attention out",
+  "gate/up",
+  "down",
+  "head",
+  "sampler",
+] as const;
+
+/** One of {@linkcode ROLES}. */
+export type Role = (typeof ROLES)[number];
+
+const BY_SHADER: readonly (readonly [RegExp, Role])[] = [
+  [/^embed/, "embedding"],
+  [/^rms_norm/, "norms"],
+  [/^rope/, "rope + cache"],
+  [/^attention_merge/, "attention merge"],
+  [/^attention/, "attention"],
+  [/^sample/, "sampler"],
+];
+
+/**
+ * Names the part of the model that each dispatch belongs to. Matrix products look alike; their
+ * neighbours tell which they are.
+ *
+ * @throws {RangeError} If a kernel is unknown.
+ */
+export function rolesOf(dispatches: readonly RecordedDispatch[]): Role[] {
+  const roles: (Role | undefined)[] = dispatches.map(({ label }) =>
+    BY_SHADER.find(([pattern]) => pattern.test(label))?.[1]
+  );
+  for (let begin = 0; begin < roles.length; begin++) {
+    if (roles[begin] !== undefined) continue;
+    let end = begin;
+    while (end < roles.length && roles[end] === undefined) {
+      if (!dispatches[end]!.label.startsWith("matmul")) {
+        throw new RangeError(`kernel ${dispatches[end]!.label} has no part in a step`);
+      }
+      end++;
+    }
+    const before = roles[begin - 1];
+    const after = roles[end];
+    // After attention come its output and, past a norm, the run that ends with the way down.
+    for (let i = begin; i < end; i++) {
+      if (before !== "norms") roles[i] = "attention out";
+      else if (after === "rope + cache") roles[i] = "qkv";
+      else if (after === "sampler" || after === undefined) roles[i] = "head";
+      else roles[i] = i === end - 1 ? "down" : "gate/up";
+    }
+  }
+  return roles as Role[];
+}

@@ -1,0 +1,132 @@
+/**
+ * Where does the time of a step go? The dispatches of a real decode step and of a real prefill
+ * chunk are written down and sent again, those of one part of the model at a time.
+ *
+ * Run: `./run bench kernels`
+ *
+ * @module
+ */
+import type { CliIo } from "../src/cli/io.ts";
+import { engineFlags } from "../src/cli/model_flags.ts";
+import type { Settings } from "../src/cli/flags.ts";
+import { Readback } from "../src/gpu/readback.ts";
+import { calibrate } from "./_calibration.ts";
+import type { Moment } from "./_clock.ts";
+import { countFlag, defineBenchmark, integersFlag } from "./_define.ts";
+import { recordDispatches, type RecordedDispatch, replay } from "./_recorder.ts";
+import { Report } from "./_report.ts";
+import { type Role, ROLES, rolesOf } from "./_roles.ts";
+import { summarize } from "./_stats.ts";
+import { fill, openSubject, PLAIN, type Subject, textIds } from "./_subject.ts";
+import { alternate, submission, type Timed } from "./_timing.ts";
+import { stepWork, type Work } from "./_work.ts";
+
+const flags = {
+  ...engineFlags,
+  contexts: integersFlag("contexts of the decode steps", [512, 2048]),
+  prefills: integersFlag("tokens of the prefill chunks, each at the start of a prompt", [256], 512),
+  rounds: countFlag("rounds over all parts", 9),
+};
+
+type Parts = ReadonlyMap<Role | "whole step", readonly RecordedDispatch[]>;
+
+interface Step {
+  readonly name: string;
+  readonly parts: Parts;
+  readonly work: ReadonlyMap<Role, Work>;
+}
+
+function split(dispatches: readonly RecordedDispatch[]): Parts {
+  const roles = rolesOf(dispatches);
+  const parts = new Map<Role | "whole step", RecordedDispatch[]>();
+  for (const role of ROLES) {
+    const own = dispatches.filter((_, index) => roles[index] === role);
+    if (own.length > 0) parts.set(role, own);
+  }
+  return parts.set("whole step", [...dispatches]);
+}
+
+async function decodeStep(subject: Subject, context: number): Promise<Step> {
+  const { runner, kv, device, info } = subject.parts;
+  const token = await fill(subject, 0, textIds(subject, 0, context));
+  kv.reserve(0, context + 1);
+  const row = { slot: 0, position: context, token, sample: PLAIN };
+  const dispatches = await recordDispatches(device, () => runner.decode([row]));
+  const work = stepWork(subject.config, subject.shapes, info.kv.type, [context + 1], 1, context);
+  return { name: `decode at ${context}`, parts: split(dispatches), work };
+}
+
+async function prefillStep(subject: Subject, count: number): Promise<Step> {
+  const { runner, kv, device, info } = subject.parts;
+  kv.release(0);
+  kv.reserve(0, count);
+  const tokens = textIds(subject, 0, count);
+  const chunk = { slot: 0, start: 0, tokens, sample: PLAIN, scoring: null };
+  const dispatches = await recordDispatches(device, () => runner.prefill(chunk));
+  const keys = tokens.map((_, index) => index + 1);
+  const work = stepWork(subject.config, subject.shapes, info.kv.type, keys, 1, count);
+  return { name: `prefill of ${count}`, parts: split(dispatches), work };
+}
+
+async function measureStep(
+  step: Step,
+  subject: Subject,
+  readback: Readback,
+  rounds: number,
+  report: Report,
+): Promise<void> {
+  const { device } = subject.parts;
+  const plans: { name: Role | "whole step"; dispatches: readonly RecordedDispatch[] }[] = [];
+  const timed: Timed[] = [];
+  for (const [name, dispatches] of step.parts) {
+    plans.push({ name, dispatches });
+    timed.push(await submission(device, readback, (pass) => replay(pass, dispatches)));
+  }
+  const loops: Moment[] = [];
+  const times = await alternate(timed, rounds, () => loops.push(calibrate(1)));
+  const whole = times.at(-1)!.cpuMsMin;
+  for (const [index, { name, dispatches }] of plans.entries()) {
+    const { min, median, p95 } = summarize(times[index]!.wallMs);
+    const cpu = times[index]!.cpuMsMin;
+    const work = name === "whole step" ? undefined : step.work.get(name);
+    report.add({
+      step: step.name,
+      part: name,
+      dispatches: dispatches.length,
+      msMin: min,
+      msMedian: median,
+      msP95: p95,
+      cpuMsMin: cpu,
+      sharePercent: 100 * cpu / whole,
+      gflops: work === undefined ? null : work.flops / min / 1e6,
+      gbPerSecond: work === undefined ? null : work.bytes / min / 1e6,
+      variant: name === "whole step" ? null : dispatches[0]!.label,
+      jsLoopMs: Math.min(...loops.map(({ cpuMs }) => cpuMs)),
+    });
+  }
+}
+
+async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<void> {
+  const { contexts, prefills, rounds } = settings;
+  const longest = Math.max(...contexts, ...prefills) + 1;
+  using subject = await openSubject(settings, io, 1, longest);
+  using readback = await Readback.create(subject.parts.device, 16);
+  const report = new Report(io, "kernels", subject.common);
+  for (const context of contexts) {
+    await measureStep(await decodeStep(subject, context), subject, readback, rounds, report);
+  }
+  for (const count of prefills) {
+    await measureStep(await prefillStep(subject, count), subject, readback, rounds, report);
+  }
+  report.finish([
+    "A part's time is that of its dispatches alone, sent again in one submission; caches are as " +
+    "warm as that leaves them. Rates are of the least time.",
+  ]);
+}
+
+export const { run } = defineBenchmark({
+  name: "kernels",
+  summary: "where the time of a step goes, by part of the model",
+  flags,
+  measure,
+});
