@@ -8,25 +8,28 @@ type Shape = Pick<
   "headDim" | "group" | "kvType" | "lanes" | "form" | "pageSize"
 >;
 
-/** Each head size, group size and lane count, with either cache type, in both forms. */
+/**
+ * Each head size, group size and lane count, with either cache type, in both forms. Compiling is
+ * what takes the time, so not every combination is here.
+ */
 const SHAPES: readonly Shape[] = [
   { form: "lanes", headDim: 64, group: 3, kvType: "f16", lanes: 8, pageSize: 32 },
-  { form: "lanes", headDim: 64, group: 2, kvType: "f32", lanes: 8, pageSize: 32 },
+  { form: "lanes", headDim: 64, group: 1, kvType: "f32", lanes: 8, pageSize: 32 },
+  { form: "tiled", headDim: 64, group: 1, kvType: "f32", lanes: 8, pageSize: 4 },
+  { form: "tiled", headDim: 32, group: 2, kvType: "f16", lanes: 32, pageSize: 32 },
   { form: "lanes", headDim: 32, group: 4, kvType: "f16", lanes: 4, pageSize: 64 },
   { form: "lanes", headDim: 80, group: 1, kvType: "f32", lanes: 8, pageSize: 16 },
   { form: "lanes", headDim: 96, group: 1, kvType: "f16", lanes: 32, pageSize: 32 },
-  { form: "lanes", headDim: 128, group: 1, kvType: "f32", lanes: 8, pageSize: 32 },
+  { form: "lanes", headDim: 128, group: 1, kvType: "f16", lanes: 8, pageSize: 32 },
   { form: "tiled", headDim: 64, group: 3, kvType: "f16", lanes: 64, pageSize: 32 },
-  { form: "tiled", headDim: 64, group: 3, kvType: "f32", lanes: 8, pageSize: 32 },
-  { form: "tiled", headDim: 32, group: 2, kvType: "f32", lanes: 32, pageSize: 32 },
-  { form: "tiled", headDim: 32, group: 8, kvType: "f16", lanes: 64, pageSize: 32 },
-  { form: "tiled", headDim: 80, group: 1, kvType: "f32", lanes: 64, pageSize: 64 },
+  { form: "tiled", headDim: 16, group: 8, kvType: "f32", lanes: 64, pageSize: 64 },
   { form: "tiled", headDim: 80, group: 1, kvType: "f16", lanes: 8, pageSize: 32 },
-  { form: "tiled", headDim: 96, group: 2, kvType: "f16", lanes: 32, pageSize: 32 },
-  { form: "tiled", headDim: 96, group: 1, kvType: "f32", lanes: 8, pageSize: 4 },
+  { form: "tiled", headDim: 96, group: 1, kvType: "f32", lanes: 32, pageSize: 32 },
   { form: "tiled", headDim: 128, group: 1, kvType: "f16", lanes: 64, pageSize: 32 },
-  { form: "tiled", headDim: 128, group: 2, kvType: "f32", lanes: 32, pageSize: 32 },
 ];
+
+/** How many of them a prompt's kernels are compiled for too: those take longer. */
+const PROMPT_SHAPES = 4;
 
 function nameOf({ form, headDim, group, kvType, lanes }: Shape): string {
   return `${form}, heads of ${headDim}, ${group} a kv head, ${kvType}, ${lanes} lanes`;
@@ -52,12 +55,10 @@ for (const shape of SHAPES) {
   });
 }
 
-for (const shape of SHAPES) {
+for (const shape of SHAPES.slice(0, PROMPT_SHAPES)) {
   Deno.test(`attention of a prompt's rows agrees: ${nameOf(shape)}`, async () => {
     using rig = await Rig.create();
-    // Each query is unrolled along the whole head: more of them would only take longer to compile.
-    const queryRows = shape.group > 3 ? 1 : 2;
-    const v: AttentionVariant = { ...shape, queryRows };
+    const v: AttentionVariant = { ...shape, queryRows: 2 };
     const tile = shape.lanes * 4;
     for (const count of [1, 2, 7, 17]) {
       await checkAttention(rig, v, { kvHeads: 2, rows: chunk(1, 0, count), seed: count });
