@@ -75,7 +75,10 @@ export function createApp(options: AppOptions): App {
   };
   const report = (thrown: unknown) => {
     const error = asRequestError(thrown);
-    if (error.status >= 500) log?.error(error.message, error.cause ?? error);
+    // Not being ready yet is an answer, not a fault.
+    if (error.status >= 500 && error.status !== 503) {
+      log?.error(error.message, error.cause ?? error);
+    }
   };
   const info = (): InfoContext => ({ model: model(), servedName, created, version });
   const post = (handler: (context: RequestContext) => Promise<Response>) => (c: Context) =>
