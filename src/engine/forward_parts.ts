@@ -9,6 +9,7 @@ import {
   attentionMergeSpec,
   attentionSpec,
   type AttentionVariant,
+  fitWorkgroupMemory,
   partialStride,
 } from "../gpu/ops/attention.ts";
 import { embedSpec } from "../gpu/ops/embed.ts";
@@ -123,19 +124,20 @@ export async function compileForwardKernels(
   };
 }
 
-/** Query and sum registers of a lane, in vec4s, up to which compilers take the `lanes` form well. */
+/** Queries of a lane, in vec4s, up to which a software adapter's compiler takes seconds. */
 const MOST_LANE_QUADS = 64;
 
 /**
- * The form of attention for a kind of step.
+ * The form and sizes of attention for a kind of step.
  *
  * @throws {DeviceError} If the plan's sizes do not fit the form.
  */
 export function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
-  const { plan, config, kvType } = options;
+  const { plan, config, kvType, kernels } = options;
   const group = config.numHeads / config.numKvHeads;
-  const fits = group * config.headDim / 4 <= MOST_LANE_QUADS;
-  const form = plan.attentionForm === "lanes" && fits ? "lanes" : "tiled";
+  const quads = group * config.headDim / 4;
+  const onCpu = plan.attentionForm === "lanes";
+  const form = onCpu && quads <= MOST_LANE_QUADS ? "lanes" : "tiled";
   if (form === "lanes" && (PAGE_SIZE % plan.attentionLanes || plan.attentionSplit % PAGE_SIZE)) {
     throw new DeviceError(
       "failed",
@@ -143,13 +145,16 @@ export function attentionVariant(options: ForwardOptions, kind: StepKind): Atten
         `${PAGE_SIZE} and attentionSplit be a multiple of it`,
     );
   }
-  return {
+  const rows = Math.floor(plan.attentionQueries / group);
+  const most = onCpu ? Math.floor(MOST_LANE_QUADS / quads) : rows;
+  const variant: AttentionVariant = {
     headDim: config.headDim,
     group,
-    queryRows: kind === "decode" ? 1 : Math.max(1, Math.floor(plan.attentionQueries / group)),
+    queryRows: kind === "decode" ? 1 : Math.max(1, Math.min(rows, most)),
     kvType,
     pageSize: PAGE_SIZE,
     lanes: plan.attentionLanes,
     form,
   };
+  return fitWorkgroupMemory(variant, kernels.caps.maxWorkgroupStorage);
 }

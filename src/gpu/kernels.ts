@@ -116,9 +116,8 @@ export class Kernels {
   /** WGSL text of a kernel, after the preprocessor. */
   source(spec: KernelSpec): string {
     const body = preprocess(`${spec.shader}.wgsl`, spec.defines, readShader);
-    // naga takes `enable f16` but not `enable subgroups`, which works without the line.
-    const enables = spec.defines["USE_F16"] === true ? "enable f16;\n" : "";
-    return enables + spec.structs.map((struct) => struct.wgsl).join("") + body;
+    // No `enable subgroups`: naga refuses the line and takes the operations without it.
+    return spec.structs.map((struct) => struct.wgsl).join("") + body;
   }
 
   /** Bind group of a kernel. `step` bindings take the part's size as their window. */

@@ -137,6 +137,19 @@ function lanesDefines(v: AttentionVariant): Defines {
   };
 }
 
+/** Bytes of workgroup memory that the tiled form takes. */
+function tiledMemory(v: AttentionVariant): number {
+  const queries = v.queryRows * v.group;
+  return (queries * v.lanes + queries * v.headDim / 4 + v.lanes * 2) * 16 + queries * 8;
+}
+
+/** The variant with as few lanes as it takes to fit the adapter's workgroup memory. */
+export function fitWorkgroupMemory(v: AttentionVariant, bytes: number): AttentionVariant {
+  let { lanes } = v;
+  while (v.form === "tiled" && lanes > 8 && tiledMemory({ ...v, lanes }) > bytes) lanes /= 2;
+  return { ...v, lanes };
+}
+
 /** Source, defines and bindings of the merge. One workgroup a head of a row. */
 export function attentionMergeSpec(
   v: Pick<AttentionVariant, "headDim" | "lanes">,
