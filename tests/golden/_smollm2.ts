@@ -55,6 +55,34 @@ export async function checkNll(
   });
 }
 
+/**
+ * Both ways at once, at half the cost: the first half of a text by echo, the second one by one.
+ * Every token is scored, each in one way.
+ */
+export async function checkNllInHalves(
+  engine: Engine,
+  { name, ids, nll }: NllExpected,
+): Promise<void> {
+  const { type } = engine.info.kv;
+  const half = ids.length / 2;
+  const forcedIds = ids.slice(half);
+  const { logprobs, promptLogprobs } = await generate(engine, ids.slice(0, half), half, {
+    forcedIds,
+    logprobs: 0,
+    promptLogprobs: 0,
+  });
+  const halves = {
+    echo: [promptLogprobs.slice(1), nll.slice(0, half - 1)],
+    "one by one": [logprobs, nll.slice(half - 1)],
+  } as const;
+  for (const [way, [got, wanted]] of Object.entries(halves)) {
+    assert.equal(got.length, wanted.length);
+    const off = mean(got.map((entry) => -entry!.logprob)) - mean(wanted);
+    console.log(`${name}, ${type} KV, half by ${way}: mean NLL ${figure(off)} off`);
+    assert.ok(Math.abs(off) <= NLL_BOUNDS[type], `${way}: mean NLL is off by ${off}`);
+  }
+}
+
 /** Runs sequences together and each alone, and holds the tokens against each other. */
 export async function checkTogether(
   engine: Engine,

@@ -12,7 +12,7 @@ import {
   smollm2Prompts,
 } from "./_golden.ts";
 import { request, run } from "./_requests.ts";
-import { checkNll, checkTogether, openSmollm2 } from "./_smollm2.ts";
+import { checkNll, checkNllInHalves, checkTogether, openSmollm2 } from "./_smollm2.ts";
 
 const EVERY = 4096;
 
@@ -76,21 +76,21 @@ Deno.test("default model with f16 KV gives the reference's NLL; batches change n
   const text = (await smollm2Nll())[0]!;
   await using opened = await openSmollm2("f16", 512, 4);
   await checkNll(t, opened.engine, text);
-  await t.step("four sequences that join and leave give the tokens they give alone", async () => {
+  await t.step("three sequences that join and leave give the tokens they give alone", async () => {
     await checkTogether(
       opened.engine,
-      [3, 41, 17, 64].map((length, index) => ({
+      [3, 30, 17].map((length, index) => ({
         promptIds: text.ids.slice(index * 100, index * 100 + length),
-        maxTokens: 16,
-        afterTokens: 4,
+        maxTokens: 10,
+        afterTokens: 3,
       })),
     );
   });
 });
 
-Deno.test("default model with f32 KV gives the reference's NLL", async (t) => {
+Deno.test("default model with f32 KV gives the reference's NLL", async () => {
   await using opened = await openSmollm2("f32", 512, 1);
-  await checkNll(t, opened.engine, (await smollm2Nll())[0]!);
+  await checkNllInHalves(opened.engine, (await smollm2Nll())[0]!);
 });
 
 function logSumExp(values: Float32Array): number {

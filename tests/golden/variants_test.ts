@@ -26,7 +26,6 @@ const GPU_PLAN = {
 const VARIANTS: readonly Overrides[] = [
   { subgroups: "false" },
   GPU_PLAN,
-  { subgroups: "false", matmulLanes: "64", rowLanes: "64" },
   { attentionForm: "tiled", attentionLanes: "4", attentionSplit: "16" },
   { attentionForm: "tiled", attentionLanes: "8", attentionSplit: "64", attentionQueries: "1" },
   { attentionLanes: "4", attentionSplit: "32" },
