@@ -122,27 +122,49 @@ export async function engineProbe(
   };
 }
 
-/** A product by the bare kernel for 4-bit weights. `tokens` of the shape go by in one tile. */
+/** Form of the bare kernel. */
+export interface BareTile {
+  readonly lanes: number;
+  readonly rows: number;
+  /** Words that a lane loads together. */
+  readonly words: 1 | 4;
+}
+
+/** Bits of the types that the bare kernel has a counterpart of. */
+const BARE_BITS: Partial<Record<WeightType, number>> = { Q4_0: 4, Q4_1: 4, Q8_0: 8 };
+
+/** Whether the bare kernel can stand in for a shape. */
+export function hasBareForm(shape: ProductProbe, tile: BareTile): boolean {
+  return shape.type in BARE_BITS && shape.rows % tile.rows === 0 && shape.cols % 32 === 0;
+}
+
+/** A product by the bare kernel. All tokens of the shape go by in one tile. */
 export async function bareProbe(
   kernels: Kernels,
   shape: ProductProbe,
-  lanes: number,
-  tileRows: number,
+  tile: BareTile,
 ): Promise<Probe> {
-  const { rows, cols, tokens } = shape;
-  if (rows % tileRows !== 0) throw new RangeError(`${rows} rows are no multiple of ${tileRows}`);
+  const { type, rows, cols, tokens } = shape;
+  const bits = BARE_BITS[type];
+  if (bits === undefined) throw new RangeError(`there is no bare kernel for ${type}`);
+  const wordsOfRow = cols * bits / 32;
+  const sums = tile.rows * tokens;
   const spec: KernelSpec = {
     shader: "bench/product",
-    variant: `bare_Q4_1_r${tileRows}_t${tokens}_wg${lanes}_${rows}x${cols}`,
+    variant:
+      `bare_${bits}bit_r${tile.rows}_t${tokens}_w${tile.words}_wg${tile.lanes}_${rows}x${cols}`,
     defines: {
-      WG: `${lanes}u`,
-      WG_COUNT: lanes,
-      ROWS: tileRows,
+      WG: `${tile.lanes}u`,
+      WG_COUNT: tile.lanes,
+      ROWS: tile.rows,
       TOKENS: tokens,
-      UNITS: `${cols / 8}u`,
+      BITS: bits,
+      WORDS: tile.words,
+      STEPS: `${wordsOfRow / tile.words}u`,
+      STEPS_A_BLOCK: `${bits / tile.words}u`,
       NUM_ROWS: `${rows}u`,
-      SUMS: `${tileRows * tokens}u`,
-      PARTIALS: tileRows * tokens * lanes,
+      SUMS: `${sums}u`,
+      PARTIALS: sums * tile.lanes,
     },
     bindings: ["read", "read", "read", "write"],
     structs: [],
@@ -150,9 +172,9 @@ export async function bareProbe(
   const kernel = await kernels.compile(spec);
   const x = activations(kernels, tokens * cols);
   const y = kernels.storage("y", tokens * rows * 4);
-  const bytes = rows * cols / 32 * 20;
+  const bytes = rows * (wordsOfRow + cols / 32) * 4;
   const matrices = Array.from({ length: numCopies(bytes) }, () => ({
-    quants: filled(kernels, rows * cols / 8, false),
+    quants: filled(kernels, rows * wordsOfRow, false),
     scales: filled(kernels, rows * cols / 32, true),
   }));
   const groups = matrices.map(({ quants, scales }) => kernels.bind(kernel, [quants, scales, x, y]));
@@ -161,7 +183,7 @@ export async function bareProbe(
     variant: spec.variant,
     work: { flops: 2 * rows * cols * tokens, bytes },
     encode(pass) {
-      dispatch(pass, kernel, groups[next++ % groups.length]!, rows / tileRows);
+      dispatch(pass, kernel, groups[next++ % groups.length]!, rows / tile.rows);
     },
     [Symbol.dispose]: () =>
       free([x, y, ...matrices.flatMap(({ quants, scales }) => [quants, scales])]),

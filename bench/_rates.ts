@@ -9,6 +9,7 @@ import {
   bareProbe,
   engineProbe,
   type EngineTile,
+  hasBareForm,
   type Probe,
   type ProductProbe,
   streamProbe,
@@ -137,15 +138,14 @@ function recipes(kernels: Kernels, { matvec, product }: RateShapes): Recipe[] {
       list.push([kind, shape, () => engineProbe(kernels, plan, shape, tile)]);
     }
   };
-  const bare = (kind: "matvec" | "product", shape: ProductProbe, rows: number, tokens: number) => {
-    if (shape.type !== "Q4_1" || shape.rows % rows !== 0) return;
-    const tile = { ...shape, tokens };
-    list.push([kind, tile, () => bareProbe(kernels, tile, lanes, rows)]);
+  const bare = (kind: "matvec" | "product", shape: ProductProbe, rows: number, words: 1 | 4) => {
+    const tile = { lanes, rows, words };
+    if (hasBareForm(shape, tile)) list.push([kind, shape, () => bareProbe(kernels, shape, tile)]);
   };
   for (const shape of matvec) {
     for (const rows of [4, 8, 16]) {
       engine("matvec", shape, rows, 1);
-      bare("matvec", shape, rows, 1);
+      for (const words of [1, 4] as const) bare("matvec", shape, rows, words);
     }
   }
   for (const shape of product) {
@@ -153,7 +153,7 @@ function recipes(kernels: Kernels, { matvec, product }: RateShapes): Recipe[] {
       engine("product", shape, rows, tokens);
     }
     for (const [rows, tokens] of [[8, 4], [8, 8], [16, 4]] as const) {
-      bare("product", shape, rows, tokens);
+      bare("product", { ...shape, tokens }, rows, 1);
     }
   }
   return list;

@@ -53,7 +53,7 @@ export function rolesOf(dispatches: readonly RecordedDispatch[]): Role[] {
     for (let i = begin; i < end; i++) {
       if (before !== "norms") roles[i] = "attention out";
       else if (after === "rope + cache") roles[i] = "qkv";
-      else if (after === "sampler" || after === undefined) roles[i] = "head";
+      else if (after === "sampler") roles[i] = "head";
       else roles[i] = i === end - 1 ? "down" : "gate/up";
     }
   }

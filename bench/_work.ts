@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { rowBytes } from "../src/gpu/weight_layout.ts";
+import { rowFileBytes } from "../src/gpu/weight_layout.ts";
 import { kvBytesPerToken } from "../src/kv/device_tier.ts";
 import type { ModelConfig, ModelSource, WeightType } from "../src/model/types.ts";
 import type { Role } from "./_roles.ts";
@@ -79,7 +79,7 @@ export function stepWork(
     const old = work.get(role) ?? { flops: 0, bytes: 0 };
     work.set(role, {
       flops: old.flops + 2 * rows * cols * count * tokens,
-      bytes: old.bytes + (tokens > 0 ? rows * rowBytes(type, cols) * count : 0),
+      bytes: old.bytes + (tokens > 0 ? rows * rowFileBytes(type, cols) * count : 0),
     });
   }
   const { numLayers, numHeads, headDim } = config;

@@ -33,7 +33,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const { info } = subject.parts;
   const report = new Report(io, "decode", {
     ...subject.common,
-    kernel: info.variants["matmul"] ?? "",
+    kernel: info.variants["matmul"]?.split(" ")[0] ?? "",
     readback: info.readback,
   });
   const timed = [];

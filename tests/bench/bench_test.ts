@@ -1,0 +1,71 @@
+import { assert } from "std-testing";
+import { BENCHMARKS } from "../../bench/mod.ts";
+import type { CliIo } from "../../src/cli/io.ts";
+
+const MODEL = new URL("../data/tiny/llama-legacy.gguf", import.meta.url).pathname;
+
+/** Runs a benchmark and returns its lines of JSON and its table. */
+async function bench(name: string, args: readonly string[]) {
+  let out = "";
+  let err = "";
+  const io = {
+    stdout: (text: string) => void (out += text),
+    stderr: (text: string) => void (err += text),
+    stderrIsTerminal: false,
+    env: () => undefined,
+  } as unknown as CliIo;
+  const entry = BENCHMARKS.find((candidate) => candidate.name === name)!;
+  const code = await (await entry.load()).run(args, io);
+  assert.equal(code, 0, err);
+  const cases = out.split("\n").filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { cases, err };
+}
+
+/** As small as a run can be: that it runs is what is tested, not how fast. */
+const RUNS: readonly (readonly [string, readonly string[], number])[] = [
+  ["decode", ["--contexts", "5,40", "--steps", "2", "--rounds", "1"], 2],
+  ["prefill", ["--lengths", "3,33", "--rounds", "1"], 2],
+  ["batch", ["--sizes", "1,3", "--prompt", "9", "--steps", "2", "--rounds", "1"], 2],
+];
+
+for (const [name, args, numCases] of RUNS) {
+  Deno.test(`bench ${name} reports a line of JSON for each case`, async () => {
+    const { cases, err } = await bench(name, ["--model", MODEL, ...args]);
+    assert.equal(cases.length, numCases);
+    for (const entry of cases) {
+      assert.equal(entry["bench"], name);
+      for (const key of ["device", "model", "commit"]) {
+        assert.match(String(entry[key]), /\S/, key);
+      }
+      assert.ok(Number(entry["ms"]) > 0);
+      assert.ok(Number(entry["msMin"]) <= Number(entry["ms"]));
+      assert.ok(Number(entry["ms"]) <= Number(entry["msP95"]));
+    }
+    assert.match(err, new RegExp(`^${name}: `, "m"));
+  });
+}
+
+Deno.test("bench kernels finds every part of a step", async () => {
+  const args = ["--contexts", "20", "--prefills", "9", "--rounds", "1"];
+  const { cases } = await bench("kernels", ["--model", MODEL, ...args]);
+  const parts = (step: string) =>
+    cases.filter((entry) => entry["step"] === step).map((entry) => entry["part"]);
+  const common = ["embedding", "norms", "qkv", "rope + cache", "attention"];
+  const rest = ["attention out", "gate/up", "down", "head", "sampler", "whole step"];
+  assert.deepEqual(parts("decode at 20"), [...common, ...rest]);
+  assert.deepEqual(parts("prefill of 9"), [...common, ...rest]);
+  const total = cases.filter((entry) => entry["step"] === "decode at 20");
+  const dispatches = total.map((entry) => Number(entry["dispatches"]));
+  assert.equal(dispatches.slice(0, -1).reduce((a, b) => a + b), dispatches.at(-1));
+});
+
+Deno.test("every benchmark lists its flags", async () => {
+  for (const { name, load } of BENCHMARKS) {
+    let out = "";
+    const io = { stdout: (text: string) => void (out += text), env: () => undefined };
+    assert.equal(await (await load()).run(["--help"], io as unknown as CliIo), 0);
+    assert.match(out, new RegExp(`^tokenbutler bench ${name}: `));
+    assert.match(out, /TOKENBUTLER_ROUNDS/);
+  }
+});
