@@ -199,9 +199,21 @@ export class Forward {
         decode: attend("decode", decodeParams),
         prefill: attend("prefill", prefillParams),
       };
-      const toHidden = (m: DeviceMatrix, from: GPUBuffer) =>
-        product({ matrix: m, x: from, y: x, yStride: paddedCols(hiddenSize), epilogue: "add" });
-      const attentionOutput = await toHidden(await matrix(name("attn_output")), attended);
+      const toHidden = (m: DeviceMatrix, from: GPUBuffer, xStride: number) =>
+        product({
+          matrix: m,
+          x: from,
+          xStride,
+          y: x,
+          yStride: paddedCols(hiddenSize),
+          epilogue: "add",
+        });
+      // Attention writes head after head: its rows have no padding.
+      const attentionOutput = await toHidden(
+        await matrix(name("attn_output")),
+        attended,
+        numHeads * headDim,
+      );
       const ffnNorm = await norm(name("ffn_norm"), x);
       const toGated = (m: DeviceMatrix, epilogue: "store" | "gated" | "swiglu") =>
         product({
@@ -218,7 +230,11 @@ export class Forward {
           await toGated(await matrix(name("ffn_gate")), "store"),
           await toGated(await matrix(name("ffn_up")), "gated"),
         ];
-      const ffnDown = await toHidden(await matrix(name("ffn_down")), gated);
+      const ffnDown = await toHidden(
+        await matrix(name("ffn_down")),
+        gated,
+        paddedCols(intermediateSize),
+      );
       this.#layers.push({
         attentionNorm,
         qkv: qkvProducts,

@@ -77,7 +77,7 @@ export function activationBuffers(options: ForwardOptions) {
     normed: f32("normed", Math.max(maxRows, options.maxLogitRows), hidden),
     /** (rows, heads + 2 kv heads, head size) */
     qkv: f32("qkv", maxRows, heads + 2 * config.numKvHeads * config.headDim),
-    /** (rows, heads, head size) */
+    /** (rows, heads, head size); the product reads its last row up to the padded width */
     attended: f32("attended", maxRows, paddedCols(heads)),
     /** (rows, intermediate) */
     gated: f32("gated", maxRows, paddedCols(config.intermediateSize)),

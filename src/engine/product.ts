@@ -19,8 +19,10 @@ import type { DeviceMatrix } from "./weights.ts";
 /** Where a product reads and writes. */
 export interface ProductOptions {
   readonly matrix: DeviceMatrix;
-  /** (rows, padded columns of the matrix) f32 */
+  /** (rows, xStride) f32 */
   readonly x: BufferPart;
+  /** f32 in a row of x, a multiple of 4; the padded columns of the matrix by default. */
+  readonly xStride?: number;
   /** (rows, yStride) f32 */
   readonly y: BufferPart;
   readonly yStride: number;
@@ -85,7 +87,7 @@ export class Product {
           row_vecs: rowVecs(matrix.type, matrix.cols),
           row_offset: (options.yOffset ?? 0) + part.firstRow,
           y_stride: options.yStride,
-          x_stride: paddedCols(matrix.cols) / 4,
+          x_stride: (options.xStride ?? paddedCols(matrix.cols)) / 4,
         }),
       );
       params.push(uniform);

@@ -153,6 +153,9 @@ function brokenRule(c: z.infer<typeof rawSchema>): string | undefined {
   if (c.numHeads % c.numKvHeads !== 0) {
     return `${c.numHeads} query heads cannot share ${c.numKvHeads} KV heads`;
   }
+  if (c.headDim % 8 !== 0) {
+    return `heads have ${c.headDim} dimensions, and only multiples of 8 are supported`;
+  }
   if (c.numHeads * c.headDim > 2 ** 20) return `${c.numHeads} heads of ${c.headDim} are too many`;
   if (c.ropeDimensions > c.headDim) {
     return `RoPE rotates ${c.ropeDimensions} dimensions of heads that have ${c.headDim}`;

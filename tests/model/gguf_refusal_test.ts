@@ -46,6 +46,7 @@ const BAD_METADATA: [what: string, value: [string, GgufValue], ModelFileErrorCod
   ["heads that do not divide", ["llama.attention.head_count_kv", u32(3)], "bad_config", "KV heads"],
   ["a head size that is odd", ["llama.rope.dimension_count", u32(7)], "bad_config", "odd"],
   ["RoPE beyond the head", ["llama.rope.dimension_count", u32(32)], "bad_config", "32"],
+  ["heads of no whole eights", ["llama.attention.key_length", u32(20)], "bad_config", "20"],
   ["keys unlike values", ["llama.attention.value_length", u32(8)], "bad_config", "values of 8"],
   ["a width that is a text", ["llama.embedding_length", text("wide")], "bad_config", "hiddenSize"],
   ["a huge width", ["llama.embedding_length", u32(1 << 30)], "bad_config", "hiddenSize"],
