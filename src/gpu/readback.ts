@@ -43,16 +43,15 @@ export class Readback {
     force?: "sync" | "awaited",
   ): Promise<Readback> {
     const bytes = Math.ceil(size / 16) * 16;
-    const buffer = device.createBuffer({
-      label: "readback",
-      size: bytes,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    });
+    const buffer = stagingBuffer(device, bytes);
     // Without this the first synchronous use aborts the process.
     await buffer.mapAsync(GPUMapMode.READ);
     buffer.unmap();
-    const mode = force ?? (selfTest(device, buffer) ? "sync" : "awaited");
-    return new Readback(device, buffer, bytes, mode);
+    if (force !== undefined) return new Readback(device, buffer, bytes, force);
+    if (selfTest(device, buffer)) return new Readback(device, buffer, bytes, "sync");
+    // A test that failed may have left its buffer waiting to be mapped: nothing can use that one.
+    buffer.destroy();
+    return new Readback(device, stagingBuffer(device, bytes), bytes, "awaited");
   }
 
   /** The buffer that results are copied into before {@linkcode read}. */
@@ -92,6 +91,14 @@ export class Readback {
   [Symbol.dispose](): void {
     this.#buffer.destroy();
   }
+}
+
+function stagingBuffer(device: GPUDevice, size: number): GPUBuffer {
+  return device.createBuffer({
+    label: "readback",
+    size,
+    usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+  });
 }
 
 function round(byteLength: number): number {

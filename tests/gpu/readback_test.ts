@@ -91,3 +91,24 @@ Deno.test("Readback rounds its size up to whole words", async () => {
     assert.equal(readback.target.size, 16);
   });
 });
+
+Deno.test("Readback falls back to waiting where reading at once fails", async () => {
+  await withSource(32, async (device, source) => {
+    const { getMappedRange } = GPUBuffer.prototype;
+    let calls = 0;
+    // As in a runtime that maps only while it is waited for.
+    GPUBuffer.prototype.getMappedRange = function (offset?: number, size?: number): ArrayBuffer {
+      if (calls++ === 0) throw new DOMException("not mapped", "OperationError");
+      return getMappedRange.call(this, offset, size);
+    };
+    try {
+      using readback = await Readback.create(device, 32);
+      assert.equal(readback.mode, "awaited");
+      const want = Array.from(fill(device, source, 3));
+      const got = await readback.copyAndRead(source, 0, 32);
+      assert.deepEqual(Array.from(got), want);
+    } finally {
+      GPUBuffer.prototype.getMappedRange = getMappedRange;
+    }
+  });
+});
