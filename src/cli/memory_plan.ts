@@ -22,6 +22,13 @@ export interface MemoryPlan {
   readonly notes: readonly string[];
 }
 
+/** What an adapter allows. */
+export interface AdapterLimits {
+  readonly maxBindingSize: number;
+  /** Tokens that its kernels can go through. */
+  readonly contextLimit: number;
+}
+
 /** No context is as long as this. */
 const ANY_LENGTH = 2 ** 30;
 
@@ -29,16 +36,18 @@ const ANY_LENGTH = 2 ** 30;
 export function memoryPlan(
   source: { readonly config: ModelConfig; readonly sizeBytes: number },
   options: DeviceTierOptions,
-  maxBindingSize: number,
+  { maxBindingSize, contextLimit }: AdapterLimits,
 ): MemoryPlan {
   const { config } = source;
   const perToken = kvBytesPerToken(config, options.kvType);
-  const pages = planPages(config, options, maxBindingSize);
-  const most = planPages(
-    config,
-    { ...options, contextLength: ANY_LENGTH, numSlots: 1 },
-    maxBindingSize,
-  );
+  const plan = (contextLength: number, numSlots: number) =>
+    planPages(
+      config,
+      { ...options, contextLength: Math.min(contextLength, contextLimit), numSlots },
+      maxBindingSize,
+    );
+  const pages = plan(options.contextLength, options.numSlots);
+  const most = plan(ANY_LENGTH, 1);
   return {
     weightsBytes: source.sizeBytes,
     kvBytesPerToken: perToken,

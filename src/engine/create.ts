@@ -7,7 +7,7 @@
 import { DEFAULT_MODEL } from "../assets.ts";
 import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
-import { selectPlan } from "../gpu/plan.ts";
+import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken, PAGE_SIZE } from "../kv/device_tier.ts";
 import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
@@ -23,12 +23,6 @@ const MAX_CHUNK = 512;
 const CHUNK_MS = 2000;
 /** Tokens of the warm-up prompt, from which the speed of prefill is judged. */
 const WARM_UP_TOKENS = 32;
-
-/**
- * llvmpipe silently ends every loop of an invocation after 65,535 turns in all; prefill attention
- * takes 29 turns for 32 keys.
- */
-const SOFTWARE_CONTEXT = 65536;
 
 /** What an engine is made of, by its real types: for tests and benchmarks that look inside. */
 export interface EngineParts extends LocalEngineParts {
@@ -100,7 +94,7 @@ async function build(
       kvType: options.kvType,
       contextLength: Math.min(
         options.contextLength ?? config.contextLength,
-        caps.software ? SOFTWARE_CONTEXT : Infinity,
+        contextLimit(caps),
       ),
       numSlots: options.maxSequences,
     });
@@ -131,8 +125,8 @@ async function build(
     onProgress({ phase: "ready", fraction: 1 });
     const notes = [...source.notes, ...kv.notes];
     const asked = options.contextLength ?? config.contextLength;
-    if (caps.software && asked > SOFTWARE_CONTEXT) {
-      notes.push(`a software adapter runs at most ${SOFTWARE_CONTEXT} tokens of context`);
+    if (asked > contextLimit(caps)) {
+      notes.push(`a software adapter runs at most ${contextLimit(caps)} tokens of context`);
     }
     if (options.contextLength !== null && options.contextLength > config.contextLength) {
       notes.push(

@@ -58,6 +58,17 @@ const HARDWARE: KernelPlan = {
   attentionForm: "tiled",
 };
 
+/**
+ * llvmpipe silently ends every loop of an invocation after 65,535 turns in all; prefill attention
+ * takes 29 turns for 32 keys.
+ */
+const SOFTWARE_CONTEXT = 65536;
+
+/** Tokens of context that the kernels are right for; Infinity where only memory sets a limit. */
+export function contextLimit(caps: Pick<DeviceCaps, "software">): number {
+  return caps.software ? SOFTWARE_CONTEXT : Infinity;
+}
+
 /** Names that {@linkcode selectPlan} takes as overrides. */
 export const PLAN_NAMES = Object.keys(SOFTWARE) as readonly (keyof KernelPlan)[];
 

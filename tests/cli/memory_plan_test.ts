@@ -24,17 +24,23 @@ const CONFIG: ModelConfig = {
 Deno.test("memoryPlan() multiplies out what a model needs", () => {
   const source = { config: CONFIG, sizeBytes: 98_000_000 };
   const options = { kvType: "f16", contextLength: 8192, numSlots: 2 } as const;
-  const plan = memoryPlan(source, options, 128 * 2 ** 20);
+  const limits = { maxBindingSize: 128 * 2 ** 20, contextLimit: Infinity };
+  const plan = memoryPlan(source, options, limits);
   assert.equal(plan.kvBytesPerToken, 2 * 30 * 3 * 64 * 2);
   assert.equal(plan.kvBytes, 2 * 8192 * plan.kvBytesPerToken);
   assert.equal(plan.contextLength, 8192);
   // A layer's keys take 384 bytes a token, in pages of 32 tokens.
   assert.equal(plan.largestContext, Math.floor(128 * 2 ** 20 / 384 / 32) * 32);
   assert.deepEqual(plan.notes, []);
-  const wide = memoryPlan(source, { ...options, kvType: "f32" }, 2 ** 20);
+  const small = { ...limits, maxBindingSize: 2 ** 20 };
+  const wide = memoryPlan(source, { ...options, kvType: "f32" }, small);
   assert.equal(wide.kvBytesPerToken, 2 * plan.kvBytesPerToken);
   assert.equal(wide.contextLength, Math.floor(2 ** 20 / 768 / 32) * 32);
   assert.equal(wide.notes.length, 1);
+  const short = memoryPlan(source, options, { ...limits, contextLimit: 4096 });
+  assert.equal(short.contextLength, 4096);
+  assert.equal(short.largestContext, 4096);
+  assert.equal(short.kvBytes, 2 * 4096 * plan.kvBytesPerToken);
 });
 
 Deno.test("bytesText() writes sizes for people", () => {

@@ -2,7 +2,7 @@
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { type DeviceCaps, openDevice } from "../../gpu/device.ts";
 import { Kernels } from "../../gpu/kernels.ts";
-import { selectPlan } from "../../gpu/plan.ts";
+import { contextLimit, selectPlan } from "../../gpu/plan.ts";
 import { selfTest } from "../../gpu/self_test.ts";
 import { sha256OfFile } from "../../model/fingerprint.ts";
 import { openModel } from "../../model/open.ts";
@@ -124,7 +124,10 @@ async function memorySection(
       kvType: settings.kvType,
       contextLength: settings.context ?? config.contextLength,
       numSlots: settings.maxSeqs,
-    }, caps?.maxBindingSize ?? USUAL_BINDING_BYTES);
+    }, {
+      maxBindingSize: caps?.maxBindingSize ?? USUAL_BINDING_BYTES,
+      contextLimit: caps === undefined ? Infinity : contextLimit(caps),
+    });
     report.row("model", `${config.name} (${config.architecture})`);
     report.row("weights", bytesText(plan.weightsBytes));
     report.row("KV cache, one token", `${bytesText(plan.kvBytesPerToken)} (${settings.kvType})`);
