@@ -6,7 +6,14 @@
  */
 import { type Context, Hono } from "std-http";
 import type { RequestContext } from "./answer.ts";
-import { asRequestError, loadFailed, loading, RequestError, shuttingDown } from "./errors.ts";
+import {
+  asRequestError,
+  loadFailed,
+  loading,
+  RequestError,
+  saysEngineIsGone,
+  shuttingDown,
+} from "./errors.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -46,7 +53,8 @@ export const DEFAULT_BODY_LIMIT_BYTES = 16 * 1024 * 1024;
 type ModelState =
   | { readonly status: "loading" }
   | { readonly status: "ready"; readonly model: ServedModel }
-  | { readonly status: "failed"; readonly cause: unknown };
+  | { readonly status: "failed"; readonly cause: unknown }
+  | { readonly status: "gone"; readonly error: RequestError };
 
 /** A request id that is safe to send back in a header and to write to a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
@@ -71,10 +79,13 @@ export function createApp(options: AppOptions): App {
     if (stopping.signal.aborted) throw shuttingDown();
     if (state.status === "loading") throw loading();
     if (state.status === "failed") throw loadFailed(state.cause);
+    if (state.status === "gone") throw state.error;
     return state.model;
   };
   const report = (thrown: unknown) => {
     const error = asRequestError(thrown);
+    // From here on `/health` says so too: whoever looks after the program can start it again.
+    if (state.status === "ready" && saysEngineIsGone(error)) state = { status: "gone", error };
     // Not being ready yet is an answer, not a fault.
     if (error.status >= 500 && error.status !== 503) {
       log?.error(error.message, error.cause ?? error);

@@ -46,6 +46,10 @@ Deno.test("an answer that fails is an error response with the engine's reason", 
     const error = await postFailing(server, "/v1/completions", { prompt: "x" }, status);
     assert.equal(error.code, code);
     assert.equal(error.message, "no");
+    const isGone = code === "device_lost" || code === "engine_crashed";
+    const health = await fetch(`${server.url}/health`);
+    assert.equal(health.status, isGone ? 503 : 200);
+    assert.equal(JSON.parse(await health.text()).error?.code, isGone ? code : undefined);
   }
 });
 
