@@ -21,6 +21,8 @@ import { WeightStore } from "./weights.ts";
 /** Most prompt tokens in a chunk, and the time that a chunk should take. */
 const MAX_CHUNK = 512;
 const CHUNK_MS = 2000;
+/** About what a step needs besides weights and cache, with room to spare. */
+const STEP_BYTES = 256 * 2 ** 20;
 /** Tokens of the warm-up prompt, from which the speed of prefill is judged. */
 const WARM_UP_TOKENS = 32;
 
@@ -97,6 +99,7 @@ async function build(
         contextLimit(caps),
       ),
       numSlots: options.maxSequences,
+      spareBytes: source.sizeBytes + STEP_BYTES,
     });
     resources.push(kv);
     const maxPrefill = options.prefillChunk ?? Math.min(MAX_CHUNK, kv.contextLength);

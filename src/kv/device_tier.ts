@@ -13,11 +13,16 @@ import type { KvCache, KvUsage } from "./types.ts";
 /** Rows of a page. */
 export const PAGE_SIZE = 32;
 
+/** Piece in which room for later is tried: a single buffer may be refused for its size alone. */
+const SPARE_PART_BYTES = 256 * 2 ** 20;
+
 /** Size and form of a device tier. */
 export interface DeviceTierOptions {
   readonly kvType: "f16" | "f32";
   readonly contextLength: number;
   readonly numSlots: number;
+  /** Device memory to leave for what comes later (the weights). */
+  readonly spareBytes?: number;
 }
 
 /** Bytes of keys and values that one token takes in all layers. */
@@ -182,12 +187,20 @@ async function allocate(
   const size = numPages * PAGE_SIZE * config.numKvHeads * config.headDim * bytes;
   const { device } = kernels;
   const buffers: GPUBuffer[] = [];
+  const spare: GPUBuffer[] = [];
   device.pushErrorScope("out-of-memory");
   device.pushErrorScope("validation");
+  // No adapter tells how much memory it has: what must stay free is taken first, and given back.
+  for (let left = options.spareBytes ?? 0; left > 0;) {
+    const part = Math.min(left, SPARE_PART_BYTES, kernels.caps.maxBindingSize);
+    spare.push(kernels.storage("spare", Math.floor(part / 16) * 16));
+    left -= part;
+  }
   for (let layer = 0; layer < config.numLayers; layer++) {
     buffers.push(kernels.storage(`keys ${layer}`, size), kernels.storage(`values ${layer}`, size));
   }
   const errors = [await device.popErrorScope(), await device.popErrorScope()];
+  for (const buffer of spare) buffer.destroy();
   if (errors.every((error) => error === null)) return buffers;
   for (const buffer of buffers) buffer.destroy();
   return null;
