@@ -13,8 +13,8 @@ import type { KvCache, KvUsage } from "./types.ts";
 /** Rows of a page. */
 export const PAGE_SIZE = 32;
 
-/** Piece in which room for later is tried: a single buffer may be refused for its size alone. */
-const SPARE_PART_BYTES = 256 * 2 ** 20;
+/** Piece in which room for later is tried; every adapter that is taken allows buffers of that size. */
+const SPARE_PART_BYTES = 128 * 2 ** 20;
 
 /** Size and form of a device tier. */
 export interface DeviceTierOptions {
@@ -192,9 +192,9 @@ async function allocate(
   device.pushErrorScope("validation");
   // No adapter tells how much memory it has: what must stay free is taken first, and given back.
   for (let left = options.spareBytes ?? 0; left > 0;) {
-    const part = Math.min(left, SPARE_PART_BYTES, kernels.caps.maxBindingSize);
-    spare.push(kernels.storage("spare", Math.floor(part / 16) * 16));
-    left -= part;
+    const size = Math.min(Math.ceil(left / 16) * 16, SPARE_PART_BYTES);
+    spare.push(device.createBuffer({ label: "spare", size, usage: GPUBufferUsage.STORAGE }));
+    left -= size;
   }
   for (let layer = 0; layer < config.numLayers; layer++) {
     buffers.push(kernels.storage(`keys ${layer}`, size), kernels.storage(`values ${layer}`, size));
