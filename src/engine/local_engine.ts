@@ -32,6 +32,13 @@ export interface LocalEngineParts {
   readonly dispose: () => void | Promise<void>;
   /** Other than the defaults of {@linkcode schedulingOf}. */
   readonly scheduling?: Partial<Pick<SchedulerOptions, "sharedPrefillChunk" | "decodesPerPrefill">>;
+  /**
+   * Time that a prefill chunk should take, and the bounds of its size: the size follows what chunks
+   * really took, for attention grows with the context and a machine has other work. Null keeps it.
+   */
+  readonly chunkTarget?:
+    | { readonly ms: number; readonly least: number; readonly most: number }
+    | null;
   /** Told of errors that nobody expects, with their stack; for a log. */
   readonly onInternalError?: (error: unknown) => void;
 }
@@ -42,13 +49,36 @@ export interface LocalEngineParts {
  */
 export function schedulingOf(info: EngineInfo): SchedulerOptions {
   const { maxSequences, prefillChunk } = info;
-  const quarter = Math.ceil(prefillChunk / 4 / 32) * 32;
   return {
     maxSequences,
     prefillChunk,
-    sharedPrefillChunk: Math.min(prefillChunk, quarter),
+    sharedPrefillChunk: sharedChunkOf(prefillChunk),
     decodesPerPrefill: 1,
   };
+}
+
+function sharedChunkOf(prefillChunk: number): number {
+  return Math.min(prefillChunk, Math.ceil(prefillChunk / 4 / 32) * 32);
+}
+
+/**
+ * The size of the next prefill chunk after one of `count` tokens took `ms`: half when it took much
+ * longer than it should, double when it took less than half. Chunks that were cut short by the end
+ * of a prompt or by running streams say nothing about larger ones.
+ */
+export function nextChunk(
+  chunk: number,
+  count: number,
+  ms: number,
+  target: { readonly ms: number; readonly least: number; readonly most: number },
+): number {
+  if (ms > target.ms * 1.25 && count > chunk / 2) {
+    return Math.min(chunk, Math.max(target.least, Math.floor(chunk / 2 / 32) * 32));
+  }
+  if (ms < target.ms / 2 && count === chunk) {
+    return Math.max(chunk, Math.min(target.most, chunk * 2));
+  }
+  return chunk;
 }
 
 /** Runs requests on a {@linkcode Runner}. */
@@ -69,12 +99,14 @@ export class LocalEngine implements Engine {
   #closing: Promise<void> | null = null;
   #numArrivals = 0;
   #decodeSteps = 0;
+  #prefillChunk: number;
 
   constructor(parts: LocalEngineParts) {
     this.info = parts.info;
     this.#parts = parts;
     this.#runner = parts.runner;
     this.#kv = parts.kv;
+    this.#prefillChunk = parts.info.prefillChunk;
     this.#scheduler = new Scheduler(parts.kv, {
       ...schedulingOf(parts.info),
       ...parts.scheduling,
@@ -227,10 +259,21 @@ export class LocalEngine implements Engine {
 
   async #prefill(sequence: Sequence, count: number): Promise<void> {
     const chunk = sequence.prefillChunk(count);
+    const began = performance.now();
     const result = await this.#runner.prefill(chunk);
+    this.#adaptChunk(count, performance.now() - began);
     if (sequence.cancelled || sequence.ended) return;
     if (result.sampled !== null) this.#checkToken(result.sampled);
     sequence.acceptPrefill(chunk, result, performance.now());
+  }
+
+  #adaptChunk(count: number, ms: number): void {
+    const { chunkTarget } = this.#parts;
+    if (!chunkTarget) return;
+    const next = nextChunk(this.#prefillChunk, count, ms, chunkTarget);
+    if (next === this.#prefillChunk) return;
+    this.#prefillChunk = next;
+    this.#scheduler.setChunks(next, sharedChunkOf(next));
   }
 
   async #decode(sequences: readonly Sequence[]): Promise<void> {

@@ -34,7 +34,7 @@ export type Step =
 /** Queue, running set and room of sequences. */
 export class Scheduler {
   readonly #kv: KvCache;
-  readonly #options: SchedulerOptions;
+  #options: SchedulerOptions;
   /** Oldest first. */
   #waiting: Sequence[] = [];
   /** Oldest first; each has a slot. */
@@ -62,6 +62,11 @@ export class Scheduler {
 
   get numWaiting(): number {
     return this.#waiting.length;
+  }
+
+  /** Other sizes of prefill chunks from the next one on. */
+  setChunks(prefillChunk: number, sharedPrefillChunk: number): void {
+    this.#options = { ...this.#options, prefillChunk, sharedPrefillChunk };
   }
 
   /** Every sequence that was submitted and not removed, oldest first. */

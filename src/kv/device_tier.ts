@@ -23,6 +23,8 @@ export interface DeviceTierOptions {
   readonly numSlots: number;
   /** Device memory to leave for what comes later (the weights). */
   readonly spareBytes?: number;
+  /** Bytes that the cache may have, where the device itself would not refuse. */
+  readonly mostBytes?: number;
 }
 
 /** Bytes of keys and values that one token takes in all layers. */
@@ -40,7 +42,7 @@ export interface PagePlan {
 
 /**
  * How many pages to make and how long a sequence may be: all slots at full length if a layer's keys
- * fit one binding, else as many as do.
+ * fit one binding and all of it the memory, else as many as do.
  */
 export function planPages(
   config: ModelConfig,
@@ -50,18 +52,28 @@ export function planPages(
   const bytes = options.kvType === "f16" ? 2 : 4;
   const pageBytes = PAGE_SIZE * config.numKvHeads * config.headDim * bytes;
   const wanted = Math.ceil(options.contextLength / PAGE_SIZE) * options.numSlots;
-  const numPages = Math.min(wanted, Math.floor(maxBindingSize / pageBytes));
+  const bound = Math.floor(maxBindingSize / pageBytes);
+  const mostBytes = options.mostBytes ?? Infinity;
+  // A few pages are always tried: a machine that is so small says no by itself.
+  const afford = Math.max(
+    4,
+    Math.floor(mostBytes / (PAGE_SIZE * kvBytesPerToken(config, options.kvType))),
+  );
+  const numPages = Math.min(wanted, bound, afford);
+  const reason = afford < bound
+    ? `half of the memory that the machine has left (${Math.floor(mostBytes / 2 ** 20)} MiB)`
+    : `the adapter's largest binding (${maxBindingSize} bytes)`;
   const contextLength = Math.min(options.contextLength, numPages * PAGE_SIZE);
   const notes: string[] = [];
   if (contextLength < options.contextLength) {
     notes.push(
-      `context cut from ${options.contextLength} to ${contextLength} tokens: a layer's keys must ` +
-        `fit the adapter's largest binding (${maxBindingSize} bytes)`,
+      `context cut from ${options.contextLength} to ${contextLength} tokens: limited by ` +
+        reason,
     );
   } else if (numPages < wanted) {
     notes.push(
       `the KV cache holds ${numPages * PAGE_SIZE} tokens, not ${options.numSlots} sequences of ` +
-        `${contextLength}: limited by the adapter's largest binding (${maxBindingSize} bytes)`,
+        `${contextLength}: limited by ${reason}`,
     );
   }
   return { numPages, contextLength, notes };

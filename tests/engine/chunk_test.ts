@@ -1,0 +1,37 @@
+import { nextChunk } from "../../src/engine/local_engine.ts";
+import { availableHostMemory, softwareCacheBytes } from "../../src/engine/host_memory.ts";
+import { assert } from "std-testing";
+
+const TARGET = { ms: 2000, least: 32, most: 512 };
+
+Deno.test("nextChunk() halves after a slow chunk and doubles after a fast full one", () => {
+  assert.equal(nextChunk(256, 256, 4000, TARGET), 128);
+  assert.equal(nextChunk(96, 96, 4000, TARGET), 32);
+  assert.equal(nextChunk(32, 32, 9000, TARGET), 32);
+  assert.equal(nextChunk(128, 128, 900, TARGET), 256);
+  assert.equal(nextChunk(512, 512, 10, TARGET), 512);
+  assert.equal(nextChunk(384, 384, 10, TARGET), 512);
+});
+
+Deno.test("nextChunk() learns nothing from a chunk that took as long as it should or was short", () => {
+  assert.equal(nextChunk(256, 256, 2000, TARGET), 256);
+  assert.equal(nextChunk(256, 64, 10, TARGET), 256);
+  assert.equal(nextChunk(256, 64, 4000, TARGET), 256);
+  // A context smaller than the least chunk is no reason to grow one.
+  assert.equal(nextChunk(16, 16, 4000, { ms: 2000, least: 32, most: 16 }), 16);
+});
+
+Deno.test("availableHostMemory() reads what Linux says and knows nothing elsewhere", () => {
+  const text = "MemTotal:       24576000 kB\nMemAvailable:   20480000 kB\n";
+  assert.equal(availableHostMemory(() => text), 20480000 * 1024);
+  assert.equal(availableHostMemory(() => "nothing"), null);
+  assert.equal(
+    availableHostMemory(() => {
+      throw new Deno.errors.NotFound();
+    }),
+    null,
+  );
+  assert.equal(softwareCacheBytes(null, 5), Infinity);
+  assert.equal(softwareCacheBytes(1000, 200), 400);
+  assert.equal(softwareCacheBytes(100, 200), 0);
+});
