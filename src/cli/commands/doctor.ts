@@ -1,4 +1,5 @@
 /** `doctor`: what this machine has, and whether it works. @module */
+import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { type DeviceCaps, openDevice } from "../../gpu/device.ts";
 import { Kernels } from "../../gpu/kernels.ts";
@@ -124,6 +125,9 @@ async function memorySection(
       kvType: settings.kvType,
       contextLength: settings.context ?? config.contextLength,
       numSlots: settings.maxSeqs,
+      ...(caps?.software
+        ? { mostBytes: softwareCacheBytes(availableHostMemory(), source.sizeBytes) }
+        : {}),
     }, {
       maxBindingSize: caps?.maxBindingSize ?? USUAL_BINDING_BYTES,
       contextLimit: caps === undefined ? Infinity : contextLimit(caps),
