@@ -1,8 +1,10 @@
-// sample_adjust: l = (l > 0 ? l / scale : l * scale) + add at the ids of each row's list, in place.
-// The old value is kept in the list, so that sample_pick can put it back.
+// sample_adjust: at the ids of each row's list, in place: l += bias, then l = l > 0 ? l / scale :
+// l * scale, then l += add. The old value is kept in the list, where the bias was, so that
+// sample_pick can put it back.
 //
 // rows        (rows)        SampleRow; the list of a row is adjust_first .. + adjust_count - 1
-// adjustments (entries)     vec4u: id; scale, add and the old logit as bits; ids of a row distinct
+// adjustments (entries)     vec4u: id; scale, add and bias (then the old logit) as bits; ids of a row
+//             distinct
 // logits      (rows, vocab) f32, as bits
 // Mapping: one workgroup a row. Defines: WG.
 #include "common/dispatch.wgsl"
@@ -29,7 +31,7 @@ fn main(
     let entry = adjustments[i];
     let at = row * params.vocab + min(entry.x, params.vocab - 1u);
     let old = logits[at];
-    let logit = clean(old);
+    let logit = clean(old) + bitcast<f32>(entry.w);
     let scale = bitcast<f32>(entry.y);
     let scaled = select(logit * scale, logit / scale, logit > 0.0);
     let add = bitcast<f32>(entry.z);

@@ -8,6 +8,13 @@ import type { LogitAdjustment } from "./runner_types.ts";
 import type { GenerateRequest } from "./types.ts";
 
 const NONE: readonly LogitAdjustment[] = [];
+const NO_CHANGE = { bias: 0, scale: 1, add: 0 } as const;
+
+type Change = Omit<LogitAdjustment, "id">;
+
+function isSame(a: Change, b: Change): boolean {
+  return a.bias === b.bias && a.scale === b.scale && a.add === b.add;
+}
 
 /** What of a request the rules depend on. */
 export type LogitRulesRequest = Pick<
@@ -117,12 +124,14 @@ export class LogitRules {
     const scale = this.#inWindow.has(id) ? this.#repetition : 1;
     const count = this.#inAnswer.get(id) ?? 0;
     const penalty = count === 0 ? 0 : this.#frequency * count + this.#presence;
-    const add = (this.#bias.get(id) ?? 0) - penalty;
-    const banned = this.#banned.has(id) || this.#early.has(id) || add === -Infinity;
-    const entry = banned ? { id, scale: 1, add: -Infinity } : { id, scale, add };
-    const old = this.#entries.get(id);
-    if (entry.scale === (old?.scale ?? 1) && entry.add === (old?.add ?? 0)) return;
-    if (entry.scale === 1 && entry.add === 0) this.#entries.delete(id);
+    const bias = this.#bias.get(id) ?? 0;
+    const banned = this.#banned.has(id) || this.#early.has(id) || bias === -Infinity;
+    const entry = banned
+      ? { id, bias: 0, scale: 1, add: -Infinity }
+      : { id, bias, scale, add: 0 - penalty };
+    const old = this.#entries.get(id) ?? { id, ...NO_CHANGE };
+    if (isSame(entry, old)) return;
+    if (isSame(entry, NO_CHANGE)) this.#entries.delete(id);
     else this.#entries.set(id, entry);
     this.#list = null;
   }

@@ -7,12 +7,14 @@
 import type { TokenLogprob } from "./types.ts";
 
 /**
- * A sparse change of one logit before sampling: `l = l > 0 ? l / scale : l * scale`, then `+ add`.
- * `scale` is the repetition penalty for this token (1: none); `add` sums logit bias, frequency and
- * presence penalty; -Infinity bans the token.
+ * A sparse change of one logit before sampling: `l += bias`, then
+ * `l = l > 0 ? l / scale : l * scale`, then `l += add`. `scale` is the repetition penalty for this
+ * token (1: none); `add` is what frequency and presence penalty take off, and -Infinity there bans
+ * the token.
  */
 export interface LogitAdjustment {
   readonly id: number;
+  readonly bias: number;
   readonly scale: number;
   readonly add: number;
 }

@@ -231,7 +231,7 @@ export function expected(req: GenerateRequest): { ids: number[]; reason: FinishR
     const { token } = choose([...req.promptIds, ...ids], {
       ...sampling,
       step: ids.length,
-      adjustments: bans.map((id) => ({ id, scale: 1, add: -Infinity })),
+      adjustments: bans.map((id) => ({ id, bias: 0, scale: 1, add: -Infinity })),
       forced: forcedIds?.[ids.length] ?? null,
       logprobs: null,
     });

@@ -112,7 +112,7 @@ Deno.test("LocalEngine hands penalties and bias to the runner as they stand at e
   specs.forEach((spec, step) => {
     const want = new Map([[96, -1]]);
     for (const id of new Set(ids.slice(0, step))) want.set(id, (want.get(id) ?? 0) - 0.5);
-    assert.deepEqual(new Map(spec!.adjustments.map(({ id, add }) => [id, add])), want);
+    assert.deepEqual(new Map(spec!.adjustments.map(({ id, bias, add }) => [id, bias + add])), want);
   });
   await engine.close();
 });

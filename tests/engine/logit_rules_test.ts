@@ -21,6 +21,10 @@ function sorted(list: readonly LogitAdjustment[]): LogitAdjustment[] {
   return list.toSorted((a, b) => a.id - b.id);
 }
 
+function ban(id: number): LogitAdjustment {
+  return { id, bias: 0, scale: 1, add: -Infinity };
+}
+
 /** The same from the whole history, each time anew. */
 function expected(req: LogitRulesRequest, answer: readonly number[]): LogitAdjustment[] {
   const { sampling } = req;
@@ -36,18 +40,19 @@ function expected(req: LogitRulesRequest, answer: readonly number[]): LogitAdjus
   ];
   const ids = new Set([...history, ...banned, ...sampling.logitBias.map(([id]) => id)]);
   const list = [...ids].map((id) => {
-    if (banned.includes(id)) return { id, scale: 1, add: -Infinity };
+    if (banned.includes(id)) return ban(id);
     const count = answer.filter((token) => token === id).length;
     let bias = 0;
     for (const [token, add] of sampling.logitBias) if (token === id) bias += add;
     const penalty = count > 0 ? sampling.frequencyPenalty * count + sampling.presencePenalty : 0;
     return {
       id,
+      bias,
       scale: window.includes(id) ? sampling.repetitionPenalty : 1,
-      add: bias - penalty,
+      add: 0 - penalty,
     };
   });
-  return sorted(list.filter(({ scale, add }) => scale !== 1 || add !== 0));
+  return sorted(list.filter(({ bias, scale, add }) => bias !== 0 || scale !== 1 || add !== 0));
 }
 
 Deno.test("LogitRules asks for nothing when no rule is active", () => {
@@ -74,9 +79,26 @@ Deno.test("LogitRules counts only the answer for frequency and presence", () => 
   const rules = new LogitRules(request({ frequencyPenalty: 0.5, presencePenalty: 0.25 }));
   assert.deepEqual(rules.adjustments(), []);
   rules.push(2);
-  assert.deepEqual(rules.adjustments(), [{ id: 2, scale: 1, add: -0.75 }]);
+  assert.deepEqual(rules.adjustments(), [{ id: 2, bias: 0, scale: 1, add: -0.75 }]);
   rules.push(2);
-  assert.deepEqual(rules.adjustments(), [{ id: 2, scale: 1, add: -1.25 }]);
+  assert.deepEqual(rules.adjustments(), [{ id: 2, bias: 0, scale: 1, add: -1.25 }]);
+});
+
+Deno.test("LogitRules keeps bias and penalties of a token apart", () => {
+  const rules = new LogitRules(request({
+    repetitionPenalty: 2,
+    repeatLastN: 1,
+    presencePenalty: 0.5,
+    logitBias: [[2, 3], [2, 1]],
+  }));
+  assert.deepEqual(rules.adjustments(), [{ id: 2, bias: 4, scale: 2, add: 0 }]);
+  rules.push(2);
+  assert.deepEqual(rules.adjustments(), [{ id: 2, bias: 4, scale: 2, add: -0.5 }]);
+  rules.push(9);
+  assert.deepEqual(sorted(rules.adjustments()), [
+    { id: 2, bias: 4, scale: 1, add: -0.5 },
+    { id: 9, bias: 0, scale: 2, add: -0.5 },
+  ]);
 });
 
 Deno.test("LogitRules holds stop tokens back until there are enough tokens", () => {
@@ -85,12 +107,15 @@ Deno.test("LogitRules holds stop tokens back until there are enough tokens", () 
     stopTokenIds: [7, 8],
     bannedTokenIds: [8, 5],
   }));
-  const ban = (id: number) => ({ id, scale: 1, add: -Infinity });
   assert.deepEqual(sorted(rules.adjustments()), [ban(5), ban(7), ban(8)]);
   rules.push(1);
   assert.deepEqual(sorted(rules.adjustments()), [ban(5), ban(7), ban(8)]);
   rules.push(1);
-  assert.deepEqual(sorted(rules.adjustments()), [ban(5), { id: 7, scale: 1, add: 2 }, ban(8)]);
+  assert.deepEqual(sorted(rules.adjustments()), [
+    ban(5),
+    { id: 7, bias: 2, scale: 1, add: 0 },
+    ban(8),
+  ]);
 });
 
 Deno.test("LogitRules agrees with a look at the whole history", () => {
@@ -121,7 +146,7 @@ Deno.test("LogitRules agrees with a look at the whole history", () => {
         for (let n = 0; n <= answer.length; n++) {
           const got = sorted(rules.adjustments());
           const want = expected(req, answer.slice(0, n))
-            .map((entry) => entry.add === -Infinity ? { ...entry, scale: 1 } : entry);
+            .map((entry) => entry.bias === -Infinity ? ban(entry.id) : entry);
           assert.deepEqual(got, want);
           if (n < answer.length) rules.push(answer[n]!);
         }

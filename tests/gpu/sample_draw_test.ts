@@ -16,8 +16,8 @@ const EDGE_MARGIN = 1e-5;
 /** Error of a cumulative mass: an id more or less may be kept where it decides. */
 const MASS_ERROR = 5e-6;
 
-const BANS = [3, 0, 6].map((id) => ({ id, scale: 1, add: -Infinity }));
-const PENALTIES = [1, 2, 4, 5].map((id) => ({ id, scale: 1.3, add: -0.25 * id }));
+const BANS = [3, 0, 6].map((id) => ({ id, bias: 0, scale: 1, add: -Infinity }));
+const PENALTIES = [1, 2, 4, 5].map((id) => ({ id, bias: 1.5 - id, scale: 1.3, add: -0.25 * id }));
 
 /** At this temperature all that is left is nearly equally likely: a draw tells its rank. */
 const HOT = 1e4;

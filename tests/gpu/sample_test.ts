@@ -96,12 +96,17 @@ Deno.test("Sampler applies bans, penalties and bias, and leaves the logits as th
   rig.write([logits, logits, logits, logits]);
   const before = await rig.read(rig.logits, 4 * vocab * 4);
   const lists: LogitAdjustment[][] = [
-    [{ id: first, scale: 1, add: -Infinity }, { id: second, scale: 1, add: -1000 }],
+    [{ id: first, bias: 0, scale: 1, add: -Infinity }, {
+      id: second,
+      bias: 0,
+      scale: 1,
+      add: -1000,
+    }],
     // The logit is positive, so that it is divided.
-    [{ id: first, scale: 100, add: 0 }],
-    [{ id: 7, scale: 1, add: 100 }, { id: first, scale: 1, add: 50 }],
+    [{ id: first, bias: 0, scale: 100, add: 0 }],
+    [{ id: 7, bias: 100, scale: 1, add: 0 }, { id: first, bias: 0, scale: 1, add: 50 }],
     // A ban holds whatever the scale does.
-    [{ id: first, scale: 0, add: -Infinity }],
+    [{ id: first, bias: 0, scale: 0, add: -Infinity }],
   ];
   for (const overrides of Object.values(VARIANTS)) {
     using sampler = await rig.sampler(overrides);
@@ -120,9 +125,26 @@ Deno.test("Sampler multiplies a negative logit by the repetition penalty", async
   using rig = await SampleRig.create(3, 1);
   rig.write([Float32Array.of(-1, -1.5, -4)]);
   using sampler = await rig.sampler();
-  const adjustments = [{ id: 0, scale: 2, add: 0 }];
+  const adjustments = [{ id: 0, bias: 0, scale: 2, add: 0 }];
   const [got] = await rig.run(sampler, [{ ...GREEDY_SPEC, adjustments }]);
   assert.equal(got!.token, 1);
+});
+
+Deno.test("Sampler adds the bias before the penalties", async () => {
+  using rig = await SampleRig.create(3, 3);
+  const logits = Float32Array.of(-1, -1.5, -4);
+  rig.write([logits, logits, logits]);
+  using sampler = await rig.sampler();
+  const lists: LogitAdjustment[][] = [
+    // (-1 + 1.8) / 4 is 0.2; with the bias last it would be -1 * 4 + 1.8, below the second's.
+    [{ id: 0, bias: 1.8, scale: 4, add: 0 }, { id: 1, bias: 1.6, scale: 1, add: 0 }],
+    // (-4 + 6) / 4 - 1 is -0.5, above the first; with the bias last it would be -16 + 5.
+    [{ id: 2, bias: 6, scale: 4, add: -1 }],
+    // 0.5 - 2.2 is below the first; with all added before the scale it would be -0.2 * 4, above it.
+    [{ id: 2, bias: 6, scale: 4, add: -2.2 }],
+  ];
+  const got = await rig.run(sampler, lists.map((adjustments) => ({ ...GREEDY_SPEC, adjustments })));
+  assert.deepEqual(got.map(({ token }) => token), [0, 2, 0]);
 });
 
 Deno.test("Sampler takes more adjustments than it first had room for", async () => {
@@ -133,7 +155,7 @@ Deno.test("Sampler takes more adjustments than it first had room for", async () 
   using sampler = await rig.sampler();
   const survivor = 1234;
   const adjustments = Array.from(Array(vocab).keys()).filter((id) => id !== survivor)
-    .map((id) => ({ id, scale: 1, add: -Infinity }));
+    .map((id) => ({ id, bias: 0, scale: 1, add: -Infinity }));
   for (const temperature of [0, 1]) {
     const spec = { ...GREEDY_SPEC, temperature, adjustments };
     const got = await rig.run(sampler, [spec, GREEDY_SPEC]);
@@ -149,7 +171,7 @@ Deno.test("Sampler takes a forced token and reports its log-probability", async 
   rig.write([logits, logits]);
   for (const overrides of Object.values(VARIANTS)) {
     using sampler = await rig.sampler(overrides);
-    const adjustments = [{ id: 100, scale: 1, add: -Infinity }];
+    const adjustments = [{ id: 100, bias: 0, scale: 1, add: -Infinity }];
     const spec = { ...GREEDY_SPEC, forced: 100, adjustments, temperature: 1, topK: 3 };
     const got = await rig.run(sampler, [{ ...spec, logprobs: 2 }, spec]);
     assert.equal(got[0]!.token, 100);
@@ -227,7 +249,7 @@ Deno.test("Sampler.prepare() refuses what is out of range", async () => {
   assert.throws(prepare({ forced: 63 }), RangeError);
   assert.throws(prepare({ forced: -1 }), RangeError);
   assert.throws(prepare({ logprobs: 21 }), RangeError);
-  assert.throws(prepare({ adjustments: [{ id: 63, scale: 1, add: 0 }] }), RangeError);
+  assert.throws(prepare({ adjustments: [{ id: 63, bias: 0, scale: 1, add: 0 }] }), RangeError);
   const row = { slot: 0, spec: GREEDY_SPEC };
   assert.throws(() => sampler.prepare([row, row, row]), RangeError);
 });

@@ -53,8 +53,8 @@ export function adjustReference(
   adjustments: readonly LogitAdjustment[],
 ): number[] {
   const out = Array.from(logits, cleanLogit);
-  for (const { id, scale, add } of adjustments) {
-    const logit = out[id]!;
+  for (const { id, bias, scale, add } of adjustments) {
+    const logit = out[id]! + bias;
     const scaled = logit > 0 ? logit / scale : logit * scale;
     out[id] = add === -Infinity ? -1e30 : cleanLogit(scaled + add);
   }

@@ -270,11 +270,12 @@ export class Sampler {
   #packAdjustments(spec: SampleSpec, first: number): number {
     const { words, floats } = this.#adjusting;
     let at = first;
-    for (const { id, scale, add } of spec.adjustments) {
+    for (const { id, bias, scale, add } of spec.adjustments) {
       this.#checkId(id);
       words[at * ENTRY_WORDS] = id;
       floats[at * ENTRY_WORDS + 1] = scale;
       floats[at * ENTRY_WORDS + 2] = Math.min(-BANNED, Math.max(BANNED, add));
+      floats[at * ENTRY_WORDS + 3] = Math.min(-BANNED, Math.max(BANNED, bias));
       at++;
     }
     return at;
@@ -286,7 +287,10 @@ export class Sampler {
     }
   }
 
-  /** Records the dispatches for the rows that were prepared last. */
+  /**
+   * Records the dispatches for the rows that were prepared last. Once for each `prepare`: the
+   * adjusted logits are kept where the biases were uploaded to.
+   */
   encode(pass: GPUComputePassEncoder): void {
     const { scan, adjust, pickPlain, pickFiltered } = this.#compiled;
     const pieces = this.#numRows * this.#splits;
