@@ -132,7 +132,7 @@ const MOST_LANE_QUADS = 64;
  *
  * @throws {DeviceError} If the plan's sizes do not fit the form.
  */
-export function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
+function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
   const { plan, config, kvType, kernels } = options;
   const group = config.numHeads / config.numKvHeads;
   const quads = group * config.headDim / 4;

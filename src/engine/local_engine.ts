@@ -30,7 +30,7 @@ export interface LocalEngineParts {
   readonly info: EngineInfo;
   /** Frees the device; called once, after the last step. */
   readonly dispose: () => void | Promise<void>;
-  /** Other than the defaults of {@linkcode schedulingOf}. */
+  /** Other than the engine's own choice, which follows from its sizes. */
   readonly scheduling?: Partial<Pick<SchedulerOptions, "sharedPrefillChunk" | "decodesPerPrefill">>;
   /**
    * Time that a prefill chunk should take, and the bounds of its size: the size follows what chunks
@@ -47,7 +47,7 @@ export interface LocalEngineParts {
  * How an engine schedules unless told otherwise: while streams run, a prefill chunk is a quarter of
  * the largest one, and every second step decodes.
  */
-export function schedulingOf(info: EngineInfo): SchedulerOptions {
+function schedulingOf(info: EngineInfo): SchedulerOptions {
   const { maxSequences, prefillChunk } = info;
   return {
     maxSequences,

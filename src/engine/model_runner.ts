@@ -131,10 +131,6 @@ export class ModelRunner implements Runner {
     return this.#readback.mode;
   }
 
-  get samplerVariant(): string {
-    return this.#sampler.variant;
-  }
-
   /** (rows, vocabulary) f32, those of the last head; for tests, nothing else reads them back. */
   get logits(): GPUBuffer {
     return this.#forward.logits;

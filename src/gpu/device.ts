@@ -85,7 +85,7 @@ const LEAST: Readonly<Partial<Record<(typeof WANTED_LIMITS)[number], number>>> =
 };
 
 /** What to do when no adapter answers. */
-export const NO_ADAPTER_HELP =
+const NO_ADAPTER_HELP =
   "no WebGPU adapter was found. Install a Vulkan driver (Debian/Ubuntu: apt-get install " +
   "libvulkan1 mesa-vulkan-drivers; NVIDIA: the driver's Vulkan part), check it with vulkaninfo, " +
   "and see that DENO_WEBGPU_BACKEND, if set, names a backend of this machine.";

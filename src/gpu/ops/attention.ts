@@ -50,7 +50,7 @@ export function partialStride(headDim: number): number {
 }
 
 /** Keys that go by together. */
-export function tileKeys(lanes: number): number {
+function tileKeys(lanes: number): number {
   return lanes * 4;
 }
 

@@ -46,7 +46,7 @@ export interface MatmulVariant {
 }
 
 /** Name of a variant. */
-export function matmulVariantName(v: MatmulVariant): string {
+function matmulVariantName(v: MatmulVariant): string {
   return `matmul_${v.type}_${v.epilogue}${
     v.bias ? "_bias" : ""
   }_r${v.rows}_t${v.tokens}_wg${v.lanes}${v.subgroups ? "_sg" : ""}`;

@@ -20,7 +20,6 @@ import {
   SampleParams,
   SampleRowParams,
   type SampleVariant,
-  sampleVariantName,
   selectSampleVariant,
 } from "./sample_variant.ts";
 
@@ -82,8 +81,6 @@ interface AdjustBuffers {
 
 /** Chooses tokens on the device. */
 export class Sampler {
-  /** Name of the variant, for reports. */
-  readonly variant: string;
   /** Results, `bytesPerRow` for each row; the caller copies them out and hands them to `parse`. */
   readonly results: GPUBuffer;
   readonly bytesPerRow = RESULT_WORDS * 4;
@@ -137,7 +134,6 @@ export class Sampler {
     this.#options = options;
     this.#compiled = compiled;
     this.#splits = variant.splits;
-    this.variant = sampleVariantName(variant);
     // A list that is not much shorter than the row would gain nothing.
     const listCapacity = Math.max(256, Math.ceil(vocabSize / 8));
     const params = {
@@ -328,10 +324,5 @@ export class Sampler {
     this.#list.destroy();
     this.results.destroy();
     this.#adjusting.buffer.destroy();
-  }
-
-  /** The same as disposing. */
-  destroy(): void {
-    this[Symbol.dispose]();
   }
 }
