@@ -1,5 +1,6 @@
 /** Runs one sequence and gives its text as it comes. @module */
 import type { FinishReason, RequestTimings, SamplingParams } from "../engine/types.ts";
+import { endIdsOf } from "../server/served_model.ts";
 import { TokenText } from "../server/token_text.ts";
 import { CommandError } from "./command.ts";
 import type { Session } from "./session.ts";
@@ -46,8 +47,9 @@ export async function runGeneration(
   listener: GenerationListener = {},
 ): Promise<GenerationResult> {
   const { engine, tokenizer } = session;
-  const endIds = spec.ignoreEos ? new Set<number>() : tokenizer?.endIds ?? new Set<number>();
-  const bannedIds = spec.ignoreEos ? tokenizer?.endIds ?? [] : [];
+  const ends = endIdsOf(session);
+  const endIds = spec.ignoreEos ? new Set<number>() : ends;
+  const bannedIds = spec.ignoreEos ? ends : [];
   const id = `cli-${++counter}`;
   const output = new TokenText(tokenizer, {
     stopStrings: spec.stop,

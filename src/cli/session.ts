@@ -38,12 +38,13 @@ export const openEngine: OpenEngine = async (options, io) => {
 /** Opens an engine and the text side of its model. */
 export const openSession: OpenSession = async (options, io, use) => {
   // First the text side: a file that is no model shows before a device is opened for it.
-  const { tokenizer, template } = await openTextSide(options.modelPath, use);
+  const { tokenizer, endIds, template } = await openTextSide(options.modelPath, use);
   try {
     const engine = await openEngine(options, io);
     return {
       engine,
       tokenizer,
+      endIds,
       template,
       close: () => template?.close(),
     };

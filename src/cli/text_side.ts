@@ -6,7 +6,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { findChatTemplate } from "../tokenizer/template_source.ts";
 
 /** Text to ids and ids to text for one model. */
-export interface TextSide extends Pick<ServedModel, "tokenizer" | "template"> {
+export interface TextSide extends Pick<ServedModel, "tokenizer" | "endIds" | "template"> {
   /** The model's own name. */
   readonly name: string;
 }
@@ -26,7 +26,7 @@ export const openTextSide: OpenTextSide = async (path, use) => {
   const source = await openModel(path);
   try {
     const { name, vocabSize } = source.config;
-    if (source.tokenizer === undefined) return { name };
+    if (source.tokenizer === undefined) return { name, endIds: source.endIds };
     const tokenizer = loadTokenizer(source.tokenizer, path, vocabSize);
     const found = use === "chat" ? findChatTemplate(source.tokenizer, path) : undefined;
     if (found === undefined) return { name, tokenizer };

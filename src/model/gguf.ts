@@ -7,9 +7,12 @@ import { type GgufMetadata, readGgufHeader } from "./gguf_header.ts";
 import { placeGgufTensors } from "./gguf_tensors.ts";
 import { ModelFile } from "./model_file.ts";
 import { dequantizeRow } from "./quants.ts";
-import { modelSource } from "./source.ts";
+import { modelSource, validIds } from "./source.ts";
 import { resolveTensors, type StoredTensor, type TensorNaming } from "./tensors.ts";
 import type { ModelSource, TokenizerSource } from "./types.ts";
+
+/** Keys of the tokens after which nothing follows: of a text, a turn, a message. */
+const END_KEYS = ["eos", "eot", "eom"].map((name) => `tokenizer.ggml.${name}_token_id`);
 
 const ROPE_TENSORS = {
   divisors: "rope_freqs.weight",
@@ -52,6 +55,7 @@ export function openGguf(path: string): ModelSource {
       config,
       tensors,
       tokenizer: readTokenizer(path, metadata, config.vocabSize),
+      endIds: validIds(END_KEYS.map((key) => metadata.get(key)), config.vocabSize),
       notes,
       fingerprint: () => fingerprintOf(config, tensors),
       close: () => file.close(),

@@ -3,10 +3,16 @@
 import { ModelFileError } from "./errors.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { huggingFaceConfig, huggingFaceFamily, tokenIds } from "./huggingface_config.ts";
-import { isJsonObject, readJsonObject, SETTINGS_LIMITS, TOKENIZER_LIMITS } from "./json_file.ts";
+import {
+  isJsonObject,
+  type JsonObject,
+  readJsonObject,
+  SETTINGS_LIMITS,
+  TOKENIZER_LIMITS,
+} from "./json_file.ts";
 import { asNotFound, ModelFile } from "./model_file.ts";
 import { readSafetensors } from "./safetensors.ts";
-import { modelSource } from "./source.ts";
+import { modelSource, validIds } from "./source.ts";
 import { resolveTensors, type StoredTensor, type TensorNaming } from "./tensors.ts";
 import type { ModelSource, TokenizerSource } from "./types.ts";
 
@@ -78,6 +84,7 @@ export function openHuggingFace(folder: string): ModelSource {
       config,
       tensors,
       tokenizer: text.tokenizer,
+      endIds: validIds([text.ids["eos_token_id"]], config.vocabSize),
       notes: [...notes, ...text.notes],
       fingerprint: () => fingerprintOf(config, tensors),
       close,
@@ -174,15 +181,16 @@ function checkNumber(base: string, names: readonly string[]): readonly string[] 
 
 function readTokenizer(
   base: string,
-  config: Readonly<Record<string, unknown>>,
-): { tokenizer: TokenizerSource | undefined; notes: string[] } {
+  config: JsonObject,
+): { tokenizer: TokenizerSource | undefined; ids: JsonObject; notes: string[] } {
+  const generation = readJsonObject(`${base}/generation_config.json`, SETTINGS_LIMITS) ?? {};
+  const ids = tokenIds(config, generation);
   const tokenizer = readJsonObject(`${base}/tokenizer.json`, TOKENIZER_LIMITS);
   if (!tokenizer) {
     const note = `${base} has no tokenizer.json: the model serves token ids only`;
-    return { tokenizer: undefined, notes: [note] };
+    return { tokenizer: undefined, ids, notes: [note] };
   }
   const settings = readJsonObject(`${base}/tokenizer_config.json`, SETTINGS_LIMITS) ?? {};
-  const generation = readJsonObject(`${base}/generation_config.json`, SETTINGS_LIMITS) ?? {};
   const template = readTemplate(`${base}/chat_template.jinja`);
   return {
     tokenizer: {
@@ -190,8 +198,9 @@ function readTokenizer(
       tokenizer,
       // The file of its own is the newer place and wins.
       config: template === undefined ? settings : { ...settings, chat_template: template },
-      generation: tokenIds(config, generation),
+      generation: ids,
     },
+    ids,
     notes: [],
   };
 }

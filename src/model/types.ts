@@ -122,6 +122,11 @@ export interface ModelSource {
   readonly tensors: ReadonlyMap<string, WeightTensor>;
   /** Absent for a folder without a tokenizer: such a model serves ids only. */
   readonly tokenizer: TokenizerSource | undefined;
+  /**
+   * Tokens that end a text, as the settings name them, for a model without a tokenizer: a tokenizer
+   * knows them better. Ids that the vocabulary does not have are left out.
+   */
+  readonly endIds: ReadonlySet<number>;
   /** Number of weights in all tensors. */
   readonly numParameters: number;
   /** Bytes of all tensors in the file. */

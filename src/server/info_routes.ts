@@ -1,7 +1,7 @@
 /** What the server says of itself: `/v1/models`, `/props`. @module */
 import { modelNotFound } from "./errors.ts";
 import { isServed } from "./routes.ts";
-import type { ServedModel } from "./served_model.ts";
+import { endIdsOf, type ServedModel } from "./served_model.ts";
 
 /** What the information routes are told. */
 export interface InfoContext {
@@ -44,7 +44,8 @@ export function showModel(context: InfoContext, name: string): Response {
 
 /** `GET /props`: llama.cpp's names for what it has, plain names for the rest. */
 export function props(context: InfoContext): Response {
-  const { model: { engine: { info }, template, tokenizer }, servedName, version } = context;
+  const { model, servedName, version } = context;
+  const { engine: { info }, template, tokenizer } = model;
   return Response.json({
     default_generation_settings: {
       n_ctx: info.contextLength,
@@ -64,7 +65,7 @@ export function props(context: InfoContext): Response {
     model_alias: servedName,
     chat_template: template?.source ?? null,
     bos_token_id: tokenizer?.bosId ?? null,
-    end_token_ids: [...tokenizer?.endIds ?? []],
+    end_token_ids: [...endIdsOf(model)],
     modalities: { vision: false, audio: false },
     build_info: `tokenbutler ${version}`,
     model: info.model,

@@ -3,7 +3,7 @@ import type { Engine, GenerateRequest, SamplingParams } from "../engine/types.ts
 import { badRequest, contextExceeded } from "./errors.ts";
 import { notBuilt } from "./not_built.ts";
 import type { GenerationBody, Prompt } from "./schemas.ts";
-import { leastTokens, type ServedModel } from "./served_model.ts";
+import { endIdsOf, leastTokens, type ServedModel } from "./served_model.ts";
 
 /** A prompt as the engine takes it. */
 export interface PromptIds {
@@ -166,7 +166,7 @@ export function planSequences(
   }
   if (body.stop !== undefined && body.stop.length > 0) needTokenizer(model, "stop");
 
-  const endIds = [...tokenizer?.endIds ?? []];
+  const endIds = [...endIdsOf(model)];
   const stopTokenIds = [...(body.ignore_eos ? [] : endIds), ...body.stop_token_ids ?? []];
   const bannedTokenIds = [...(body.ignore_eos ? endIds : []), ...body.logit_bias?.banned ?? []];
   return prompts.flatMap((prompt, nthPrompt) => {

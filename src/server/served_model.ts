@@ -7,8 +7,17 @@ export interface ServedModel {
   readonly engine: Engine;
   /** Absent for a model folder without a tokenizer: it serves ids only. */
   readonly tokenizer?: Tokenizer | undefined;
+  /** Tokens that end a text where there is no tokenizer to tell; none when absent. */
+  readonly endIds?: ReadonlySet<number> | undefined;
   /** Absent for a model without a chat template: it completes only. */
   readonly template?: ChatTemplate | undefined;
+}
+
+/** Tokens that end a text: the tokenizer's, or those that the model's settings name. */
+export function endIdsOf(
+  model: Pick<ServedModel, "tokenizer" | "endIds">,
+): ReadonlySet<number> {
+  return model.tokenizer?.endIds ?? model.endIds ?? new Set();
 }
 
 const longestToken = new WeakMap<Tokenizer, number>();

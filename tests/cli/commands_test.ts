@@ -30,7 +30,9 @@ function fakeSession(options: FakeEngineOptions = {}, hasTokenizer = true) {
     seen.options = given;
     return Promise.resolve({
       engine,
-      ...(hasTokenizer ? { tokenizer, template: new FakeTemplate(tokenizer) } : {}),
+      ...(hasTokenizer
+        ? { tokenizer, template: new FakeTemplate(tokenizer) }
+        : { endIds: tokenizer.endIds }),
       close: () => void (seen.closed += 1),
     });
   };
@@ -138,6 +140,11 @@ Deno.test("generate without a tokenizer works on ids alone", async () => {
   const json = new FakeIo();
   await runCommand(generateCommand(open), ["--ids", "[1]", "-n", "2", "--json"], json);
   assert.equal(JSON.parse(json.out).text, null);
+  const ending = fakeSession({ reply: [9, END_ID] }, false);
+  const stopped = new FakeIo();
+  await runCommand(generateCommand(ending.open), ["--ids", "[1]", "--json"], stopped);
+  assert.equal(JSON.parse(stopped.out).finish_reason, "stop");
+  assert.deepEqual(JSON.parse(stopped.out).ids, [9, END_ID]);
   await assert.rejects(
     runCommand(generateCommand(open), ["--prompt", "a"], new FakeIo()),
     /no tokenizer: give token ids with --ids/,

@@ -104,6 +104,20 @@ Deno.test("openModel() cuts the context to an active sliding window and says so"
   assert.deepEqual(await window(0), [64, 0]);
 });
 
+Deno.test("openModel() knows the end tokens of a GGUF file without a tokenizer", async () => {
+  const bytes = build("llama", (p) => {
+    p.metadata = p.metadata.filter(([key]) => !key.startsWith("tokenizer"));
+    set(p, "tokenizer.ggml.model", text("none"));
+    set(p, "tokenizer.ggml.eos_token_id", u32(2));
+    set(p, "tokenizer.ggml.eot_token_id", u32(4));
+    set(p, "tokenizer.ggml.eom_token_id", u32(1e9));
+  });
+  await opened(bytes, ({ tokenizer, endIds }) => {
+    assert.equal(tokenizer, undefined);
+    assert.deepEqual([...endIds], [2, 4]);
+  });
+});
+
 Deno.test("openModel() takes optional things of GGUF files", async () => {
   const bytes = build("llama", (p) => {
     p.metadata = p.metadata.filter(([key]) =>

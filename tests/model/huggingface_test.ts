@@ -282,3 +282,20 @@ Deno.test("openModel() gathers the text side of a folder", async () => {
     assert.match(notes.join(), /tokenizer.json/);
   });
 });
+
+Deno.test("openModel() knows the end tokens of a folder without a tokenizer", async () => {
+  const ends = (settings: Record<string, unknown>, generation?: unknown) =>
+    opened(
+      {
+        ...folder(settings),
+        ...(generation === undefined
+          ? {}
+          : { "generation_config.json": JSON.stringify({ eos_token_id: generation }) }),
+      },
+      ({ endIds }) => [...endIds],
+    );
+  assert.deepEqual(await ends({ eos_token_id: 3 }), [3]);
+  assert.deepEqual(await ends({ eos_token_id: 3 }, [5, 6]), [5, 6]);
+  assert.deepEqual(await ends({ eos_token_id: null }), []);
+  assert.deepEqual(await ends({ eos_token_id: [1e9, -1, 1.5, "2", 4] }), [4]);
+});

@@ -57,6 +57,7 @@ export function openFakeServer(options: FakeServerOptions = {}) {
   const server = openServer({
     engine,
     tokenizer: options.idsOnly ? undefined : tokenizer,
+    ...(options.idsOnly ? { endIds: tokenizer.endIds } : {}),
     template: options.idsOnly || options.noTemplate ? undefined : template,
   }, options.app);
   return Object.assign(server, { engine, tokenizer });

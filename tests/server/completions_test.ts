@@ -249,3 +249,14 @@ Deno.test("POST /v1/completions serves ids when the model has no tokenizer", asy
   const chunks = (await streamCompletion(server, body)).map((chunk) => only(chunk.choices));
   assert.deepEqual(chunks.flatMap((chunk) => chunk.token_ids), [97, 98, 97]);
 });
+
+Deno.test("POST /v1/completions without a tokenizer ends at the model's end token", async () => {
+  await using server = openFakeServer({ idsOnly: true, reply: [97, END_ID, 98] });
+  const body = { prompt: [1], max_tokens: 9 };
+  const choice = only((await postCompletion(server, body)).choices);
+  assert.deepEqual(choice.token_ids, [97, END_ID]);
+  assert.equal(choice.finish_reason, "stop");
+  const on = only((await postCompletion(server, { ...body, ignore_eos: true })).choices);
+  assert.equal(on.finish_reason, "length");
+  assert.deepEqual(server.engine.requests[1]?.bannedTokenIds, [END_ID]);
+});
