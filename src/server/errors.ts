@@ -89,6 +89,26 @@ export function contextExceeded(
   );
 }
 
+/** 400: so many characters that nobody counts their tokens. */
+export function textTooLong(
+  length: number,
+  maxLength: number,
+  contextLength: number,
+  param: string,
+): RequestError {
+  return badRequest(
+    `\`${param}\` has ${length} characters. This model's maximum context length is ` +
+      `${contextLength} tokens, for which this server takes at most ${maxLength} characters. ` +
+      "Shorten the prompt or start the server with a larger --context.",
+    {
+      param,
+      code: "context_length_exceeded",
+      extra: { n_ctx: contextLength },
+      headers: { "x-should-retry": "false" },
+    },
+  );
+}
+
 /** 404: a model that is not the one served. */
 export function modelNotFound(name: string, servedName: string): RequestError {
   const shown = name.length > 100 ? `${name.slice(0, 100)}...` : name;

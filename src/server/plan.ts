@@ -1,6 +1,6 @@
 /** Turns a checked body into sequences for the engine. @module */
 import type { Engine, GenerateRequest, SamplingParams } from "../engine/types.ts";
-import { badRequest, contextExceeded } from "./errors.ts";
+import { badRequest, contextExceeded, textTooLong } from "./errors.ts";
 import { notBuilt } from "./not_built.ts";
 import type { GenerationBody, Prompt } from "./schemas.ts";
 import { endIdsOf, leastTokens, type ServedModel } from "./served_model.ts";
@@ -60,11 +60,24 @@ export function needTokenizer(model: ServedModel, param: string) {
   return model.tokenizer;
 }
 
+/** Characters for each token of the context; ordinary text has about four. */
+const CHARACTERS_PER_TOKEN = 16;
+/** A text this short is tokenized whatever the context. */
+const ALWAYS_TOKENIZED = 4096;
+
+/** Refuses a text whose tokenizing would hold up everything else for too long. */
+export function checkCharacters(model: ServedModel, length: number, param: string): void {
+  const { contextLength } = model.engine.info;
+  const maxLength = Math.max(ALWAYS_TOKENIZED, CHARACTERS_PER_TOKEN * contextLength);
+  if (length > maxLength) throw textTooLong(length, maxLength, contextLength, param);
+}
+
 /** Refuses early a text that cannot fit, before time is spent on tokenizing it. */
 export function checkTextLength(model: ServedModel, length: number, param: string): void {
   const least = leastTokens(needTokenizer(model, param), length);
   const { contextLength } = model.engine.info;
   if (least > contextLength) throw contextExceeded(least, contextLength, param, false);
+  checkCharacters(model, length, param);
 }
 
 /**

@@ -62,13 +62,16 @@ export async function completions(context: RequestContext): Promise<Response> {
   refuseNotBuilt(raw, "completion");
   const body = parseBody(completionSchema, raw);
   const several = body.prompt.length > 1;
-  const prompts = body.prompt.map((prompt, index) =>
-    promptIds(prompt, model, {
+  const prompts: PromptIds[] = [];
+  for (const [index, prompt] of body.prompt.entries()) {
+    // Between two texts whoever else waits has a turn.
+    if (index > 0 && typeof prompt === "string") await new Promise((go) => setTimeout(go, 0));
+    prompts.push(promptIds(prompt, model, {
       param: several ? `prompt[${index}]` : "prompt",
       addBos: body.add_special_tokens,
       parseSpecial: body.parse_special,
-    })
-  );
+    }));
+  }
   const envelope = envelopeOf(context, "cmpl");
   const logprobs = body.logprobs ?? null;
   const specs = planSequences(body, model, prompts, {

@@ -27,7 +27,7 @@ const MAX_BIASES = 1024;
 const MAX_MESSAGES = 16_384;
 const MAX_NAME = 256;
 /** Tokenizing holds up everything else that this isolate does. */
-const MAX_TOKENIZE_LENGTH = 4 * 1024 * 1024;
+const MAX_TOKENIZE_LENGTH = 512 * 1024;
 
 const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
 

@@ -1,7 +1,7 @@
 /** `/tokenize`, `/detokenize`, `/apply-template`, in the shapes of llama.cpp. @module */
 import type { RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
-import { checkIds, needTokenizer } from "./plan.ts";
+import { checkCharacters, checkIds, needTokenizer } from "./plan.ts";
 import { renderMessages } from "./routes.ts";
 import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from "./schemas.ts";
 import { tokenBytes } from "./wire.ts";
@@ -42,6 +42,8 @@ export async function detokenize(context: RequestContext): Promise<Response> {
 export async function applyTemplate(context: RequestContext): Promise<Response> {
   const raw = await readJsonObject(context.request, context.bodyLimitBytes);
   const body = parseBody(applyTemplateSchema, raw);
+  const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
+  checkCharacters(context.model, length, "messages");
   const { text } = await renderMessages(body, context.model);
   return Response.json({ prompt: text });
 }

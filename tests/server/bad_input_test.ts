@@ -187,6 +187,42 @@ Deno.test("POST /v1/* refuses a hopelessly long prompt without tokenizing it", a
   await postFailing(server, "/v1/chat/completions", { messages }, 400);
 });
 
+Deno.test("POST /v1/* caps the characters of a text whose tokens could be long", async () => {
+  await using server = openFakeServer({ contextLength: 1024 });
+  const { tokenizer } = server;
+  // A token of 1,000 bytes: nothing but counting could tell how many tokens a text has.
+  const tokenBytes = tokenizer.tokenBytes.bind(tokenizer);
+  tokenizer.tokenBytes = (id) => id === 0 ? new Uint8Array(1000) : tokenBytes(id);
+  let encoded = 0;
+  tokenizer.encode = () => [encoded++];
+  const at = "p".repeat(16 * 1024);
+  for (const prompt of [`${at}p`, ["p", `${at}p`]]) {
+    const error = await postFailing(server, "/v1/completions", { prompt }, 400);
+    assert.equal(error.code, "context_length_exceeded");
+    assert.equal(error.n_ctx, 1024);
+    assert.match(error.message, /has 16385 characters.*context length is 1024.*at most 16384/);
+  }
+  const messages = [{ role: "user", content: `${at}p` }];
+  for (const path of ["/v1/chat/completions", "/apply-template"]) {
+    assert.equal((await postFailing(server, path, { messages }, 400)).param, "messages");
+  }
+  assert.equal(encoded, 1);
+  await postCompletion(server, { prompt: at, max_tokens: 1 });
+  assert.equal(encoded, 2);
+});
+
+Deno.test("POST /tokenize takes 512 Ki characters and no more", async () => {
+  await using server = openFakeServer();
+  server.tokenizer.encode = () => [1];
+  const content = "p".repeat(512 * 1024);
+  const response = await post(server, "/tokenize", { content });
+  assert.equal(response.status, 200);
+  await response.body?.cancel();
+  const error = await postFailing(server, "/tokenize", { content: `${content}p` }, 400);
+  assert.equal(error.param, "content");
+  assert.match(error.message, /at most 524288 characters/);
+});
+
 Deno.test("POST /v1/* names what a model without tokenizer or template lacks", async () => {
   await using ids = openFakeServer({ idsOnly: true });
   const text = await postFailing(ids, "/v1/completions", { prompt: "x" }, 400);
