@@ -9,6 +9,7 @@
 import type { CliIo } from "../src/cli/io.ts";
 import { engineFlags } from "../src/cli/model_flags.ts";
 import type { Settings } from "../src/cli/flags.ts";
+import type { DecodeRow } from "../src/engine/runner_types.ts";
 import { Readback } from "../src/gpu/readback.ts";
 import { calibrate } from "./_calibration.ts";
 import type { Moment } from "./_clock.ts";
@@ -24,6 +25,7 @@ import { stepWork, type Work } from "./_work.ts";
 const flags = {
   ...engineFlags,
   contexts: integersFlag("contexts of the decode steps", [512, 2048]),
+  sequences: integersFlag("sequences of a decode step", [1], 256),
   prefills: integersFlag("tokens of the prefill chunks, each at the start of a prompt", [256], 512),
   rounds: countFlag("rounds over all parts", 9),
 };
@@ -46,14 +48,20 @@ function split(dispatches: readonly RecordedDispatch[]): Parts {
   return parts.set("whole step", [...dispatches]);
 }
 
-async function decodeStep(subject: Subject, context: number): Promise<Step> {
+async function decodeStep(subject: Subject, context: number, sequences: number): Promise<Step> {
   const { runner, kv, device, info } = subject.parts;
-  const token = await fill(subject, 0, textIds(subject, 0, context));
-  kv.reserve(0, context + 1);
-  const row = { slot: 0, position: context, token, sample: PLAIN };
-  const dispatches = await recordDispatches(device, () => runner.decode([row]));
-  const work = stepWork(subject.config, subject.shapes, info.kv.type, [context + 1], 1, context);
-  return { name: `decode at ${context}`, parts: split(dispatches), work };
+  const rows: DecodeRow[] = [];
+  for (let slot = 0; slot < sequences; slot++) {
+    const token = await fill(subject, slot, textIds(subject, 100 * slot, context));
+    kv.reserve(slot, context + 1);
+    rows.push({ slot, position: context, token, sample: PLAIN });
+  }
+  const dispatches = await recordDispatches(device, () => runner.decode(rows));
+  const keys = rows.map(() => context + 1);
+  const { config, shapes } = subject;
+  const work = stepWork(config, shapes, info.kv.type, keys, sequences, context * sequences);
+  const name = `decode at ${context}${sequences === 1 ? "" : ` x${sequences}`}`;
+  return { name, parts: split(dispatches), work };
 }
 
 async function prefillStep(subject: Subject, count: number): Promise<Step> {
@@ -107,13 +115,16 @@ async function measureStep(
 }
 
 async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<void> {
-  const { contexts, prefills, rounds } = settings;
+  const { contexts, sequences, prefills, rounds } = settings;
   const longest = Math.max(...contexts, ...prefills) + 1;
-  using subject = await openSubject(settings, io, 1, longest);
+  using subject = await openSubject(settings, io, Math.max(...sequences), longest);
   using readback = await Readback.create(subject.parts.device, 16);
   const report = new Report(io, "kernels", subject.common);
   for (const context of contexts) {
-    await measureStep(await decodeStep(subject, context), subject, readback, rounds, report);
+    for (const count of sequences) {
+      const step = await decodeStep(subject, context, count);
+      await measureStep(step, subject, readback, rounds, report);
+    }
   }
   for (const count of prefills) {
     await measureStep(await prefillStep(subject, count), subject, readback, rounds, report);

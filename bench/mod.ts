@@ -55,4 +55,9 @@ export const BENCHMARKS: readonly BenchmarkEntry[] = [
     summary: "how long an engine takes to start",
     load: () => import("./start.ts"),
   },
+  {
+    name: "compare",
+    summary: "two runs of a benchmark side by side",
+    load: () => import("./compare.ts"),
+  },
 ];

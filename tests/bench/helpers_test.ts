@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { compareRuns, parseRun } from "../../bench/compare.ts";
 import type { RecordedDispatch } from "../../bench/_recorder.ts";
 import { table } from "../../bench/_report.ts";
 import { rolesOf } from "../../bench/_roles.ts";
@@ -81,4 +82,19 @@ Deno.test("stepWork() counts operations and bytes once each", () => {
   });
   const total = totalWork(work);
   assert.equal(total.flops, 24576 + 6400 + 1536);
+});
+
+Deno.test("compareRuns() puts equal cases side by side", () => {
+  const line = (entry: Record<string, unknown>) => `${JSON.stringify(entry)}\n`;
+  const before = parseRun(
+    line({ bench: "decode", context: 512, ms: 60, commit: "a" }) +
+      line({ bench: "decode", context: 2048, ms: 90, commit: "a" }) + "\n",
+    "before",
+  );
+  const after = parseRun(line({ bench: "decode", context: 512, ms: 40, commit: "b" }), "after");
+  assert.deepEqual(compareRuns(before, after), [
+    { case: "decode 512", "ms before": 60, "ms after": 40, "ms gain": 1.5 },
+  ]);
+  assert.throws(() => parseRun("{}\n[1]\n", "broken"), /broken, line 2/);
+  assert.throws(() => parseRun("no JSON", "broken"), /broken, line 1/);
 });
