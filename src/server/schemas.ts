@@ -149,6 +149,8 @@ export const completionSchema = z.object({
   prompt: checked(readPrompts),
   echo: flag().default(false),
   logprobs: int(0, MAX_TOP_LOGPROBS).optional(),
+  /** A field of chats, where it means something; here it only has the same bounds. */
+  top_logprobs: int(0, MAX_TOP_LOGPROBS).optional(),
   /** Whether the tokenizer's beginning-of-text token goes before text, as the model asks. */
   add_special_tokens: flag().default(true),
   parse_special: flag().default(true),

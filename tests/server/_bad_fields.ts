@@ -112,6 +112,8 @@ export const BAD_COMPLETION: BadFields = [
   [{ logprobs: -1 }, "logprobs"],
   [{ logprobs: 21 }, "logprobs"],
   [{ logprobs: true }, "logprobs"],
+  [{ top_logprobs: 21 }, "top_logprobs"],
+  [{ top_logprobs: -1 }, "top_logprobs"],
   [{ echo: 1 }, "echo"],
   [{ suffix: "x" }, "suffix"],
 ];
