@@ -39,7 +39,7 @@ let counter = 0;
 /**
  * Runs a sequence to its end.
  *
- * @throws {CommandError} If the engine reports an error.
+ * @throws {CommandError} If the engine reports an error, or for stop strings without a tokenizer.
  */
 export async function runGeneration(
   session: Session,
@@ -47,6 +47,9 @@ export async function runGeneration(
   listener: GenerationListener = {},
 ): Promise<GenerationResult> {
   const { engine, tokenizer } = session;
+  if (tokenizer === undefined && spec.stop.length > 0) {
+    throw new CommandError("this model has no tokenizer: --stop has no text to look for");
+  }
   const ends = endIdsOf(session);
   const endIds = spec.ignoreEos ? new Set<number>() : ends;
   const bannedIds = spec.ignoreEos ? ends : [];

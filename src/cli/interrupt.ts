@@ -4,6 +4,17 @@ import type { CliIo, Interrupt } from "./io.ts";
 /** A command has this long to end by itself before the process goes. */
 const GRACE_MS = 4000;
 
+/**
+ * Ends the process when a command that was told to end has not done so in time.
+ *
+ * @param exitCode Exit code of a process that had to be ended.
+ * @returns Disposing of it lifts the limit.
+ */
+export function exitLimit(io: CliIo, exitCode: number, graceMs = GRACE_MS): Disposable {
+  const timer = setTimeout(() => io.exit(exitCode), graceMs);
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
+}
+
 /** The state of an interrupt that was asked for. */
 export interface InterruptGuard extends Disposable {
   readonly signal: AbortSignal;
@@ -19,11 +30,11 @@ export interface InterruptGuard extends Disposable {
 export function interruptGuard(io: CliIo, exitCode: number): InterruptGuard {
   const controller = new AbortController();
   let received: Interrupt | undefined;
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let limit: Disposable | undefined;
   const listener = io.onInterrupt((signal) => {
     if (received !== undefined) io.exit(exitCode);
     received = signal;
-    timer = setTimeout(() => io.exit(exitCode), GRACE_MS);
+    limit = exitLimit(io, exitCode);
     controller.abort();
   });
   return {
@@ -32,7 +43,7 @@ export function interruptGuard(io: CliIo, exitCode: number): InterruptGuard {
       return received;
     },
     [Symbol.dispose]() {
-      clearTimeout(timer);
+      limit?.[Symbol.dispose]();
       listener[Symbol.dispose]();
     },
   };

@@ -4,6 +4,7 @@ import { chatCommand } from "../../src/cli/commands/chat.ts";
 import { generateCommand } from "../../src/cli/commands/generate.ts";
 import { scoreCommand } from "../../src/cli/commands/score.ts";
 import { tokenizeCommand } from "../../src/cli/commands/tokenize.ts";
+import { exitLimit } from "../../src/cli/interrupt.ts";
 import type { OpenSession } from "../../src/cli/session.ts";
 import type { EngineOptions } from "../../src/engine/types.ts";
 import {
@@ -17,7 +18,7 @@ import {
   REPLY_TEXT,
   TURN_ID,
 } from "../server/_fake.ts";
-import { FakeIo } from "./_io.ts";
+import { Exited, FakeIo } from "./_io.ts";
 
 const bytes = (text: string) => [...new TextEncoder().encode(text)];
 
@@ -148,6 +149,10 @@ Deno.test("generate without a tokenizer works on ids alone", async () => {
   await assert.rejects(
     runCommand(generateCommand(open), ["--prompt", "a"], new FakeIo()),
     /no tokenizer: give token ids with --ids/,
+  );
+  await assert.rejects(
+    runCommand(generateCommand(open), ["--ids", "[1]", "--stop", "a"], new FakeIo()),
+    /no tokenizer: --stop/,
   );
 });
 
@@ -297,6 +302,45 @@ Deno.test("chat stops the answer at Ctrl-C, and the program at the next one", as
   assert.match(io.err, /\(stopped\)/);
   assert.ok(io.out.length < REPLY_TEXT.length, io.out);
   assert.equal(seen.closed, 1);
+});
+
+Deno.test("chat ends at the second SIGTERM though the answer does not", async () => {
+  const { engine, open } = fakeSession({ stepMs: 2 });
+  const cancel = engine.cancel.bind(engine);
+  const asked: string[] = [];
+  engine.cancel = (id) => void asked.push(id);
+  const codes: number[] = [];
+  const io = new FakeIo({
+    lines: ["one"],
+    onOut(self) {
+      if (asked.length > 0 || self.out.length < 3) return;
+      self.interrupt("SIGTERM");
+      try {
+        self.interrupt("SIGTERM");
+      } catch (error) {
+        if (!(error instanceof Exited)) throw error;
+        codes.push(error.code);
+      }
+      for (const id of asked) cancel(id);
+    },
+  });
+  assert.equal(await runCommand(chatCommand(open), ["--ignore-eos"], io), 0);
+  assert.deepEqual(codes, [0]);
+});
+
+Deno.test("exitLimit() ends the process in time, unless the command ended first", async () => {
+  const io = new FakeIo();
+  const left = Promise.withResolvers<number>();
+  let exits = 0;
+  io.exit = (code) => {
+    exits++;
+    left.resolve(code);
+    return undefined as never;
+  };
+  exitLimit(io, 7, 5)[Symbol.dispose]();
+  using _limit = exitLimit(io, 3, 20);
+  assert.equal(await left.promise, 3);
+  assert.equal(exits, 1);
 });
 
 Deno.test("chat survives a template that refuses and a context that is full", async () => {

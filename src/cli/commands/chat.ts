@@ -5,6 +5,7 @@ import { CommandError, defineCommand } from "../command.ts";
 import { type Settings, valueFlag } from "../flags.ts";
 import { type GenerationResult, runGeneration } from "../generation.ts";
 import { type CliIo, EXIT } from "../io.ts";
+import { exitLimit } from "../interrupt.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { prefillProgress } from "../progress.ts";
 import { samplingFlags, samplingParams } from "../sampling_flags.ts";
@@ -92,9 +93,17 @@ class Conversation {
         resolve(null);
       };
     });
+    using ending = new DisposableStack();
+    let isTerminated = false;
     using _listener = this.#io.onInterrupt((signal) => {
-      // Ctrl-C belongs to the answer while there is one; SIGTERM always means the program.
-      if (signal === "SIGTERM") this.#end();
+      // Ctrl-C belongs to the answer while there is one; SIGTERM always means the program, and it
+      // does not wait for a step of the device that takes too long.
+      if (signal === "SIGTERM") {
+        if (isTerminated) this.#io.exit(EXIT.ok);
+        isTerminated = true;
+        ending.use(exitLimit(this.#io, EXIT.ok));
+        this.#end();
+      }
       if (this.#stopAnswer !== undefined) this.#stopAnswer();
       else this.#end();
     });
