@@ -126,8 +126,9 @@ export function cutToWindow(
     return { contextLength, notes: [] };
   }
   if (window <= 0 || window >= contextLength) return { contextLength, notes: [] };
-  const note = `the context is cut from ${contextLength} to ${window} tokens: the model uses ` +
-    "sliding-window attention beyond that, which is not supported";
+  const note = `the context is cut from ${contextLength} to ${window} tokens: beyond that the ` +
+    "model uses sliding-window attention, which is not supported, so a longer --context gives " +
+    "wrong output";
   return { contextLength: window, notes: [note] };
 }
 
