@@ -28,7 +28,7 @@ export interface TemplateTokens {
 
 /** Bounds of a template. */
 export interface ChatTemplateOptions {
-  /** Milliseconds that one rendering may take. Default 500. */
+  /** Milliseconds that one rendering may take. Default 800. */
   readonly deadlineMs?: number;
   /** UTF-16 units of the prompt, and of all message content. Default 4 Mi. */
   readonly maxLength?: number;
@@ -44,6 +44,13 @@ const MAX_SPACE = 1000;
 
 /** Noncharacters, of which one that no message contains marks what is only text. */
 const MARKS = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + i));
+/**
+ * Wall time, for want of a clock for one thread: the engine may keep every core busy, and a long
+ * conversation must still render. With the grace below, a template that hangs ends within a second.
+ */
+const DEADLINE_MS = 800;
+/** Parsing a template when the model is opened, which also starts the worker. */
+const PARSE_MS = 600;
 /** A worker that has not come up by then never will. */
 const START_MS = 10_000;
 /** The worker notices its deadline itself unless it is inside one long operation. */
@@ -70,7 +77,7 @@ export class WorkerChatTemplate implements ChatTemplate {
     this.#tokenizer = tokenizer;
     this.#tokens = tokens;
     this.#limits = {
-      deadlineMs: options.deadlineMs ?? 500,
+      deadlineMs: options.deadlineMs ?? DEADLINE_MS,
       maxLength: options.maxLength ?? 4 * 1024 * 1024,
     };
     this.#maxMessages = options.maxMessages ?? 2048;
@@ -198,7 +205,12 @@ export class WorkerChatTemplate implements ChatTemplate {
   }
 
   #ask(variables: TemplateVariables | null): Promise<TemplateReply> {
-    const request = { source: this.source, variables, limits: this.#limits };
+    const { deadlineMs, maxLength } = this.#limits;
+    const limits = {
+      deadlineMs: variables === null ? Math.min(PARSE_MS, deadlineMs) : deadlineMs,
+      maxLength,
+    };
+    const request = { source: this.source, variables, limits };
     const reply = this.#last.then(() => this.#exchange(request));
     this.#last = reply.catch(() => {});
     return reply;

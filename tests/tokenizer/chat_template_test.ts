@@ -208,6 +208,31 @@ Deno.test("renderings asked for together each get their own answer", async () =>
   });
 });
 
+Deno.test("a conversation of 2,000 messages renders while every core is busy", async () => {
+  const { template, tokens } = await modelTemplate(DEFAULT_PATH);
+  const messages = Array.from({ length: 2000 }, (_, i): ChatMessage => ({
+    role: i % 2 === 0 ? "user" : "assistant",
+    content: `This is message ${i}, about as long as what people write to each other.`,
+  }));
+  const spin = URL.createObjectURL(
+    new Blob(["postMessage(0); for (;;);"], { type: "text/javascript" }),
+  );
+  const busy = Array.from(
+    { length: navigator.hardwareConcurrency },
+    () => new Worker(spin, { type: "module" }),
+  );
+  try {
+    await Promise.all(busy.map((worker) => new Promise((go) => worker.onmessage = go)));
+    await using(template, SMOLLM, async (template) => {
+      const { text } = await template.render(messages);
+      assert.equal(text.split("<|im_start|>").length - 1, 2002);
+    }, tokens);
+  } finally {
+    for (const worker of busy) worker.terminate();
+    URL.revokeObjectURL(spin);
+  }
+});
+
 Deno.test("findChatTemplate() takes a text, the default of a list, or nothing", () => {
   const find = (chat_template: unknown) =>
     findChatTemplate(
