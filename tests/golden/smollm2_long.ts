@@ -19,5 +19,7 @@ Deno.test("eight sequences that join and leave give the tokens they give alone",
       maxTokens: 64,
       afterTokens: 7,
     })),
+    // Clear choices before the first close one: 36 of the sixth, all 64 of the others.
+    { tokens: 32, share: 0.9 },
   );
 });

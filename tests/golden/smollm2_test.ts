@@ -84,6 +84,8 @@ Deno.test("default model with f16 KV gives the reference's NLL; batches change n
         maxTokens: 10,
         afterTokens: 3,
       })),
+      // Clear choices before the first close one: 4, 10, 8 of 10.
+      { tokens: 4, share: 0.7 },
     );
   });
 });
