@@ -125,7 +125,7 @@ export async function compileForwardKernels(
 }
 
 /** Queries of a lane, in vec4s, up to which a software adapter's compiler takes seconds. */
-const MOST_LANE_QUADS = 64;
+const MOST_LANE_QUADS = 96;
 
 /**
  * The form and sizes of attention for a kind of step.

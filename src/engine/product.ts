@@ -39,6 +39,16 @@ interface Tile {
   readonly kernel: Kernel;
 }
 
+/** Workgroups for one token that a product should have at least, so that all cores get some. */
+const LEAST_WORKGROUPS = 16;
+
+/** Rows of a tile: as the plan says, fewer for a matrix that would make too few workgroups. */
+function tileRows(planned: number, matrixRows: number): number {
+  let rows = planned;
+  while (rows % 8 === 0 && rows > 8 && matrixRows / rows < LEAST_WORKGROUPS) rows /= 2;
+  return rows;
+}
+
 /** A product with its kernels and bindings. */
 export class Product {
   readonly #tiles: readonly Tile[];
@@ -69,7 +79,7 @@ export class Product {
         epilogue,
         bias: bias !== undefined,
         lanes: plan.matmulLanes,
-        rows: tokens === 1 ? plan.matvecRows : plan.matmulRows,
+        rows: tileRows(tokens === 1 ? plan.matvecRows : plan.matmulRows, matrix.rows),
         tokens,
         subgroups: plan.subgroups,
       };

@@ -180,6 +180,9 @@ export class Kernels {
   }
 }
 
+/** Scratch of {@linkcode dispatch}: the typed form of setBindGroup is the cheaper one. */
+const offsets = new Uint32Array(1);
+
 /**
  * Sends a dispatch. A count above the limit of one dimension is folded into y; shaders read their
  * linear workgroup number from both (`workgroup_index` in shaders/common/dispatch.wgsl).
@@ -196,7 +199,10 @@ export function dispatch(
   if (workgroups === 0) return;
   pass.setPipeline(kernel.pipeline);
   if (stepOffset === undefined) pass.setBindGroup(0, group);
-  else pass.setBindGroup(0, group, [stepOffset]);
+  else {
+    offsets[0] = stepOffset;
+    pass.setBindGroup(0, group, offsets, 0, 1);
+  }
   if (workgroups <= MAX_GROUPS) pass.dispatchWorkgroups(workgroups);
   else {
     const y = Math.ceil(workgroups / MAX_GROUPS);

@@ -35,13 +35,13 @@ export interface KernelPlan {
 const SOFTWARE: KernelPlan = {
   matmulLanes: 8,
   matvecRows: 16,
-  matmulRows: 16,
+  matmulRows: 32,
   tokenTiles: [1, 4, 8],
   subgroups: true,
   rowLanes: 8,
   attentionLanes: 8,
   attentionSplit: 256,
-  attentionQueries: 4,
+  attentionQueries: 6,
   attentionForm: "lanes",
 };
 
