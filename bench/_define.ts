@@ -41,14 +41,19 @@ export function defineBenchmark<const F extends Flags>(spec: BenchmarkSpec<F>): 
 const group = "Measurement";
 
 /** `--NAME 512,2048`: several whole numbers. */
-export function integersFlag(help: string, fallback: readonly number[], max = 2 ** 20) {
-  const rule = `wanted whole numbers from 1 to ${max} with commas between them`;
+export function integersFlag(
+  help: string,
+  fallback: readonly number[],
+  max = 2 ** 20,
+  min = 1,
+) {
+  const rule = `wanted whole numbers from ${min} to ${max} with commas between them`;
   return valueFlag({
     group,
     help,
     placeholder: "N,N",
     schema: z.string().regex(/^\d+(,\d+)*$/, rule).transform((list) => list.split(",").map(Number))
-      .pipe(z.array(z.number().min(1, rule).max(max, rule))),
+      .pipe(z.array(z.number().min(min, rule).max(max, rule))),
     fallback,
     fallbackText: fallback.join(),
   });

@@ -26,7 +26,8 @@ const flags = {
   ...engineFlags,
   contexts: integersFlag("contexts of the decode steps", [512, 2048]),
   sequences: integersFlag("sequences of a decode step", [1], 256),
-  prefills: integersFlag("tokens of the prefill chunks, each at the start of a prompt", [256], 512),
+  prefills: integersFlag("tokens of the prefill chunks", [256], 512),
+  starts: integersFlag("tokens of the prompt before a prefill chunk", [0, 1792], 2 ** 20, 0),
   rounds: countFlag("rounds over all parts", 9),
 };
 
@@ -64,16 +65,17 @@ async function decodeStep(subject: Subject, context: number, sequences: number):
   return { name, parts: split(dispatches), work };
 }
 
-async function prefillStep(subject: Subject, count: number): Promise<Step> {
+async function prefillStep(subject: Subject, start: number, count: number): Promise<Step> {
   const { runner, kv, device, info } = subject.parts;
-  kv.release(0);
-  kv.reserve(0, count);
-  const tokens = textIds(subject, 0, count);
-  const chunk = { slot: 0, start: 0, tokens, sample: PLAIN, scoring: null };
+  if (start > 0) await fill(subject, 0, textIds(subject, 0, start));
+  else kv.release(0);
+  kv.reserve(0, start + count);
+  const tokens = textIds(subject, start, count);
+  const chunk = { slot: 0, start, tokens, sample: PLAIN, scoring: null };
   const dispatches = await recordDispatches(device, () => runner.prefill(chunk));
-  const keys = tokens.map((_, index) => index + 1);
-  const work = stepWork(subject.config, subject.shapes, info.kv.type, keys, 1, count);
-  return { name: `prefill of ${count}`, parts: split(dispatches), work };
+  const keys = tokens.map((_, index) => start + index + 1);
+  const work = stepWork(subject.config, subject.shapes, info.kv.type, keys, 1, start + count);
+  return { name: `prefill of ${count} at ${start}`, parts: split(dispatches), work };
 }
 
 async function measureStep(
@@ -115,8 +117,8 @@ async function measureStep(
 }
 
 async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<void> {
-  const { contexts, sequences, prefills, rounds } = settings;
-  const longest = Math.max(...contexts, ...prefills) + 1;
+  const { contexts, sequences, prefills, starts, rounds } = settings;
+  const longest = Math.max(...contexts, Math.max(...starts) + Math.max(...prefills)) + 1;
   using subject = await openSubject(settings, io, Math.max(...sequences), longest);
   using readback = await Readback.create(subject.parts.device, 16);
   const report = new Report(io, "kernels", subject.common);
@@ -127,7 +129,10 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
     }
   }
   for (const count of prefills) {
-    await measureStep(await prefillStep(subject, count), subject, readback, rounds, report);
+    for (const start of starts) {
+      const step = await prefillStep(subject, start, count);
+      await measureStep(step, subject, readback, rounds, report);
+    }
   }
   report.finish([
     "A part's time is that of its dispatches alone, sent again in one submission; caches are as " +

@@ -47,14 +47,15 @@ for (const [name, args, numCases] of RUNS) {
 }
 
 Deno.test("bench kernels finds every part of a step", async () => {
-  const args = ["--contexts", "20", "--prefills", "9", "--rounds", "1"];
+  const args = ["--contexts", "20", "--prefills", "9", "--starts", "0,30", "--rounds", "1"];
   const { cases } = await bench("kernels", ["--model", MODEL, ...args]);
   const parts = (step: string) =>
     cases.filter((entry) => entry["step"] === step).map((entry) => entry["part"]);
   const common = ["embedding", "norms", "qkv", "rope + cache", "attention"];
   const rest = ["attention out", "gate/up", "down", "head", "sampler", "whole step"];
   assert.deepEqual(parts("decode at 20"), [...common, ...rest]);
-  assert.deepEqual(parts("prefill of 9"), [...common, ...rest]);
+  assert.deepEqual(parts("prefill of 9 at 0"), [...common, ...rest]);
+  assert.deepEqual(parts("prefill of 9 at 30"), [...common, ...rest]);
   const total = cases.filter((entry) => entry["step"] === "decode at 20");
   const dispatches = total.map((entry) => Number(entry["dispatches"]));
   assert.equal(dispatches.slice(0, -1).reduce((a, b) => a + b), dispatches.at(-1));
