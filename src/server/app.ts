@@ -88,7 +88,10 @@ export function createApp(options: AppOptions): App {
     if (state.status === "ready" && saysEngineIsGone(error)) state = { status: "gone", error };
     // Not being ready yet is an answer, not a fault.
     if (error.status >= 500 && error.status !== 503) {
-      log?.error(error.message, error.cause ?? error);
+      const { message, cause } = error;
+      // What clients are not told, because it may name paths of this machine, is in the cause.
+      const known = !(cause instanceof Error) || cause.message === message;
+      log?.error(known ? message : `${message} (${cause.message})`, cause ?? error);
     }
   };
   const info = (): InfoContext => ({ model: model(), servedName, created, version });

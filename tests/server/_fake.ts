@@ -34,6 +34,7 @@ const PIECES = [...SPECIALS, ...WORDS];
 /** One token a byte, three special tokens and a few words that only the engine uses. */
 export class FakeTokenizer implements Tokenizer {
   readonly vocabSize = VOCAB_SIZE;
+  readonly kind = "bpe";
   readonly bosId = BOS_ID;
   readonly endIds: ReadonlySet<number> = new Set([END_ID]);
 

@@ -56,6 +56,7 @@ export function openFakeServer(options: FakeServerOptions = {}) {
   const template = new FakeTemplate(tokenizer);
   const server = openServer({
     engine,
+    fileName: "tiny.gguf",
     tokenizer: options.idsOnly ? undefined : tokenizer,
     ...(options.idsOnly ? { endIds: tokenizer.endIds } : {}),
     template: options.idsOnly || options.noTemplate ? undefined : template,

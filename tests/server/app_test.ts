@@ -1,6 +1,8 @@
 import { assert } from "std-testing";
 import { z } from "zod";
 import { createApp, type ServedModel } from "../../src/server/app.ts";
+import { DeviceError } from "../../src/gpu/device.ts";
+import { ModelFileError } from "../../src/model/errors.ts";
 import { FakeEngine, FakeTokenizer, REPLY_TEXT } from "./_fake.ts";
 import { openFakeServer, openServer, SERVED_NAME } from "./_server.ts";
 import { failure, post, postCompletion, postFailing, readAs } from "./_wire.ts";
@@ -12,6 +14,7 @@ const modelEntry = z.strictObject({
   owned_by: z.literal("tokenbutler"),
   max_model_len: z.literal(256),
   meta: z.strictObject({
+    vocab_type: z.literal(2),
     n_vocab: z.int(),
     n_ctx_train: z.int(),
     n_embd: z.int(),
@@ -124,7 +127,7 @@ Deno.test("createApp() answers 503 while the model loads and 200 after", async (
 
 Deno.test("createApp() says why a model did not load, and that trying again is useless", async () => {
   const app = createApp({
-    model: Promise.reject(new Error("no adapter")),
+    model: Promise.reject(new DeviceError("no_adapter", "no adapter")),
     servedName: "x",
     version: "0",
   });
@@ -134,12 +137,40 @@ Deno.test("createApp() says why a model did not load, and that trying again is u
   assert.match((await readAs(failure, response, 503)).error.message, /no adapter/);
 });
 
+Deno.test("createApp() tells clients no directories of this machine", async () => {
+  const messageOf = async (cause: Error) => {
+    const app = createApp({ model: Promise.reject(cause), servedName: "x", version: "0" });
+    await Promise.resolve();
+    const response = await app.fetch(new Request("http://h/health"));
+    return (await readAs(failure, response, 503)).error.message;
+  };
+  const start = "The model could not be loaded";
+  const path = "/home/a b/models/m.gguf";
+  assert.equal(
+    await messageOf(new ModelFileError("truncated", path, `${path} ends early`)),
+    `${start}: m.gguf ends early`,
+  );
+  assert.equal(
+    await messageOf(new ModelFileError("malformed", "/a/b/", "/a/b/x.json: no weight_map in 3/4")),
+    `${start}: b/x.json: no weight_map in 3/4`,
+  );
+  assert.equal(
+    await messageOf(
+      new DeviceError("failed", "see file:///opt/x/y.ts, C:\\u\\v.dll, https://a.b/c/"),
+    ),
+    `${start}: see y.ts, v.dll, https://a.b/c/`,
+  );
+  assert.equal(await messageOf(new Error("ENOENT /home/me/x")), `${start}.`);
+});
+
 Deno.test("GET /props tells the context, the template and the adapter", async () => {
   await using server = openFakeServer();
   const props = z.object({
     default_generation_settings: z.object({ n_ctx: z.literal(256), params: z.object({}) }),
     total_slots: z.literal(4),
     model_alias: z.literal(SERVED_NAME),
+    model_path: z.literal("tiny.gguf"),
+    is_sleeping: z.literal(false),
     chat_template: z.string(),
     build_info: z.string(),
     adapter: z.object({ description: z.string() }),

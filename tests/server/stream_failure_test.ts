@@ -64,6 +64,14 @@ Deno.test("an unforeseen error is a 500 that tells nothing of the machine", asyn
   assert.equal(server.logged.length, 1);
 });
 
+Deno.test("an engine's error keeps its directories for the log", async () => {
+  const failing = { code: "internal", message: "/opt/driver/lib.so broke" };
+  await using server = openFakeServer({ failAt: () => 1, failure: failing });
+  const error = await postFailing(server, "/v1/completions", { prompt: "x" }, 500);
+  assert.equal(error.message, "lib.so broke");
+  assert.deepEqual(server.logged, ["lib.so broke (/opt/driver/lib.so broke)"]);
+});
+
 Deno.test("when one of several choices fails the others are cancelled", async () => {
   await using server = openFakeServer({
     stepMs: 2,

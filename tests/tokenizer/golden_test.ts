@@ -137,3 +137,12 @@ Deno.test("ids of a padded vocabulary stand for nothing; ids beyond it are refus
     assert.throws(() => tokenizer.decode([id]), RangeError);
   }
 });
+
+Deno.test("a tokenizer knows the family of its vocabulary, from either format", async () => {
+  assert.equal((await openTokenizer(`${DATA}/spm-llama.gguf`)).kind, "sentencepiece");
+  assert.equal((await openTokenizer(`${DATA}/bpe-qwen2.gguf`)).kind, "bpe");
+  assert.equal((await openTokenizer("tests/data/tiny/llama31-bf16")).kind, "bpe");
+  const tokenizer = await readJson<Record<string, unknown>>(`${DATA}/spm-llama.tokenizer.json`);
+  const source = { kind: "huggingface", tokenizer, config: {}, generation: {} } as const;
+  assert.equal(loadTokenizer(source, "spm", 32_000).kind, "sentencepiece");
+});
