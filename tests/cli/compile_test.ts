@@ -6,7 +6,10 @@ import { exists } from "./_sandbox.ts";
 const ROOT = new URL("../../", import.meta.url);
 
 /** Modules that open files which a user names, or the assets: nothing else may open files. */
-const FILE_READERS = ["src/assets.ts", "src/cli/inputs.ts", "src/model/"
+const FILE_READERS = [
+  "src/assets.ts",
+  "src/cli/inputs.ts",
+  "src/model/",
   // What the system says of its memory.
   "src/engine/host_memory.ts",
 ];
