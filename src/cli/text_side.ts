@@ -6,7 +6,8 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { findChatTemplate } from "../tokenizer/template_source.ts";
 
 /** Text to ids and ids to text for one model. */
-export interface TextSide extends Pick<ServedModel, "tokenizer" | "endIds" | "template"> {
+export interface TextSide
+  extends Pick<ServedModel, "tokenizer" | "endIds" | "template" | "fileName"> {
   /** The model's own name. */
   readonly name: string;
 }
@@ -26,10 +27,12 @@ export const openTextSide: OpenTextSide = async (path, use) => {
   const source = await openModel(path);
   try {
     const { name, vocabSize } = source.config;
-    if (source.tokenizer === undefined) return { name, endIds: source.endIds };
+    const fileName = path.replace(/[/\\]+$/, "").replace(/^.*[/\\]/, "");
+    const known = { name, fileName };
+    if (source.tokenizer === undefined) return { ...known, endIds: source.endIds };
     const tokenizer = loadTokenizer(source.tokenizer, path, vocabSize);
     const found = use === "chat" ? findChatTemplate(source.tokenizer, path) : undefined;
-    if (found === undefined) return { name, tokenizer };
+    if (found === undefined) return { ...known, tokenizer };
     const template = createChatTemplate(found.template, tokenizer, found.tokens);
     try {
       await template.validate(path);
@@ -37,7 +40,7 @@ export const openTextSide: OpenTextSide = async (path, use) => {
       template.close();
       throw error;
     }
-    return { name, tokenizer, template };
+    return { ...known, tokenizer, template };
   } finally {
     source.close();
   }

@@ -187,7 +187,7 @@ function readTokenizer(
   const ids = tokenIds(config, generation);
   const tokenizer = readJsonObject(`${base}/tokenizer.json`, TOKENIZER_LIMITS);
   if (!tokenizer) {
-    const note = `${base} has no tokenizer.json: the model serves token ids only`;
+    const note = `${folderName(base)} has no tokenizer.json: the model serves token ids only`;
     return { tokenizer: undefined, ids, notes: [note] };
   }
   const settings = readJsonObject(`${base}/tokenizer_config.json`, SETTINGS_LIMITS) ?? {};

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import { DeviceError } from "../gpu/device.ts";
+import { ModelFileError } from "../model/errors.ts";
 import { TemplateError } from "../tokenizer/types.ts";
 import type { EngineErrorData } from "../engine/types.ts";
 
@@ -128,10 +130,32 @@ export function loading(): RequestError {
   });
 }
 
+/** A path from the root of a file system, and what comes before its last part. */
+const DIRECTORIES = /(?<![\w.~/-])(?:file:\/\/)?(?:[A-Za-z]:)?[/\\](?:[^\s"'`/\\:]+[/\\])+/g;
+
+/** A text without the directories of this machine: of a path its last part is enough. */
+export function withoutDirectories(text: string): string {
+  return text.replaceAll(DIRECTORIES, "");
+}
+
+/** Why a model did not load, as far as it concerns a client. */
+function loadFailure(cause: unknown): string {
+  if (cause instanceof ModelFileError) {
+    // The path as it was given may have any characters: it is taken out whole first.
+    const path = cause.path.replace(/[/\\]+$/, "");
+    const name = path.replace(/^.*[/\\]/, "");
+    const message = path === "" ? cause.message : cause.message.replaceAll(path, name);
+    return `: ${withoutDirectories(message)}`;
+  }
+  if (cause instanceof DeviceError) return `: ${withoutDirectories(cause.message)}`;
+  // What was not foreseen goes to the log only: it may tell anything about this machine.
+  return ".";
+}
+
 /** 503: the model will never be there. */
 export function loadFailed(cause: unknown): RequestError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new RequestError(503, "unavailable_error", `The model could not be loaded: ${reason}`, {
+  const reason = loadFailure(cause);
+  return new RequestError(503, "unavailable_error", `The model could not be loaded${reason}`, {
     code: "model_load_failed",
     headers: { "x-should-retry": "false" },
     cause,
@@ -162,25 +186,29 @@ export function clientGone(): RequestError {
 }
 
 /** An error that the engine reported, as an answer. */
-export function engineFailure(error: EngineErrorData): RequestError {
-  switch (error.code) {
+export function engineFailure({ code, message: whole }: EngineErrorData): RequestError {
+  const message = withoutDirectories(whole);
+  const cause = new Error(whole);
+  switch (code) {
     case "invalid_request":
-      return badRequest(error.message, { code: error.code });
+      return badRequest(message, { code, cause });
     case "out_of_memory":
-      return new RequestError(503, "server_error", error.message, {
-        code: error.code,
+      return new RequestError(503, "server_error", message, {
+        code,
+        cause,
         headers: { "retry-after": "5" },
       });
     case "engine_closed":
       return shuttingDown();
     case "device_lost":
     case "engine_crashed":
-      return new RequestError(503, "server_error", error.message, {
-        code: error.code,
+      return new RequestError(503, "server_error", message, {
+        code,
+        cause,
         headers: { "x-should-retry": "false" },
       });
     default:
-      return new RequestError(500, "server_error", error.message, { code: error.code });
+      return new RequestError(500, "server_error", message, { code, cause });
   }
 }
 

@@ -1,5 +1,5 @@
 /** What the server says of itself: `/v1/models`, `/props`. @module */
-import { modelNotFound } from "./errors.ts";
+import { modelNotFound, withoutDirectories } from "./errors.ts";
 import { isServed } from "./routes.ts";
 import { endIdsOf, type ServedModel } from "./served_model.ts";
 
@@ -13,8 +13,11 @@ export interface InfoContext {
   readonly version: string;
 }
 
+/** llama.cpp's numbers for kinds of vocabularies; 0 is a model without one. */
+const VOCAB_TYPES = { none: 0, sentencepiece: 1, bpe: 2 } as const;
+
 /** One entry of `/v1/models`; `meta` as llama.cpp has it, `max_model_len` as vLLM. */
-function modelBody({ model: { engine: { info } }, servedName, created }: InfoContext) {
+function modelBody({ model: { engine: { info }, tokenizer }, servedName, created }: InfoContext) {
   return {
     id: servedName,
     object: "model",
@@ -22,6 +25,7 @@ function modelBody({ model: { engine: { info } }, servedName, created }: InfoCon
     owned_by: "tokenbutler",
     max_model_len: info.contextLength,
     meta: {
+      vocab_type: VOCAB_TYPES[tokenizer?.kind ?? "none"],
       n_vocab: info.model.vocabSize,
       n_ctx_train: info.model.trainedContext,
       n_embd: info.model.hiddenSize,
@@ -63,10 +67,13 @@ export function props(context: InfoContext): Response {
     },
     total_slots: info.maxSequences,
     model_alias: servedName,
+    // Never more than the last part: directories are nobody's business.
+    model_path: model.fileName ?? null,
     chat_template: template?.source ?? null,
     bos_token_id: tokenizer?.bosId ?? null,
     end_token_ids: [...endIdsOf(model)],
     modalities: { vision: false, audio: false },
+    is_sleeping: false,
     build_info: `tokenbutler ${version}`,
     model: info.model,
     kv: info.kv,
@@ -74,6 +81,6 @@ export function props(context: InfoContext): Response {
     kernels: info.variants,
     prefill_chunk: info.prefillChunk,
     readback: info.readback,
-    notes: info.notes,
+    notes: info.notes.map(withoutDirectories),
   });
 }

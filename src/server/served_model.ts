@@ -9,6 +9,8 @@ export interface ServedModel {
   readonly tokenizer?: Tokenizer | undefined;
   /** Tokens that end a text where there is no tokenizer to tell; none when absent. */
   readonly endIds?: ReadonlySet<number> | undefined;
+  /** Last part of the model's path, where it was opened from a file or folder. */
+  readonly fileName?: string | undefined;
   /** Absent for a model without a chat template: it completes only. */
   readonly template?: ChatTemplate | undefined;
 }

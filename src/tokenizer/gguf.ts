@@ -99,6 +99,7 @@ export function ggufTokenizer(
 
   return new VocabularyTokenizer({
     vocabSize,
+    kind: sentencePiece ? "sentencepiece" : "bpe",
     bosId,
     addsBos,
     eosAfterText: addsEos ? eosId : undefined,

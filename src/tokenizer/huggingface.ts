@@ -122,6 +122,7 @@ export function huggingFaceTokenizer(
 
   return new VocabularyTokenizer({
     vocabSize,
+    kind: model["byte_fallback"] === true ? "sentencepiece" : "bpe",
     bosId,
     addsBos,
     eosAfterText: addsEos ? eosId : undefined,

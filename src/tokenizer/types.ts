@@ -11,6 +11,8 @@ export interface EncodeOptions {
 /** Text to ids and back. Pure and synchronous. */
 export interface Tokenizer {
   readonly vocabSize: number;
+  /** The family of the vocabulary: pieces with a mark for spaces, or bytes that were merged. */
+  readonly kind: "sentencepiece" | "bpe";
   readonly bosId: number | undefined;
   /** The model file asks for BOS before text. */
   readonly addsBos: boolean;

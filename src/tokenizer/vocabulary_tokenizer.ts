@@ -7,6 +7,7 @@ import type { EncodeOptions, TextStream, Tokenizer } from "./types.ts";
 export interface TokenizerParts {
   /** Of the model: ids between the tokenizer's own tokens and this stand for nothing. */
   readonly vocabSize: number;
+  readonly kind: Tokenizer["kind"];
   readonly bosId: number | undefined;
   readonly addsBos: boolean;
   /** Put after a text that is given a BOS; few files ask for it. */
@@ -24,6 +25,7 @@ export interface TokenizerParts {
 /** See {@linkcode Tokenizer}. */
 export class VocabularyTokenizer implements Tokenizer {
   readonly vocabSize: number;
+  readonly kind: Tokenizer["kind"];
   readonly bosId: number | undefined;
   readonly addsBos: boolean;
   readonly endIds: ReadonlySet<number>;
@@ -32,6 +34,7 @@ export class VocabularyTokenizer implements Tokenizer {
   constructor(parts: TokenizerParts) {
     this.#parts = parts;
     this.vocabSize = parts.vocabSize;
+    this.kind = parts.kind;
     this.bosId = parts.bosId;
     this.addsBos = parts.addsBos;
     this.endIds = parts.endIds;
