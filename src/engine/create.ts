@@ -214,7 +214,7 @@ function readbackOverride(options: EngineOptions): { readback?: "sync" | "awaite
 
 /**
  * Runs each kind of step once, so that drivers finish compiling, and judges from a short prompt how
- * many tokens take two seconds.
+ * many tokens take two seconds. A first guess: the engine goes on from what real chunks take.
  */
 async function warmUp(runner: ModelRunner, kv: DeviceTier, maxPrefill: number): Promise<number> {
   const count = Math.min(WARM_UP_TOKENS, maxPrefill, kv.contextLength - 2);
@@ -227,13 +227,10 @@ async function warmUp(runner: ModelRunner, kv: DeviceTier, maxPrefill: number): 
     await runner.prefill({ ...chunk, tokens: tokens.slice(0, 1) });
     await runner.decode([{ slot: 0, position: 1, token: 0, sample }]);
     await runner.prefill(chunk);
-    let leastMs = Infinity;
-    for (let i = 0; i < 2; i++) {
-      const began = performance.now();
-      await runner.prefill(chunk);
-      leastMs = Math.min(leastMs, performance.now() - began);
-    }
-    return Math.max(LEAST_CHUNK, Math.floor(CHUNK_MS / (leastMs / count) / 32) * 32);
+    const began = performance.now();
+    await runner.prefill(chunk);
+    const perToken = (performance.now() - began) / count;
+    return Math.max(LEAST_CHUNK, Math.floor(CHUNK_MS / perToken / 32) * 32);
   } finally {
     kv.release(0);
   }

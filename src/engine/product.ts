@@ -79,7 +79,11 @@ export class Product {
         epilogue,
         bias: bias !== undefined,
         lanes: plan.matmulLanes,
-        rows: tileRows(tokens === 1 ? plan.matvecRows : plan.matmulRows, matrix.rows),
+        // Only the largest tile is worth the compile time of many rows.
+        rows: tileRows(
+          tokens === plan.tokenTiles.at(-1) ? plan.matmulRows : plan.matvecRows,
+          matrix.rows,
+        ),
         tokens,
         subgroups: plan.subgroups,
       };

@@ -11,7 +11,7 @@ import type { AttentionForm } from "./ops/attention.ts";
 export interface KernelPlan {
   /** Lanes of a matrix product; one subgroup where `subgroups` is set. */
   readonly matmulLanes: number;
-  /** Rows of a tile with one token, and with several; multiples of 4. */
+  /** Rows of a tile with few tokens, and with the most; multiples of 4. */
   readonly matvecRows: number;
   readonly matmulRows: number;
   /** Tokens that a tile may have, ascending, 1 first; the smallest that holds a batch is taken. */
