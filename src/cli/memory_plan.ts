@@ -1,10 +1,6 @@
 /** What a model needs of a device's memory, for `doctor`. @module */
-import {
-  type DeviceTierOptions,
-  kvBytesPerToken,
-  PAGE_SIZE,
-  planPages,
-} from "../kv/device_tier.ts";
+import { type DeviceTierOptions, kvBytesPerToken, planSlabs } from "../kv/device_tier.ts";
+import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import type { ModelConfig } from "../model/types.ts";
 
 /** Sizes in bytes, lengths in tokens. */
@@ -41,7 +37,7 @@ export function memoryPlan(
   const { config } = source;
   const perToken = kvBytesPerToken(config, options.kvType);
   const plan = (contextLength: number, numSlots: number) =>
-    planPages(
+    planSlabs(
       config,
       { ...options, contextLength: Math.min(contextLength, contextLimit), numSlots },
       maxBindingSize,
@@ -51,7 +47,7 @@ export function memoryPlan(
   return {
     weightsBytes: source.sizeBytes,
     kvBytesPerToken: perToken,
-    kvBytes: pages.numPages * PAGE_SIZE * perToken,
+    kvBytes: pages.numBlocks * BLOCK_ROWS * perToken,
     contextLength: pages.contextLength,
     largestContext: most.contextLength,
     notes: pages.notes,

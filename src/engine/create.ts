@@ -8,7 +8,8 @@ import { DEFAULT_MODEL } from "../assets.ts";
 import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
-import { DeviceTier, kvBytesPerToken, PAGE_SIZE } from "../kv/device_tier.ts";
+import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
+import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
@@ -163,7 +164,7 @@ async function build(
       maxSequences: options.maxSequences,
       kv: {
         type: options.kvType,
-        pageSize: PAGE_SIZE,
+        pageSize: BLOCK_ROWS,
         numPages: kv.numPages,
         bytesPerToken: kvBytesPerToken(config, options.kvType),
       },

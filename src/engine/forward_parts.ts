@@ -17,7 +17,8 @@ import { rmsNormSpec } from "../gpu/ops/rms_norm.ts";
 import { ropeSpec } from "../gpu/ops/rope.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import { paddedCols } from "../gpu/weight_layout.ts";
-import { type DeviceTier, PAGE_SIZE } from "../kv/device_tier.ts";
+import type { DeviceTier } from "../kv/device_tier.ts";
+import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import type { ModelConfig, WeightType } from "../model/types.ts";
 
 /** What a forward pass is built from. */
@@ -112,7 +113,7 @@ export async function compileForwardKernels(
         pairing: config.rope.pairing,
         qkNorm: config.qkNorm,
         kvType,
-        pageSize: PAGE_SIZE,
+        pageSize: BLOCK_ROWS,
         lanes,
         subgroups: plan.subgroups,
       }),
@@ -138,11 +139,11 @@ function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVar
   const quads = group * config.headDim / 4;
   const onCpu = plan.attentionForm === "lanes";
   const form = onCpu && quads <= MOST_LANE_QUADS ? "lanes" : "tiled";
-  if (form === "lanes" && (PAGE_SIZE % plan.attentionLanes || plan.attentionSplit % PAGE_SIZE)) {
+  if (form === "lanes" && (BLOCK_ROWS % plan.attentionLanes || plan.attentionSplit % BLOCK_ROWS)) {
     throw new DeviceError(
       "failed",
       `kernel settings do not fit: with attentionForm lanes, attentionLanes must divide ` +
-        `${PAGE_SIZE} and attentionSplit be a multiple of it`,
+        `${BLOCK_ROWS} and attentionSplit be a multiple of it`,
     );
   }
   const rows = Math.floor(plan.attentionQueries / group);
@@ -152,7 +153,7 @@ function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVar
     group,
     queryRows: kind === "decode" ? 1 : Math.max(1, Math.min(rows, most)),
     kvType,
-    pageSize: PAGE_SIZE,
+    pageSize: BLOCK_ROWS,
     lanes: plan.attentionLanes,
     form,
   };

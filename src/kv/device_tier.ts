@@ -1,20 +1,20 @@
 /**
- * The KV cache in device memory: one buffer of keys and one of values a layer, in pages, and the
- * page tables that the kernels look rows up in.
+ * The KV cache in device memory: slabs of pages of keys and of values, and the page tables that the
+ * kernels look rows up in.
  *
  * @module
  */
 import { DeviceError } from "../gpu/device.ts";
-import type { Kernels } from "../gpu/kernels.ts";
+import type { BufferPart, Kernels } from "../gpu/kernels.ts";
 import type { ModelConfig } from "../model/types.ts";
-import { PagePool } from "./page_pool.ts";
+import { BLOCK_ROWS, SlabPool } from "./slab_pool.ts";
 import type { KvCache, KvUsage } from "./types.ts";
-
-/** Rows of a page. */
-export const PAGE_SIZE = 32;
 
 /** Piece in which room for later is tried; every adapter that is taken allows buffers of that size. */
 const SPARE_PART_BYTES = 128 * 2 ** 20;
+
+/** Blocks that are always tried for a sequence: a machine that is so small says no by itself. */
+const LEAST_BLOCKS = 4;
 
 /** Size and form of a device tier. */
 export interface DeviceTierOptions {
@@ -29,92 +29,123 @@ export interface DeviceTierOptions {
 
 /** Bytes of keys and values that one token takes in all layers. */
 export function kvBytesPerToken(config: ModelConfig, kvType: "f16" | "f32"): number {
-  return 2 * config.numLayers * config.numKvHeads * config.headDim * (kvType === "f16" ? 2 : 4);
+  return config.numLayers * kvBytesPerRow(config, kvType);
 }
 
-/** What {@linkcode planPages} found. */
-export interface PagePlan {
-  readonly numPages: number;
+/** Bytes of keys and values that one token takes in one layer. */
+export function kvBytesPerRow(config: ModelConfig, kvType: "f16" | "f32"): number {
+  return 2 * config.numKvHeads * config.headDim * (kvType === "f16" ? 2 : 4);
+}
+
+/** What {@linkcode planSlabs} found. */
+export interface SlabPlan {
+  /** Slab of each layer. */
+  readonly layerSlab: readonly number[];
+  /** Pages of each slab. */
+  readonly slabPages: readonly number[];
+  /** Blocks that every layer could hold at once. */
+  readonly numBlocks: number;
   readonly contextLength: number;
   /** What a person should know. */
   readonly notes: readonly string[];
 }
 
 /**
- * How many pages to make and how long a sequence may be: all slots at full length if a layer's keys
- * fit one binding and all of it the memory, else as many as do.
+ * How many pages to make and how long a sequence may be: all slots at full length if the memory and
+ * the bindings allow, else as many as do. Layers share as few slabs as the bindings allow.
  */
-export function planPages(
+export function planSlabs(
   config: ModelConfig,
   options: DeviceTierOptions,
   maxBindingSize: number,
-): PagePlan {
-  const bytes = options.kvType === "f16" ? 2 : 4;
-  const pageBytes = PAGE_SIZE * config.numKvHeads * config.headDim * bytes;
-  const wanted = Math.ceil(options.contextLength / PAGE_SIZE) * options.numSlots;
-  const bound = Math.floor(maxBindingSize / pageBytes);
+): SlabPlan {
+  const { numLayers } = config;
+  const rowBytes = kvBytesPerRow(config, options.kvType);
+  const wanted = Math.ceil(options.contextLength / BLOCK_ROWS) * options.numSlots;
+  const bound = Math.floor(maxBindingSize / (BLOCK_ROWS * rowBytes / 2));
   const mostBytes = options.mostBytes ?? Infinity;
-  // A few pages are always tried: a machine that is so small says no by itself.
   const afford = Math.max(
-    4,
-    Math.floor(mostBytes / (PAGE_SIZE * kvBytesPerToken(config, options.kvType))),
+    LEAST_BLOCKS,
+    Math.floor(mostBytes / (BLOCK_ROWS * rowBytes * numLayers)),
   );
-  const numPages = Math.min(wanted, bound, afford);
+  const numBlocks = Math.min(wanted, bound, afford);
   const reason = afford < bound
     ? `half of the memory that the machine has left (${Math.floor(mostBytes / 2 ** 20)} MiB)`
     : `the adapter's largest binding (${maxBindingSize} bytes)`;
-  const contextLength = Math.min(options.contextLength, numPages * PAGE_SIZE);
+  const contextLength = Math.min(options.contextLength, numBlocks * BLOCK_ROWS);
   const notes: string[] = [];
   if (contextLength < options.contextLength) {
     notes.push(
       `context cut from ${options.contextLength} to ${contextLength} tokens: limited by ` +
         reason,
     );
-  } else if (numPages < wanted) {
+  } else if (numBlocks < wanted) {
     notes.push(
-      `the KV cache holds ${numPages * PAGE_SIZE} tokens, not ${options.numSlots} sequences of ` +
+      `the KV cache holds ${numBlocks * BLOCK_ROWS} tokens, not ${options.numSlots} sequences of ` +
         `${contextLength}: limited by ${reason}`,
     );
   }
-  return { numPages, contextLength, notes };
+  return { ...cutSlabs(numLayers, numBlocks, bound), numBlocks, contextLength, notes };
+}
+
+/** Neighbouring layers share a slab, as many as a binding has room for. */
+function cutSlabs(
+  numLayers: number,
+  numBlocks: number,
+  bound: number,
+): Pick<SlabPlan, "layerSlab" | "slabPages"> {
+  const together = Math.max(1, Math.min(numLayers, Math.floor(bound / Math.max(1, numBlocks))));
+  const numSlabs = Math.ceil(numLayers / together);
+  const layerSlab = Array.from(
+    { length: numLayers },
+    (_, layer) => Math.floor(layer * numSlabs / numLayers),
+  );
+  const slabPages = new Array<number>(numSlabs).fill(0);
+  for (const slab of layerSlab) slabPages[slab]! += numBlocks;
+  return { layerSlab, slabPages };
 }
 
 /** Pages of keys and values on the device. */
 export class DeviceTier implements KvCache {
+  /** Blocks that every layer could hold at once. */
   readonly numPages: number;
   readonly contextLength: number;
-  /** Pages of a slot in {@linkcode pageTable}. */
+  /** Pages of a slot in a layer's page table. */
   readonly maxPages: number;
-  /** Layers of (pages, kv heads, PAGE_SIZE, head size). */
-  readonly keys: readonly GPUBuffer[];
-  readonly values: readonly GPUBuffer[];
-  /** (slots, maxPages) u32 */
+  /** (layers, slots, maxPages) u32, each layer at a multiple of the adapter's alignment. */
   readonly pageTable: GPUBuffer;
   readonly notes: readonly string[];
+  readonly pool: SlabPool;
 
   readonly #kernels: Kernels;
-  readonly #pool: PagePool;
+  readonly #plan: SlabPlan;
+  /** By slab: (pages, kv heads, BLOCK_ROWS, head size). */
+  readonly #keys: readonly GPUBuffer[];
+  readonly #values: readonly GPUBuffer[];
+  readonly #tableBytes: number;
+  readonly #tableStride: number;
+  readonly #numSlots: number;
 
   private constructor(
     kernels: Kernels,
-    plan: PagePlan,
+    plan: SlabPlan,
     numSlots: number,
     buffers: readonly GPUBuffer[],
   ) {
     this.#kernels = kernels;
-    this.numPages = plan.numPages;
+    this.#plan = plan;
+    this.#numSlots = numSlots;
+    this.numPages = plan.numBlocks;
     this.contextLength = plan.contextLength;
     this.notes = plan.notes;
-    this.maxPages = Math.ceil(plan.contextLength / PAGE_SIZE);
-    this.keys = buffers.filter((_, index) => index % 2 === 0);
-    this.values = buffers.filter((_, index) => index % 2 === 1);
-    this.pageTable = kernels.storage("page table", numSlots * this.maxPages * 4);
-    this.#pool = new PagePool({
-      numPages: plan.numPages,
-      pageSize: PAGE_SIZE,
-      numSlots,
-      maxPagesPerSlot: this.maxPages,
-    });
+    this.maxPages = Math.ceil(plan.contextLength / BLOCK_ROWS);
+    this.#keys = buffers.filter((_, index) => index % 2 === 0);
+    this.#values = buffers.filter((_, index) => index % 2 === 1);
+    this.#tableBytes = numSlots * this.maxPages * 4;
+    const unit = kernels.caps.storageAlignment;
+    this.#tableStride = Math.ceil(this.#tableBytes / unit) * unit;
+    this.pageTable = kernels.storage("page table", plan.layerSlab.length * this.#tableStride);
+    this.pool = new SlabPool({ ...plan, numSlots, maxBlocks: this.maxPages });
   }
 
   /**
@@ -127,90 +158,136 @@ export class DeviceTier implements KvCache {
     config: ModelConfig,
     options: DeviceTierOptions,
   ): Promise<DeviceTier> {
-    let plan = planPages(config, options, kernels.caps.maxBindingSize);
-    if (plan.numPages === 0) {
+    const { maxBindingSize } = kernels.caps;
+    let plan = planSlabs(config, options, maxBindingSize);
+    if (plan.numBlocks === 0) {
       throw new DeviceError(
         "too_small",
-        `a page of keys does not fit the adapter's bindings of ${kernels.caps.maxBindingSize} bytes`,
+        `a page of keys does not fit the adapter's bindings of ${maxBindingSize} bytes`,
       );
     }
+    const pageBytes = BLOCK_ROWS * kvBytesPerRow(config, options.kvType) / 2;
     for (;;) {
-      const buffers = await allocate(kernels, config, options, plan.numPages);
+      const buffers = await allocate(kernels, plan, pageBytes, options.spareBytes ?? 0);
       if (buffers !== null) return new DeviceTier(kernels, plan, options.numSlots, buffers);
-      const numPages = Math.floor(plan.numPages / 2);
-      if (numPages < 4) {
+      const numBlocks = Math.floor(plan.numBlocks / 2);
+      if (numBlocks < LEAST_BLOCKS) {
         throw new DeviceError(
           "out_of_memory",
           "the device has no room for a KV cache beside the weights. Use a smaller or more " +
             "strongly quantised model.",
         );
       }
-      const contextLength = Math.min(plan.contextLength, numPages * PAGE_SIZE);
+      const contextLength = Math.min(plan.contextLength, numBlocks * BLOCK_ROWS);
       plan = {
-        numPages,
+        ...cutSlabs(config.numLayers, numBlocks, Math.floor(maxBindingSize / pageBytes)),
+        numBlocks,
         contextLength,
         notes: [
-          `device memory refused a larger KV cache: it holds ${numPages * PAGE_SIZE} tokens, ` +
+          `device memory refused a larger KV cache: it holds ${numBlocks * BLOCK_ROWS} tokens, ` +
           `a sequence at most ${contextLength}`,
         ],
       };
     }
   }
 
+  /** Slab of keys that a layer's pages are in: (pages, kv heads, BLOCK_ROWS, head size). */
+  keys(layer: number): GPUBuffer {
+    return this.#keys[this.#plan.layerSlab[layer]!]!;
+  }
+
+  /** The same of values. */
+  values(layer: number): GPUBuffer {
+    return this.#values[this.#plan.layerSlab[layer]!]!;
+  }
+
+  /** Page table of a layer: (slots, maxPages) u32. */
+  table(layer: number): BufferPart {
+    return { buffer: this.pageTable, offset: layer * this.#tableStride, size: this.#tableBytes };
+  }
+
   get usage(): KvUsage {
-    return this.#pool.usage;
+    const numLayers = this.#plan.layerSlab.length;
+    const { pagesInUse } = this.pool.usage;
+    return {
+      pageSize: BLOCK_ROWS,
+      numPages: this.numPages,
+      pagesInUse: Math.ceil(pagesInUse / numLayers),
+    };
   }
 
   canReserve(slot: number, numTokens: number): boolean {
-    return this.#pool.canReserve(slot, numTokens);
+    const blocks = Math.ceil(numTokens / BLOCK_ROWS);
+    return blocks <= this.maxPages &&
+      this.pool.hasRoom(
+        this.#plan.layerSlab.map((_, layer) =>
+          Math.max(0, blocks - this.pool.mappedCount(layer, slot))
+        ),
+      );
   }
 
+  /** @throws {RangeError} If there is no room; nothing has changed then. */
   reserve(slot: number, numTokens: number): void {
-    this.#pool.reserve(slot, numTokens);
+    if (!this.canReserve(slot, numTokens)) {
+      const { numPages, pagesInUse } = this.usage;
+      throw new RangeError(
+        `no room for ${numTokens} rows in slot ${slot}: ${numPages - pagesInUse} of ${numPages} ` +
+          `pages of ${BLOCK_ROWS} rows are free, a slot holds ${this.maxPages} at most`,
+      );
+    }
+    const blocks = Math.ceil(numTokens / BLOCK_ROWS);
+    for (let layer = 0; layer < this.pool.numLayers; layer++) {
+      const have = this.pool.mappedCount(layer, slot);
+      for (let block = have; block < blocks; block++) this.pool.map(layer, slot, block);
+    }
   }
 
   release(slot: number): void {
-    this.#pool.release(slot);
+    this.pool.unmapSlot(slot);
   }
 
   /** Brings the page tables on the device up to date; to be called before a submission. */
   flush(): void {
-    for (const { slot, first, pages } of this.#pool.drainChanges()) {
+    for (const { layer, slot, first, pages } of this.pool.drainChanges()) {
       this.#kernels.device.queue.writeBuffer(
         this.pageTable,
-        (slot * this.maxPages + first) * 4,
+        layer * this.#tableStride + (slot * this.maxPages + first) * 4,
         pages,
       );
     }
   }
 
+  /** Slots that the tables have room for. */
+  get numSlots(): number {
+    return this.#numSlots;
+  }
+
   [Symbol.dispose](): void {
-    for (const buffer of [...this.keys, ...this.values, this.pageTable]) buffer.destroy();
+    for (const buffer of [...this.#keys, ...this.#values, this.pageTable]) buffer.destroy();
   }
 }
 
 async function allocate(
   kernels: Kernels,
-  config: ModelConfig,
-  options: DeviceTierOptions,
-  numPages: number,
+  plan: SlabPlan,
+  pageBytes: number,
+  spareBytes: number,
 ): Promise<GPUBuffer[] | null> {
-  const bytes = options.kvType === "f16" ? 2 : 4;
-  const size = numPages * PAGE_SIZE * config.numKvHeads * config.headDim * bytes;
   const { device } = kernels;
   const buffers: GPUBuffer[] = [];
   const spare: GPUBuffer[] = [];
   device.pushErrorScope("out-of-memory");
   device.pushErrorScope("validation");
   // No adapter tells how much memory it has: what must stay free is taken first, and given back.
-  for (let left = options.spareBytes ?? 0; left > 0;) {
+  for (let left = spareBytes; left > 0;) {
     const size = Math.min(Math.ceil(left / 16) * 16, SPARE_PART_BYTES);
     spare.push(device.createBuffer({ label: "spare", size, usage: GPUBufferUsage.STORAGE }));
     left -= size;
   }
-  for (let layer = 0; layer < config.numLayers; layer++) {
-    buffers.push(kernels.storage(`keys ${layer}`, size), kernels.storage(`values ${layer}`, size));
-  }
+  plan.slabPages.forEach((pages, slab) => {
+    const size = pages * pageBytes;
+    buffers.push(kernels.storage(`keys ${slab}`, size), kernels.storage(`values ${slab}`, size));
+  });
   const errors = [await device.popErrorScope(), await device.popErrorScope()];
   for (const buffer of spare) buffer.destroy();
   if (errors.every((error) => error === null)) return buffers;
