@@ -7,7 +7,7 @@ import { type AnyCommand, CommandError } from "./command.ts";
 import { asksForHelp, resolveFlags, UsageError } from "./flags.ts";
 import { commandHelp, PROGRAM, programHelp } from "./help.ts";
 import { type CliIo, EXIT, isDebug } from "./io.ts";
-import { nearest } from "./suggest.ts";
+import { nearest } from "../suggest.ts";
 import { versionText } from "./version.ts";
 
 /** A command that is loaded when it is used: `tokenize` need not wait for the engine's modules. */

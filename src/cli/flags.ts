@@ -7,7 +7,7 @@
  */
 import { type OptionShape, splitArguments } from "std-cli";
 import type { z } from "zod";
-import { nearest } from "./suggest.ts";
+import { nearest } from "../suggest.ts";
 import { booleanWord } from "./values.ts";
 
 /** What all flags of one kind have; `Value` is the type of the setting. */

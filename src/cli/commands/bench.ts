@@ -2,7 +2,7 @@
 import { BENCHMARKS } from "../../../bench/mod.ts";
 import { defineCommand } from "../command.ts";
 import { UsageError } from "../flags.ts";
-import { nearest } from "../suggest.ts";
+import { nearest } from "../../suggest.ts";
 
 export const command = defineCommand({
   name: "bench",

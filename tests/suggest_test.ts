@@ -1,5 +1,5 @@
 import { assert, fc } from "std-testing";
-import { editDistance, nearest } from "../../src/cli/suggest.ts";
+import { editDistance, nearest } from "../src/suggest.ts";
 
 Deno.test("editDistance() counts inserts, deletes, replacements and swaps", () => {
   const cases: [string, string, number][] = [

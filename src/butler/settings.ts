@@ -1,0 +1,188 @@
+/**
+ * What a user says about the KV cache, and what is decided from it: which rows of keys and values a
+ * decode step attends to, and how they come to the device. Pure data and pure functions; the names
+ * of the wire are in `settings_wire.ts`.
+ *
+ * @module
+ */
+import { checkKv } from "./settings_check.ts";
+import {
+  type Budget,
+  defaultDenseLayers,
+  KV_DEFAULTS,
+  type KvLayerSettings,
+  type KvRequest,
+  type KvSettings,
+  KvSettingsError,
+  type KvTableLayer,
+  type PolicyName,
+} from "./settings_types.ts";
+
+export * from "./settings_types.ts";
+
+/**
+ * Settings of `over` before those of `base`: a request over the command line.
+ *
+ * A table and a number of dense layers say the same thing in two ways: the one in `over` replaces
+ * the other in `base`. So do a table's own budgets replace the budget of `base`.
+ */
+export function mergeKv(base: KvRequest, over: KvRequest): KvRequest {
+  const merged = { ...base };
+  if (over.table !== undefined) delete merged.denseLayers;
+  if (over.denseLayers !== undefined) delete merged.table;
+  if (over.table?.layers.some((layer) => layer.budgets !== undefined)) delete merged.budget;
+  const said = Object.entries(over).filter(([, value]) => value !== undefined);
+  return { ...merged, ...Object.fromEntries(said) };
+}
+
+/** What of a model decides on settings. */
+export interface KvModel {
+  readonly numLayers: number;
+  readonly numKvHeads: number;
+}
+
+/** What is known when the settings of a sequence are decided. */
+export interface KvSituation {
+  /** Prompt and answer together fit the device's pool. */
+  readonly fits: boolean;
+  /** There are principal components of this model's keys, which `loki` needs. */
+  readonly canProject: boolean;
+  /** There is a predictor of this model, which `tokenbutler` needs. */
+  readonly canPredict: boolean;
+}
+
+/** The command that makes what `loki` needs. */
+export const CALIBRATE_HINT = "main.ts calibrate --model MODEL --text FILE --out FILE";
+
+/**
+ * Decides everything about a sequence's cache, once, when it is taken in.
+ *
+ * Policy `streaming` ignores the budget: its settings say 0 rows and all its layers that are not
+ * dense are `window`, so that one rule (sinks + window + budget) gives the rows of every window.
+ *
+ * @param request What is said, already merged.
+ * @throws {KvSettingsError} For numbers out of range, a table of another model's shape, and a
+ *   named policy that lacks what it needs.
+ */
+export function resolveKv(
+  request: KvRequest,
+  model: KvModel,
+  situation: KvSituation,
+): { readonly settings: KvSettings; readonly notes: readonly string[] } {
+  checkKv(request);
+  checkModel(request, model);
+  const { policy, notes } = choosePolicy(request.policy, situation);
+  const interval = request.interval ?? KV_DEFAULTS.interval;
+  const { layers, budget } = layersOf(request, policy, model);
+  const settings: KvSettings = {
+    policy,
+    sinks: request.sinks ?? KV_DEFAULTS.sinks,
+    window: request.window ?? KV_DEFAULTS.window,
+    budget,
+    interval,
+    neighbours: request.neighbours ?? interval > 1,
+    fetch: request.fetch ?? KV_DEFAULTS.fetch,
+    recallEvery: request.recallEvery ?? KV_DEFAULTS.recallEvery,
+    layers,
+  };
+  return { settings, notes };
+}
+
+function choosePolicy(
+  named: PolicyName | undefined,
+  { fits, canProject, canPredict }: KvSituation,
+): { policy: PolicyName; notes: string[] } {
+  if (named === "loki" && !canProject) {
+    throw new KvSettingsError(
+      ["policy"],
+      `is loki, which needs a calibration file of this model, and there is none: make one with ` +
+        `\`${CALIBRATE_HINT}\` and start with --calibration FILE`,
+    );
+  }
+  if (named === "tokenbutler" && !canPredict) {
+    throw new KvSettingsError(
+      ["policy"],
+      "is tokenbutler, which needs a trained predictor of this model, and there is none: take " +
+        `loki, which needs only a calibration file (\`${CALIBRATE_HINT}\`)`,
+    );
+  }
+  if (named !== undefined) return { policy: named, notes: [] };
+  if (fits) return { policy: "dense", notes: [] };
+  if (canProject) return { policy: "loki", notes: [] };
+  const note = "the request does not fit the device's part of the KV cache, and without a " +
+    "calibration file every step reads all of it, which is slow: make one with " +
+    `\`${CALIBRATE_HINT}\` and start with --calibration FILE, or name a policy`;
+  return { policy: "dense", notes: [note] };
+}
+
+function checkModel({ denseLayers, table }: KvRequest, model: KvModel): void {
+  const { numLayers, numKvHeads } = model;
+  if (denseLayers !== undefined && denseLayers > numLayers) {
+    throw new KvSettingsError(
+      ["dense_layers"],
+      `must be at most ${numLayers}, the layers of this model, but is ${denseLayers}`,
+    );
+  }
+  if (table === undefined) return;
+  if (table.layers.length !== numLayers) {
+    throw new KvSettingsError(
+      ["table", "layers"],
+      `must have ${numLayers} entries, one for each layer of this model, not ` +
+        `${table.layers.length}`,
+    );
+  }
+  for (const [index, { budgets }] of table.layers.entries()) {
+    if (budgets !== undefined && budgets.length !== numKvHeads) {
+      throw new KvSettingsError(
+        ["table", "layers", index, "budgets"],
+        `must have ${numKvHeads} entries, one for each KV head of this model, not ` +
+          `${budgets.length}`,
+      );
+    }
+  }
+}
+
+function layersOf(
+  request: KvRequest,
+  policy: PolicyName,
+  { numLayers, numKvHeads }: KvModel,
+): { layers: KvLayerSettings[]; budget: Budget } {
+  const ones: readonly number[] = Array.from({ length: numKvHeads }, () => 1);
+  const numDense = request.denseLayers ?? defaultDenseLayers(policy);
+  const table: readonly KvTableLayer[] = request.table?.layers ??
+    Array.from({ length: numLayers }, (_, layer) => ({
+      role: layer < numDense ? "dense" : "selected",
+    }));
+  const given = table.flatMap(({ budgets }) => budgets ?? []);
+  const mean = given.reduce((sum, rows) => sum + rows, 0) / given.length;
+  const layers = table.map(({ role, budgets }): KvLayerSettings => {
+    if (policy === "dense") return { role: "dense", weights: ones };
+    if (policy === "streaming" && role === "selected") return { role: "window", weights: ones };
+    // Nothing of nothing: a table of zeros has budget 0 below.
+    if (budgets === undefined || mean === 0) return { role, weights: ones };
+    return { role, weights: budgets.map((rows) => rows / mean) };
+  });
+  if (policy === "streaming" || mean === 0) return { layers, budget: { rows: 0 } };
+  const own: Budget = given.length > 0 ? { rows: Math.round(mean) } : KV_DEFAULTS.budget;
+  return { layers, budget: request.budget ?? own };
+}
+
+/**
+ * B of a KV head: rows that it attends to beside sinks and window.
+ *
+ * @param weight The head's factor, of {@linkcode KvLayerSettings}.
+ * @param n Rows that there are, sinks and window included.
+ * @returns A whole number from 0; may be more than there are rows left.
+ */
+export function budgetRows(
+  budget: Budget,
+  weight: number,
+  n: number,
+  sinks: number,
+  window: number,
+): number {
+  const rows = "rows" in budget
+    ? budget.rows
+    : Math.max(0, Math.round(budget.share * n) - sinks - window);
+  return Math.round(rows * weight);
+}
