@@ -1,0 +1,30 @@
+/** All policies by name, and the recipe of any layer. @module */
+import { budgetRows } from "../settings.ts";
+import type { KvSettings, PolicyName } from "../settings_types.ts";
+import { H2O, SNAPKV } from "./accumulated.ts";
+import { QUEST } from "./quest.ts";
+import { LOKI, ORACLE, TOKENBUTLER } from "./ranked.ts";
+import { DENSE, STREAMING, windowRecipe } from "./spans.ts";
+import type { Policy, StepRecipe } from "./types.ts";
+
+/** Every policy. */
+export const POLICIES: Readonly<Record<PolicyName, Policy>> = {
+  dense: DENSE,
+  oracle: ORACLE,
+  quest: QUEST,
+  h2o: H2O,
+  snapkv: SNAPKV,
+  streaming: STREAMING,
+  loki: LOKI,
+  tokenbutler: TOKENBUTLER,
+};
+
+/** What a layer attends to at a step with `n` rows and a new selection, whatever its role. */
+export function layerRecipe(settings: KvSettings, layer: number, n: number): StepRecipe | "all" {
+  const { role, weights } = settings.layers[layer]!;
+  if (role === "dense") return "all";
+  if (role === "selected") return POLICIES[settings.policy].recipe(settings, weights, n);
+  const { budget, sinks, window } = settings;
+  const rows = window + budgetRows(budget, 1, n, sinks, window);
+  return windowRecipe(sinks, rows, weights.length, n);
+}

@@ -1,0 +1,171 @@
+/**
+ * Which fetched rows one KV head of one layer has on the device. Plain bookkeeping.
+ *
+ * A slot holds one row. Rows that are wanted again stay where they are; what gives way is what has
+ * not been wanted for longest.
+ *
+ * @module
+ */
+
+/** In {@linkcode Placement.slots}: the row has no slot and must be streamed. */
+export const NO_SLOT = -1;
+
+/** Where the wanted rows are, in the order of the question. */
+export interface Placement {
+  /** Slot of each wanted row, or {@linkcode NO_SLOT}. A view, valid until the next call. */
+  readonly slots: Int32Array;
+  /** Indices (into the wanted rows) of those that must be fetched into their slots. A view. */
+  readonly missing: Uint32Array;
+  /** Wanted rows that were there already. */
+  readonly numResident: number;
+  /** Wanted rows without a slot. */
+  readonly numStreamed: number;
+}
+
+/** Ages from which on rows count as equally old. */
+const OLDEST = 255;
+
+/** Slots of one KV head of one layer. */
+export class SlotTable {
+  readonly capacity: number;
+  /** By position: slot + 1, or 0. Grows with the positions that are asked for. */
+  #where = new Int32Array(1024);
+  /** By slot: position, or -1. */
+  readonly #holds: Int32Array;
+  /** By slot: the call in which it was last wanted. */
+  readonly #lastWanted: Uint32Array;
+  #slots = new Int32Array(0);
+  #missing = new Uint32Array(0);
+  readonly #victims: Int32Array;
+  readonly #ageCounts = new Uint32Array(OLDEST + 1);
+  #call = 0;
+
+  /** @throws {RangeError} If the capacity is no whole number from 0. */
+  constructor(capacity: number) {
+    if (!Number.isSafeInteger(capacity) || capacity < 0) {
+      throw new RangeError(`slot table: capacity must be a whole number, not ${capacity}`);
+    }
+    this.capacity = capacity;
+    this.#holds = new Int32Array(capacity).fill(-1);
+    this.#lastWanted = new Uint32Array(capacity);
+    this.#victims = new Int32Array(capacity);
+  }
+
+  /** Rows that have a slot. */
+  get numHeld(): number {
+    let count = 0;
+    for (const position of this.#holds) if (position >= 0) count++;
+    return count;
+  }
+
+  /** Slot of a row, or {@linkcode NO_SLOT}. */
+  slotOf(position: number): number {
+    return (this.#where[position] ?? 0) - 1;
+  }
+
+  /**
+   * Gives wanted rows slots, as far as there are any. The caller fetches what is `missing` before
+   * anybody reads it.
+   *
+   * @param wanted (count) distinct positions; from `from` on.
+   */
+  place(wanted: Uint32Array, from: number, count: number): Placement {
+    const call = ++this.#call;
+    if (this.#slots.length < count) {
+      this.#slots = new Int32Array(count * 2);
+      this.#missing = new Uint32Array(count * 2);
+    }
+    const slots = this.#slots;
+    const missing = this.#missing;
+    let numMissing = 0;
+    for (let i = 0; i < count; i++) {
+      const position = wanted[from + i]!;
+      if (position >= this.#where.length) this.#grow(position);
+      const slot = this.#where[position]! - 1;
+      slots[i] = slot;
+      if (slot < 0) missing[numMissing++] = i;
+      else this.#lastWanted[slot] = call;
+    }
+    const numResident = count - numMissing;
+    const numVictims = numMissing === 0 ? 0 : this.#findVictims(numMissing);
+    for (let i = 0; i < numVictims; i++) {
+      const index = missing[i]!;
+      const slot = this.#victims[i]!;
+      const old = this.#holds[slot]!;
+      if (old >= 0) this.#where[old] = 0;
+      const position = wanted[from + index]!;
+      this.#holds[slot] = position;
+      this.#where[position] = slot + 1;
+      this.#lastWanted[slot] = call;
+      slots[index] = slot;
+    }
+    return {
+      slots: slots.subarray(0, count),
+      missing: missing.subarray(0, numVictims),
+      numResident,
+      numStreamed: numMissing - numVictims,
+    };
+  }
+
+  /** Forgets everything: the pages were given away. */
+  clear(): void {
+    for (let slot = 0; slot < this.capacity; slot++) {
+      const position = this.#holds[slot]!;
+      if (position >= 0) this.#where[position] = 0;
+      this.#holds[slot] = -1;
+      this.#lastWanted[slot] = 0;
+    }
+  }
+
+  /**
+   * Checks the bookkeeping; for tests.
+   *
+   * @throws {Error} If a row has two slots or a slot two rows.
+   */
+  checkInvariants(): void {
+    let count = 0;
+    this.#where.forEach((slot, position) => {
+      if (slot === 0) return;
+      count++;
+      if (this.#holds[slot - 1] !== position) {
+        throw new Error(`slot table: row ${position} is lost`);
+      }
+    });
+    if (count !== this.numHeld) throw new Error("slot table: a slot holds a row that nobody finds");
+  }
+
+  /**
+   * Up to `count` slots that this call does not want, those unwanted for longest first; rows of one
+   * age in the order of their slots.
+   */
+  #findVictims(count: number): number {
+    const call = this.#call;
+    const ages = this.#ageCounts.fill(0);
+    const age = (slot: number) =>
+      this.#holds[slot]! < 0 ? OLDEST : Math.min(OLDEST, call - this.#lastWanted[slot]!);
+    let free = 0;
+    for (let slot = 0; slot < this.capacity; slot++) {
+      const old = age(slot);
+      ages[old]!++;
+      if (old > 0) free++;
+    }
+    const wanted = Math.min(count, free);
+    // The age from which on all slots give way, and how many of that age itself.
+    let left = wanted;
+    let limit = OLDEST;
+    while (limit > 1 && ages[limit]! < left) left -= ages[limit--]!;
+    let found = 0;
+    let atLimit = left;
+    for (let slot = 0; slot < this.capacity && found < wanted; slot++) {
+      const old = age(slot);
+      if (old > limit || (old === limit && atLimit-- > 0)) this.#victims[found++] = slot;
+    }
+    return found;
+  }
+
+  #grow(position: number): void {
+    const where = new Int32Array(Math.max(position + 1, this.#where.length * 2));
+    where.set(this.#where);
+    this.#where = where;
+  }
+}
