@@ -5,10 +5,8 @@
  * @module
  */
 import { dispatch } from "../gpu/kernels.ts";
-import { ATTENTION_PARAMS, attentionWorkgroups, NO_SPLIT } from "../gpu/ops/attention.ts";
 import { EMBED_PARAMS } from "../gpu/ops/embed.ts";
 import { NORM_PARAMS } from "../gpu/ops/rms_norm.ts";
-import { ROPE_PARAMS } from "../gpu/ops/rope.ts";
 import { paddedCols, rowVecs } from "../gpu/weight_layout.ts";
 import { ModelFileError } from "../model/errors.ts";
 import type { ModelSource, WeightTensor } from "../model/types.ts";
@@ -18,17 +16,14 @@ import {
   compileForwardKernels,
   type ForwardKernels,
   type ForwardOptions,
-  maxSplits,
-  type StepKind,
 } from "./forward_parts.ts";
+import { Attention } from "./attention.ts";
 import { Product } from "./product.ts";
 import type { DeviceMatrix, WeightStore } from "./weights.ts";
 
 interface Layer {
   readonly attentionNorm: GPUBindGroup;
   readonly qkv: readonly Product[];
-  readonly rope: GPUBindGroup;
-  readonly attention: Readonly<Record<StepKind, GPUBindGroup>>;
   readonly attentionOutput: Product;
   readonly ffnNorm: GPUBindGroup;
   readonly ffn: readonly Product[];
@@ -46,7 +41,7 @@ export class Forward {
   readonly #owned: (GPUBuffer | Product)[];
   readonly #buffers: ActivationBuffers;
   #embed: GPUBindGroup[] = [];
-  #merge!: GPUBindGroup;
+  #attention!: Attention;
   #outputNorm!: GPUBindGroup;
   #output!: Product;
 
@@ -71,8 +66,8 @@ export class Forward {
   }
 
   async #build(source: ModelSource, weights: WeightStore): Promise<void> {
-    const { kernels, plan, config, kv, step, rows, angles } = this.#options;
-    const { x, normed, qkv, attended, gated, logits, partial } = this.#buffers;
+    const { kernels, plan, config, step } = this.#options;
+    const { x, normed, qkv, attended, gated, logits } = this.#buffers;
     const tensor = (name: string) => requireTensor(source, name);
     const own = <T extends GPUBuffer | Product>(thing: T): T => {
       this.#owned.push(thing);
@@ -93,29 +88,6 @@ export class Forward {
         eps: config.rmsNormEps,
       }),
     );
-    const ropeParams = uniform(
-      "rope params",
-      ROPE_PARAMS.pack({
-        num_heads: numHeads,
-        num_kv_heads: numKvHeads,
-        rotary: config.rope.dimensions,
-        max_pages: kv.maxPages,
-        eps: config.rmsNormEps,
-      }),
-    );
-    const attentionParams = (splitKeys: number) =>
-      uniform(
-        "attention params",
-        ATTENTION_PARAMS.pack({
-          num_heads: numHeads,
-          num_kv_heads: numKvHeads,
-          max_pages: kv.maxPages,
-          max_splits: maxSplits(this.#options),
-          split_keys: splitKeys,
-        }),
-      );
-    const decodeParams = attentionParams(plan.attentionSplit);
-    const prefillParams = attentionParams(NO_SPLIT);
     const norm = async (name: string, from: GPUBuffer) =>
       kernels.bind(this.#kernels.norm, [
         from,
@@ -127,14 +99,7 @@ export class Forward {
 
     const embedding = await matrix("token_embd");
     this.#embed = this.#embedGroups(embedding, (words) => uniform("embed params", words));
-    this.#merge = kernels.bind(this.#kernels.merge, [
-      partial,
-      rows,
-      attended,
-      decodeParams,
-      step,
-    ]);
-
+    const headGains: GPUBuffer[] = [];
     const qkvRows = (numHeads + 2 * numKvHeads) * headDim;
     for (let l = 0; l < config.numLayers; l++) {
       const name = (part: string) => `blk.${l}.${part}`;
@@ -164,41 +129,14 @@ export class Forward {
         );
         yOffset += stacked.rows;
       }
-      const gains = config.qkNorm
-        ? [
+      if (config.qkNorm) {
+        headGains.push(
           await weights.vector(
             name("attn_qk_norm"),
             ["attn_q_norm", "attn_k_norm"].map((part) => tensor(name(part))),
           ),
-        ]
-        : [];
-      const rope = kernels.bind(this.#kernels.rope, [
-        qkv,
-        rows,
-        angles,
-        kv.table(l),
-        kv.keys(l),
-        kv.values(l),
-        ...gains,
-        ropeParams,
-        step,
-      ]);
-      const attend = (kind: StepKind, params: GPUBuffer) =>
-        kernels.bind(this.#kernels.attention[kind].kernel, [
-          qkv,
-          kv.keys(l),
-          kv.values(l),
-          kv.table(l),
-          rows,
-          attended,
-          partial,
-          params,
-          step,
-        ]);
-      const attention = {
-        decode: attend("decode", decodeParams),
-        prefill: attend("prefill", prefillParams),
-      };
+        );
+      }
       const toHidden = (m: DeviceMatrix, from: GPUBuffer, xStride: number) =>
         product({
           matrix: m,
@@ -238,14 +176,17 @@ export class Forward {
       this.#layers.push({
         attentionNorm,
         qkv: qkvProducts,
-        rope,
-        attention,
         attentionOutput,
         ffnNorm,
         ffn,
         ffnDown,
       });
     }
+    this.#attention = await Attention.create({
+      options: this.#options,
+      activations: this.#buffers,
+      headGains: (layer) => headGains[layer],
+    });
     this.#outputNorm = await norm("output_norm", x);
     this.#output = await product({
       matrix: config.tiedEmbeddings ? embedding : await matrix("output"),
@@ -280,40 +221,47 @@ export class Forward {
     });
   }
 
-  /** Splits that decode attention needs for a sequence whose newest token is at `position`. */
-  splitsFor(position: number): number {
-    return Math.floor(position / this.#options.plan.attentionSplit) + 1;
+  /** Attention of the layers. */
+  get attention(): Attention {
+    return this.#attention;
   }
 
-  /**
-   * Encodes embedding and layers for rows 0 .. numRows - 1 of the row table.
-   *
-   * @param numSplits Of decode attention, for the longest sequence; as in the step's uniform.
-   */
-  encodeLayers(
+  /** Buffers between the kernels of a step. */
+  get activations(): ActivationBuffers {
+    return this.#buffers;
+  }
+
+  /** Encodes the embedding of rows 0 .. numRows - 1 of the row table. */
+  encodeInput(pass: GPUComputePassEncoder, numRows: number, stepOffset: number): void {
+    for (const group of this.#embed) {
+      dispatch(pass, this.#kernels.embed, group, numRows, stepOffset);
+    }
+  }
+
+  /** Encodes a layer up to q, k and v, before their rotation. */
+  encodeQkv(
     pass: GPUComputePassEncoder,
-    kind: StepKind,
+    layer: number,
     numRows: number,
-    numSplits: number,
     stepOffset: number,
   ): void {
-    const { config } = this.#options;
-    const { embed, norm, rope, merge } = this.#kernels;
-    const { variant, kernel: attention } = this.#kernels.attention[kind];
-    const heads = config.numHeads + 2 * config.numKvHeads;
-    const attentionGroups = attentionWorkgroups(variant, config.numKvHeads, numRows, numSplits);
-    for (const group of this.#embed) dispatch(pass, embed, group, numRows, stepOffset);
-    for (const layer of this.#layers) {
-      dispatch(pass, norm, layer.attentionNorm, numRows, stepOffset);
-      for (const product of layer.qkv) product.encode(pass, numRows, stepOffset);
-      dispatch(pass, rope, layer.rope, numRows * heads, stepOffset);
-      dispatch(pass, attention, layer.attention[kind], attentionGroups, stepOffset);
-      if (numSplits > 1) dispatch(pass, merge, this.#merge, numRows * config.numHeads, stepOffset);
-      layer.attentionOutput.encode(pass, numRows, stepOffset);
-      dispatch(pass, norm, layer.ffnNorm, numRows, stepOffset);
-      for (const product of layer.ffn) product.encode(pass, numRows, stepOffset);
-      layer.ffnDown.encode(pass, numRows, stepOffset);
-    }
+    const { attentionNorm, qkv } = this.#layers[layer]!;
+    dispatch(pass, this.#kernels.norm, attentionNorm, numRows, stepOffset);
+    for (const product of qkv) product.encode(pass, numRows, stepOffset);
+  }
+
+  /** Encodes what follows a layer's attention. */
+  encodeOutput(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    stepOffset: number,
+  ): void {
+    const { attentionOutput, ffnNorm, ffn, ffnDown } = this.#layers[layer]!;
+    attentionOutput.encode(pass, numRows, stepOffset);
+    dispatch(pass, this.#kernels.norm, ffnNorm, numRows, stepOffset);
+    for (const product of ffn) product.encode(pass, numRows, stepOffset);
+    ffnDown.encode(pass, numRows, stepOffset);
   }
 
   /** Encodes the head for `numRows` rows; the step's logits_row is the first of them. */
@@ -323,6 +271,7 @@ export class Forward {
   }
 
   [Symbol.dispose](): void {
+    this.#attention[Symbol.dispose]();
     for (const thing of this.#owned) {
       if (thing instanceof Product) thing[Symbol.dispose]();
       else thing.destroy();

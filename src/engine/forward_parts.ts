@@ -5,16 +5,9 @@
  */
 import { DeviceError } from "../gpu/device.ts";
 import type { BufferPart, Kernel, Kernels } from "../gpu/kernels.ts";
-import {
-  attentionMergeSpec,
-  attentionSpec,
-  type AttentionVariant,
-  fitWorkgroupMemory,
-  partialStride,
-} from "../gpu/ops/attention.ts";
+import { type AttentionVariant, fitWorkgroupMemory, partialStride } from "../gpu/ops/attention.ts";
 import { embedSpec } from "../gpu/ops/embed.ts";
 import { rmsNormSpec } from "../gpu/ops/rms_norm.ts";
-import { ropeSpec } from "../gpu/ops/rope.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import { paddedCols } from "../gpu/weight_layout.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
@@ -47,13 +40,10 @@ export interface ForwardOptions {
 /** How a step attends: one row of many sequences, or many rows of one. */
 export type StepKind = "decode" | "prefill";
 
-/** The kernels that are not matrix products. */
+/** The kernels that are neither matrix products nor attention. */
 export interface ForwardKernels {
   readonly embed: Kernel;
   readonly norm: Kernel;
-  readonly rope: Kernel;
-  readonly attention: Readonly<Record<StepKind, { variant: AttentionVariant; kernel: Kernel }>>;
-  readonly merge: Kernel;
 }
 
 /** Splits that decode attention needs at full context. */
@@ -93,35 +83,15 @@ export function activationBuffers(options: ForwardOptions) {
   };
 }
 
-/** Compiles the kernels that are not matrix products. */
+/** Compiles the kernels that are neither matrix products nor attention. */
 export async function compileForwardKernels(
-  options: ForwardOptions,
+  { kernels, plan }: ForwardOptions,
   embeddingType: WeightType,
 ): Promise<ForwardKernels> {
-  const { kernels, plan, config, kvType } = options;
   const lanes = plan.rowLanes;
-  const attention = async (kind: StepKind) => {
-    const variant = attentionVariant(options, kind);
-    return { variant, kernel: await kernels.compile(attentionSpec(variant)) };
-  };
   return {
     embed: await kernels.compile(embedSpec({ type: embeddingType, lanes })),
     norm: await kernels.compile(rmsNormSpec({ lanes, subgroups: plan.subgroups })),
-    rope: await kernels.compile(
-      ropeSpec({
-        headDim: config.headDim,
-        pairing: config.rope.pairing,
-        qkNorm: config.qkNorm,
-        kvType,
-        pageSize: BLOCK_ROWS,
-        lanes,
-        subgroups: plan.subgroups,
-      }),
-    ),
-    attention: { decode: await attention("decode"), prefill: await attention("prefill") },
-    merge: await kernels.compile(
-      attentionMergeSpec({ headDim: config.headDim, lanes }),
-    ),
   };
 }
 
@@ -133,7 +103,7 @@ const MOST_LANE_QUADS = 96;
  *
  * @throws {DeviceError} If the plan's sizes do not fit the form.
  */
-function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
+export function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVariant {
   const { plan, config, kvType, kernels } = options;
   const group = config.numHeads / config.numKvHeads;
   const quads = group * config.headDim / 4;

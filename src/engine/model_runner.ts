@@ -16,6 +16,7 @@ import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
 import type { DecodeRow, PrefillChunk, PrefillResult, Runner, Sampled } from "./runner_types.ts";
+import { Submission } from "./submission.ts";
 import type { TokenLogprob } from "./types.ts";
 import type { WeightStore } from "./weights.ts";
 
@@ -178,31 +179,50 @@ export class ModelRunner implements Runner {
     kernels.check();
     const began = performance.now();
     const numSplits = kind === "decode"
-      ? rows.reduce((most, row) => Math.max(most, this.#forward.splitsFor(row.position)), 1)
+      ? rows.reduce(
+        (most, row) => Math.max(most, this.#forward.attention.splitsFor(row.position)),
+        1,
+      )
       : 1;
     kv.flush();
     if (kind !== null) this.#writeRows(rows);
     this.#writeStep(rows.length, numSplits, firstLogit, numLogits);
     if (numLogits > 0) this.#sampler.prepare(samples);
 
-    const encoder = kernels.device.createCommandEncoder({ label: kind ?? "head" });
-    const pass = encoder.beginComputePass({ label: kind ?? "head" });
-    if (kind !== null) this.#forward.encodeLayers(pass, kind, rows.length, numSplits, 0);
+    const submission = new Submission(kernels.device, kind ?? "head");
+    if (kind !== null) this.#encodeLayers(submission, kind, rows.length, numSplits);
     const bytes = numLogits * this.#sampler.bytesPerRow;
     if (numLogits > 0) {
-      this.#forward.encodeHead(pass, numLogits, this.#buffers.stepStride);
-      this.#sampler.encode(pass);
+      this.#forward.encodeHead(submission.pass, numLogits, this.#buffers.stepStride);
+      this.#sampler.encode(submission.pass);
     }
-    pass.end();
     // Without logits a few bytes are read all the same: reading is what waits for the device.
-    encoder.copyBufferToBuffer(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
-    kernels.device.queue.submit([encoder.finish()]);
+    submission.copy(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
+    submission.submit();
     const submitted = performance.now();
     const result = await this.#read(bytes || 16);
     kernels.check();
     this.hostCost.encodeMs = submitted - began;
     this.hostCost.waitMs = performance.now() - submitted;
     return numLogits === 0 ? [] : this.#sampler.parse(result, numLogits);
+  }
+
+  #encodeLayers(
+    submission: Submission,
+    kind: StepKind,
+    numRows: number,
+    numSplits: number,
+  ): void {
+    const { pass } = submission;
+    const { attention } = this.#forward;
+    const { numLayers } = this.#options.config;
+    this.#forward.encodeInput(pass, numRows, 0);
+    for (let layer = 0; layer < numLayers; layer++) {
+      this.#forward.encodeQkv(pass, layer, numRows, 0);
+      attention.encodeRope(pass, layer, numRows, 0);
+      attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
+      this.#forward.encodeOutput(pass, layer, numRows, 0);
+    }
   }
 
   async #read(byteLength: number): Promise<Uint8Array> {
