@@ -5,7 +5,7 @@
  * @module
  */
 import { dispatch } from "../gpu/kernels.ts";
-import { ATTENTION_PARAMS, attentionWorkgroups, NO_SPLIT } from "../gpu/ops/attention.ts";
+import { attentionParams, attentionWorkgroups, NO_SPLIT } from "../gpu/ops/attention.ts";
 import { EMBED_PARAMS } from "../gpu/ops/embed.ts";
 import { NORM_PARAMS } from "../gpu/ops/rms_norm.ts";
 import { ROPE_PARAMS } from "../gpu/ops/rope.ts";
@@ -103,19 +103,19 @@ export class Forward {
         eps: config.rmsNormEps,
       }),
     );
-    const attentionParams = (splitKeys: number) =>
+    const attentionUniform = (splitKeys: number) =>
       uniform(
         "attention params",
-        ATTENTION_PARAMS.pack({
-          num_heads: numHeads,
-          num_kv_heads: numKvHeads,
-          max_pages: kv.maxPages,
-          max_splits: maxSplits(this.#options),
-          split_keys: splitKeys,
+        attentionParams({
+          numHeads,
+          numKvHeads,
+          maxPages: kv.maxPages,
+          maxSplits: maxSplits(this.#options),
+          splitKeys,
         }),
       );
-    const decodeParams = attentionParams(plan.attentionSplit);
-    const prefillParams = attentionParams(NO_SPLIT);
+    const decodeParams = attentionUniform(plan.attentionSplit);
+    const prefillParams = attentionUniform(NO_SPLIT);
     const norm = async (name: string, from: GPUBuffer) =>
       kernels.bind(this.#kernels.norm, [
         from,
