@@ -1,17 +1,23 @@
 // attention: out[row, head] = softmax(q . k / sqrt(HEAD_DIM)) v over the cached rows up to the
-// row's own position, causal, with an online softmax.
+// row's own position, causal, with an online softmax; or over the rows that were selected for it.
 //
 // qkv       (rows, heads + 2 kv_heads, HEAD_DIM) vec4f; q is read      read
 // k_cache, v_cache  (pages, kv_heads, PAGE_SIZE, HEAD_DIM) vec4        read
 // pages     (slots, max_pages) u32                                     read
 // rows      (rows of the step) vec4u: token, slot, position, 0         read
 // out       (rows, heads, HEAD_DIM) f32                                written by rows with one split
-// partial   (rows, heads, splits, HEAD_DIM + 4) f32: sums, then maximum and normaliser
-//                                                                      written by rows with more
+// partial   (rows, heads, max_splits, HEAD_DIM + 4) f32: sums, then maximum and normaliser
+//                            written by rows with more, and by all if params.partial_only
+// selection see common/selection.wgsl; not with KEYS all               read
 //
-// One workgroup: QUERY_ROWS neighbouring rows of one sequence x the heads of one KV head x one
-// split of params.split_keys keys. Keys go by in tiles of 4 WG: first each lane scores four keys for
-// all queries, then a lane per query turns scores into weights, then lanes along the head
+// KEYS: which rows of the step are dealt with, and what they attend to. all: every row, to every
+// position up to its own. dense: the same, but slots whose rows are selected are passed over. rows:
+// only those, to what is selected. Position 0xffffffff: the row has no keys (with KEYS rows, none but
+// listed ones); nothing is written for it.
+//
+// One workgroup: QUERY_ROWS neighbouring rows of one sequence (1 with KEYS rows) x the heads of one KV
+// head x one split of params.split_keys keys. Keys go by in tiles of 4 WG: first each lane scores four
+// keys for all queries, then a lane per query turns scores into weights, then lanes along the head
 // dimension add up the values. Rows that a tile shares must be of one sequence.
 //
 // WG: lanes, a multiple of HEAD_DIM / 8 or a divisor of it. GROUP: query heads of a KV head.
@@ -27,11 +33,24 @@
 @group(0) @binding(4) var<storage, read> rows: array<vec4u>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> partial: array<f32>;
+#if KEYS != all
+@group(0) @binding(7) var<storage, read> selection: array<u32>;
+@group(0) @binding(8) var<uniform> params: AttentionParams;
+@group(0) @binding(9) var<uniform> step: StepParams;
+#else
 @group(0) @binding(7) var<uniform> params: AttentionParams;
 @group(0) @binding(8) var<uniform> step: StepParams;
+#endif
 
 #include "common/dispatch.wgsl"
 #include "common/kv_rows.wgsl"
+#if KEYS == dense
+#include "common/selection.wgsl"
+#endif
+#if KEYS == rows
+#include "common/slab.wgsl"
+#include "common/selected_rows.wgsl"
+#endif
 
 // (QUERIES, TILE_QUADS): scores of a tile, then weights
 var<workgroup> weight: array<vec4f, WEIGHT_QUADS>;
@@ -41,30 +60,20 @@ var<workgroup> rescale: array<vec2f, QUERIES>;
 // (KEY_GROUPS, HEAD_DIM): sums of one query, to be added over the key groups
 var<workgroup> group_sums: array<vec4f, GROUP_SUMS>;
 #endif
+#if KEYS == rows
+// (TILE_QUADS): cells of the keys of a tile
+var<workgroup> key_cells: array<vec4u, TILE_QUADS>;
+#endif
 // (QUERIES, HEAD_DIM / 4)
 var<workgroup> query_values: array<vec4f, QUERY_QUADS>;
 
-fn load_key(cell: u32, i: u32) -> Eight {
-#if KV_TYPE == f16
-  return eight(k_cache[cell / 8u + i]);
-#else
-  return Eight(k_cache[cell / 4u + 2u * i], k_cache[cell / 4u + 2u * i + 1u]);
-#endif
-}
-
-fn load_value(cell: u32, i: u32) -> Eight {
-#if KV_TYPE == f16
-  return eight(v_cache[cell / 8u + i]);
-#else
-  return Eight(v_cache[cell / 4u + 2u * i], v_cache[cell / 4u + 2u * i + 1u]);
-#endif
-}
-
+#if KEYS != rows
 // First value of the cached row of `position`.
 fn cell_of(slot: u32, kv_head: u32, position: u32) -> u32 {
   let page = pages[slot * params.max_pages + position / PAGE_SIZE];
   return ((page * params.num_kv_heads + kv_head) * PAGE_SIZE + position % PAGE_SIZE) * HEAD_DIM;
 }
+#endif
 
 @compute @workgroup_size(WG)
 fn main(
@@ -81,9 +90,22 @@ fn main(
   }
   let last_row = min(first_row + QUERY_ROWS, step.num_rows) - 1u;
   let slot = rows[step.first_row + first_row].y;
-  let end_of_rows = rows[step.first_row + last_row].z + 1u;
+#if KEYS == dense
+  if (is_selected(slot)) {
+    return;
+  }
+#endif
+#if KEYS == rows
+  if (!is_selected(slot)) {
+    return;
+  }
+  let attended = attended_of(slot, kv_head, rows[step.first_row + last_row].z);
+  let num_keys = attended.total;
+#else
+  let num_keys = rows[step.first_row + last_row].z + 1u;
+#endif
   let begin = split * params.split_keys;
-  let end = min(begin + params.split_keys, end_of_rows);
+  let end = min(begin + params.split_keys, num_keys);
   if (begin >= end) {
     return;
   }
@@ -127,9 +149,18 @@ fn main(
     var score_{r}_{g} = vec4f(0.0);
 #endfor
 #endfor
+#if KEYS == rows
+    var cells = vec4u(0u);
+#endif
     for (var j = 0u; j < 4u; j++) {
       let key = tile_begin + lane * 4u + j;
+#if KEYS == rows
+      let row = row_of_key(attended, slot * params.max_pages, min(key, end - 1u));
+      let cell = cell_of_row(row, kv_head);
+      cells += select(vec4u(0u), vec4u(cell), vec4u(0u, 1u, 2u, 3u) == vec4u(j));
+#else
       let cell = cell_of(slot, kv_head, min(key, end - 1u));
+#endif
       let pick = vec4f(vec4u(0u, 1u, 2u, 3u) == vec4u(j));
 #for r QUERY_ROWS
 #for g GROUP
@@ -148,7 +179,11 @@ fn main(
 #endfor
 #endfor
 #for r QUERY_ROWS
+#if KEYS == rows
+      let seen_{r} = key < end;
+#else
       let seen_{r} = key < end && key <= position_{r};
+#endif
 #for g GROUP
       score_{r}_{g} += pick * select(-2e30, dot_{r}_{g}, seen_{r});
 #endfor
@@ -159,6 +194,9 @@ fn main(
     weight[({r}u * GROUP + {g}u) * TILE_QUADS + lane] = score_{r}_{g};
 #endfor
 #endfor
+#if KEYS == rows
+    key_cells[lane] = cells;
+#endif
     workgroupBarrier();
 
 #for s SOFTMAX_ROUNDS
@@ -205,12 +243,20 @@ fn main(
 #endfor
 #endfor
       let key = tile_begin + quad * 4u;
+#if KEYS == rows
+      let quad_cells = key_cells[quad];
+#else
       // A quad never crosses a page: pages and splits begin at multiples of four.
       let cell = cell_of(slot, kv_head, key);
+#endif
 #for j 4
       {
+#if KEYS == rows
+        let row_cell = quad_cells[{j}];
+#else
         // Rows past the end are never written; their weight is zero, their bytes may be anything.
         let row_cell = select(cell, cell + {j}u * HEAD_DIM, key + {j}u < end);
+#endif
 #for c DIM_CHUNKS
         let v_{c} = load_value(row_cell, dim_lane + {c}u * DIM_LANES);
 #for r QUERY_ROWS
@@ -238,7 +284,11 @@ fn main(
   {
     let head = kv_head * GROUP + {g}u;
     let state = rescale[{r}u * GROUP + {g}u];
-    let alone = position_{r} < params.split_keys;
+#if KEYS == rows
+    let alone = params.partial_only == 0u && num_keys <= params.split_keys;
+#else
+    let alone = params.partial_only == 0u && position_{r} < params.split_keys;
+#endif
     let valid = first_row + {r}u < step.num_rows;
 #for c DIM_CHUNKS
     var sum_a_{c} = oa_{r}_{g}_{c};

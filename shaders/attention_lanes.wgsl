@@ -13,7 +13,8 @@
 // QUERY_QUADS = QUERIES * HEAD_QUADS. STATES = QUERIES * WG. HEAD_DIM,
 // HEAD_VEC = HEAD_DIM / 8, HEAD_QUADS = HEAD_DIM / 4. PAGE_SIZE. KV_TYPE. TILE_PAGES:
 // pages of a tile. PAGE_TURNS = PAGE_SIZE / WG. SCORES = TILE_PAGES * PAGE_SIZE * QUERY_VECS.
-// MERGED = HEAD_QUADS * WG.
+// MERGED = HEAD_QUADS * WG. KEYS: see attention.wgsl; a page is then PAGE_SIZE keys of the selection.
+// TILE_KEYS = TILE_PAGES * PAGE_SIZE.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CACHE_VEC>;
@@ -22,34 +23,35 @@
 @group(0) @binding(4) var<storage, read> rows: array<vec4u>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4f>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4f>;
+#if KEYS != all
+@group(0) @binding(7) var<storage, read> selection: array<u32>;
+@group(0) @binding(8) var<uniform> params: AttentionParams;
+@group(0) @binding(9) var<uniform> step: StepParams;
+#else
 @group(0) @binding(7) var<uniform> params: AttentionParams;
 @group(0) @binding(8) var<uniform> step: StepParams;
+#endif
 
 #include "common/dispatch.wgsl"
 #include "common/kv_rows.wgsl"
+#if KEYS == dense
+#include "common/selection.wgsl"
+#endif
+#if KEYS == rows
+#include "common/slab.wgsl"
+#include "common/selected_rows.wgsl"
+#endif
 
 // (keys of a tile, QUERY_VECS): scores; a lane reads back what it wrote itself
 var<workgroup> scores: array<vec4f, SCORES>;
+#if KEYS == rows
+// (keys of a tile): their cells; a lane reads back what it wrote itself
+var<workgroup> key_cells: array<u32, TILE_KEYS>;
+#endif
 // (HEAD_QUADS, lanes): sums of one query
 var<workgroup> merged: array<vec4f, MERGED>;
 // (QUERIES, lanes): maximum and normaliser
 var<workgroup> states: array<vec2f, STATES>;
-
-fn load_key(cell: u32, i: u32) -> Eight {
-#if KV_TYPE == f16
-  return eight(k_cache[cell / 8u + i]);
-#else
-  return Eight(k_cache[cell / 4u + 2u * i], k_cache[cell / 4u + 2u * i + 1u]);
-#endif
-}
-
-fn load_value(cell: u32, i: u32) -> Eight {
-#if KV_TYPE == f16
-  return eight(v_cache[cell / 8u + i]);
-#else
-  return Eight(v_cache[cell / 4u + 2u * i], v_cache[cell / 4u + 2u * i + 1u]);
-#endif
-}
 
 @compute @workgroup_size(WG)
 fn main(
@@ -66,9 +68,22 @@ fn main(
   }
   let last_row = min(first_row + QUERY_ROWS, step.num_rows) - 1u;
   let slot = rows[step.first_row + first_row].y;
-  let end_of_rows = rows[step.first_row + last_row].z + 1u;
+#if KEYS == dense
+  if (is_selected(slot)) {
+    return;
+  }
+#endif
+#if KEYS == rows
+  if (!is_selected(slot)) {
+    return;
+  }
+  let attended = attended_of(slot, kv_head, rows[step.first_row + last_row].z);
+  let num_keys = attended.total;
+#else
+  let num_keys = rows[step.first_row + last_row].z + 1u;
+#endif
   let begin = split * params.split_keys;
-  let end = min(begin + params.split_keys, end_of_rows);
+  let end = min(begin + params.split_keys, num_keys);
   if (begin >= end) {
     return;
   }
@@ -101,12 +116,19 @@ fn main(
     var top_{q} = highest[{q}];
 #endfor
     for (var p = page; p < last_page; p++) {
+#if KEYS != rows
       let cells = (pages[table + p] * params.num_kv_heads + kv_head) * PAGE_SIZE;
+#endif
       for (var turn = 0u; turn < PAGE_TURNS; turn++) {
         let in_page = turn * WG + lane;
         let key = p * PAGE_SIZE + in_page;
         // Rows past the end may be anything, so the last one is read in their place.
+#if KEYS == rows
+        let cell = cell_of_row(row_of_key(attended, table, min(key, end - 1u)), kv_head);
+        key_cells[(p - page) * PAGE_SIZE + in_page] = cell;
+#else
         let cell = (cells + min(in_page, end - 1u - p * PAGE_SIZE)) * HEAD_DIM;
+#endif
         var line: array<f32, LINE>;
 #for q LINE
         line[{q}] = 0.0;
@@ -121,7 +143,11 @@ fn main(
         }
 #endfor
 #for r QUERY_ROWS
+#if KEYS == rows
+        let seen_{r} = key < end;
+#else
         let seen_{r} = key < end && key <= position_{r};
+#endif
 #for g GROUP
         line[{r} * GROUP + {g}] = select(-2e30, line[{r} * GROUP + {g}], seen_{r});
 #endfor
@@ -148,10 +174,16 @@ fn main(
 #endfor
     // Values, weighted.
     for (var p = page; p < last_page; p++) {
+#if KEYS != rows
       let cells = (pages[table + p] * params.num_kv_heads + kv_head) * PAGE_SIZE;
+#endif
       for (var turn = 0u; turn < PAGE_TURNS; turn++) {
         let in_page = turn * WG + lane;
+#if KEYS == rows
+        let cell = key_cells[(p - page) * PAGE_SIZE + in_page];
+#else
         let cell = (cells + min(in_page, end - 1u - p * PAGE_SIZE)) * HEAD_DIM;
+#endif
         let at = (((p - page) * PAGE_TURNS + turn) * WG + lane) * QUERY_VECS;
         var weight: array<f32, LINE>;
 #for v QUERY_VECS
@@ -204,7 +236,11 @@ fn main(
 #endfor
     workgroupBarrier();
     let head = row_{r} * params.num_heads + kv_head * GROUP + {g}u;
-    let alone = position_{r} < params.split_keys;
+#if KEYS == rows
+    let alone = params.partial_only == 0u && num_keys <= params.split_keys;
+#else
+    let alone = params.partial_only == 0u && position_{r} < params.split_keys;
+#endif
     if (first_row + {r}u < step.num_rows) {
       for (var quad = lane; quad < HEAD_QUADS; quad += WG) {
         var sum = vec4f(0.0);

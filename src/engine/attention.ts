@@ -6,8 +6,8 @@
  */
 import { dispatch, type Kernel } from "../gpu/kernels.ts";
 import {
-  ATTENTION_PARAMS,
   attentionMergeSpec,
+  attentionParams,
   attentionSpec,
   type AttentionVariant,
   attentionWorkgroups,
@@ -72,12 +72,12 @@ export class Attention {
     const paramsOf = (splitKeys: number) =>
       kernels.uniform(
         "attention params",
-        ATTENTION_PARAMS.pack({
-          num_heads: numHeads,
-          num_kv_heads: numKvHeads,
-          max_pages: kv.maxPages,
-          max_splits: maxSplits(options),
-          split_keys: splitKeys,
+        attentionParams({
+          numHeads,
+          numKvHeads,
+          maxPages: kv.maxPages,
+          maxSplits: maxSplits(options),
+          splitKeys,
         }),
       );
     const params = { decode: paramsOf(plan.attentionSplit), prefill: paramsOf(NO_SPLIT) };

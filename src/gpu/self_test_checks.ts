@@ -2,8 +2,8 @@
 import { dequantizeRow, halfToFloat } from "../model/quants.ts";
 import type { WeightType } from "../model/types.ts";
 import {
-  ATTENTION_PARAMS,
   attentionMergeSpec,
+  attentionParams,
   attentionSpec,
   type AttentionVariant,
   attentionWorkgroups,
@@ -305,12 +305,12 @@ async function checkAttention(
   const partial = scratch.storage(new Float32Array(partialSize));
   const rows = scratch.storage(Uint32Array.from(positions.flatMap((p) => [0, 0, p, 0])));
   const out = scratch.storage(new Float32Array(positions.length * group * HEAD_DIM));
-  const params = scratch.uniform(ATTENTION_PARAMS.pack({
-    num_heads: group,
-    num_kv_heads: 1,
-    max_pages: pages,
-    max_splits: numSplits,
-    split_keys: decode ? split : NO_SPLIT,
+  const params = scratch.uniform(attentionParams({
+    numHeads: group,
+    numKvHeads: 1,
+    maxPages: pages,
+    maxSplits: numSplits,
+    splitKeys: decode ? split : NO_SPLIT,
   }));
   const step = { numRows: positions.length, numSplits };
   const calls: ScratchCall[] = [{

@@ -1,7 +1,7 @@
 /** Attention over a scrambled cache, compared with the plain reference. */
 import {
-  ATTENTION_PARAMS,
   attentionMergeSpec,
+  attentionParams,
   attentionSpec,
   type AttentionVariant,
   attentionWorkgroups,
@@ -14,7 +14,7 @@ import { CacheMap, packCache } from "./_cache.ts";
 import { assertClose, type Bounds, type Call, Random, type Rig, untouched } from "./_rig.ts";
 
 /** Scores are sums and go through an exponential, which makes their error relative. */
-const BOUNDS: Bounds = { nmse: 1e-10, max: 1e-4 };
+export const BOUNDS: Bounds = { nmse: 1e-10, max: 1e-4 };
 
 /** What is asked of a kernel. */
 export interface AttentionCase {
@@ -86,12 +86,12 @@ export async function checkAttention(
   const partial = rig.storage(new Float32Array(partialSize).fill(NaN));
   const out = rig.storage(untouched((rows.length + 1) * heads * headDim));
   const rowTable = rig.storage(table);
-  const params = rig.uniform(ATTENTION_PARAMS.pack({
-    num_heads: heads,
-    num_kv_heads: kvHeads,
-    max_pages: maxPages,
-    max_splits: maxSplits,
-    split_keys: split ?? NO_SPLIT,
+  const params = rig.uniform(attentionParams({
+    numHeads: heads,
+    numKvHeads: kvHeads,
+    maxPages,
+    maxSplits,
+    splitKeys: split ?? NO_SPLIT,
   }));
   const step = { num_rows: rows.length, first_row: firstRow, num_splits: numSplits };
   const calls: Call[] = [{

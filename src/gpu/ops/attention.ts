@@ -2,6 +2,10 @@
  * Host partner of `shaders/attention.wgsl`, of its form for CPUs, `shaders/attention_lanes.wgsl`, and
  * of their second half, `shaders/attention_merge.wgsl`.
  *
+ * Keys that are not all on the device at once are attended in passes: each leaves partial results
+ * (`partialOnly`), over keys and values, a page table and a row table of its own, and is followed by
+ * a merge that carries the running result.
+ *
  * @module
  */
 import type { KernelSpec } from "../kernels.ts";
@@ -20,13 +24,67 @@ export const ATTENTION_PARAMS = defineParams("AttentionParams", {
   max_splits: "u32",
   /** Keys of a split, a multiple of a tile; NO_SPLIT: all. */
   split_keys: "u32",
+  /** 1: results go to `partial` even from a row with one split. */
+  partial_only: "u32",
+  /** u32 of a slot in the selection. */
+  selection_stride: "u32",
+  /** Listed rows that a KV head has room for there. */
+  list_capacity: "u32",
+  /** Of a merge that carries: 1 for the first of several passes over the keys, and for the last. */
+  first_pass: "u32",
+  last_pass: "u32",
+  /** f32 from row to row of `lse`, and before the first head. */
+  lse_stride: "u32",
+  lse_offset: "u32",
 });
+
+/** What {@linkcode attentionParams} packs; see {@linkcode ATTENTION_PARAMS}. */
+export interface AttentionSizes {
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly maxPages: number;
+  readonly maxSplits: number;
+  readonly splitKeys: number;
+  readonly partialOnly?: boolean;
+  readonly selectionStride?: number;
+  readonly listCapacity?: number;
+  readonly firstPass?: boolean;
+  readonly lastPass?: boolean;
+  /** The heads by default. */
+  readonly lseStride?: number;
+  readonly lseOffset?: number;
+}
+
+/** Packs the uniform of attention and of its merge. */
+export function attentionParams(sizes: AttentionSizes): Uint32Array<ArrayBuffer> {
+  return ATTENTION_PARAMS.pack({
+    num_heads: sizes.numHeads,
+    num_kv_heads: sizes.numKvHeads,
+    max_pages: sizes.maxPages,
+    max_splits: sizes.maxSplits,
+    split_keys: sizes.splitKeys,
+    partial_only: Number(sizes.partialOnly ?? false),
+    selection_stride: sizes.selectionStride ?? 0,
+    list_capacity: sizes.listCapacity ?? 0,
+    first_pass: Number(sizes.firstPass ?? false),
+    last_pass: Number(sizes.lastPass ?? false),
+    lse_stride: sizes.lseStride ?? sizes.numHeads,
+    lse_offset: sizes.lseOffset ?? 0,
+  });
+}
 
 /**
  * `tiled` (attention.wgsl): lanes share tiles of keys through workgroup memory, for GPUs; `lanes`
  * (attention_lanes.wgsl): lanes keep whole keys to themselves, for CPUs.
  */
 export type AttentionForm = "tiled" | "lanes";
+
+/**
+ * Which rows of a step a variant deals with, and what they attend to. `all`: every row, to all rows
+ * of its sequence up to its own. `dense`: the same, but slots whose rows are selected are passed over.
+ * `rows`: only those, to what is selected (`selection.ts`).
+ */
+export type AttentionKeys = "all" | "dense" | "rows";
 
 /** As `split_keys`: one workgroup goes through all keys. */
 export const NO_SPLIT = 2 ** 31;
@@ -42,6 +100,8 @@ export interface AttentionVariant {
   readonly pageSize: number;
   readonly lanes: number;
   readonly form: AttentionForm;
+  /** `all` by default. `rows` takes `queryRows` 1. */
+  readonly keys?: AttentionKeys;
 }
 
 /** f32 that one split of one head leaves behind. */
@@ -61,34 +121,31 @@ function dimLanes(lanes: number, headDim: number): number {
   return count;
 }
 
-function common(v: Pick<AttentionVariant, "headDim" | "lanes">): Defines {
-  return { WG: v.lanes, HEAD_DIM: `${v.headDim}u` };
-}
-
-const BINDINGS: KernelSpec["bindings"] = [
-  "read",
-  "read",
-  "read",
-  "read",
-  "read",
-  "write",
-  "write",
-  "uniform",
-  "step",
-];
+/** qkv, keys, values, pages, rows, out, partial. */
+const BUFFERS: KernelSpec["bindings"] = ["read", "read", "read", "read", "read", "write", "write"];
 
 /** Keys of a tile of the `lanes` form. */
 const LANE_TILE_KEYS = 256;
 
-/** Source, defines and bindings of a variant. */
+/**
+ * Source, defines and bindings of a variant: qkv, keys, values, pages, rows, out, partial, the selection
+ * (not with `keys` all), params, step.
+ *
+ * @throws {RangeError} If the sizes do not fit together.
+ */
 export function attentionSpec(v: AttentionVariant): KernelSpec {
+  const keys = v.keys ?? "all";
+  if (keys === "rows" && v.queryRows !== 1) {
+    throw new RangeError(`${v.queryRows} rows cannot share keys that are selected for one`);
+  }
   if (v.headDim % 8 !== 0) throw new RangeError(`head size ${v.headDim} is no multiple of 8`);
   return {
     shader: v.form === "lanes" ? "attention_lanes" : "attention",
     variant: `attention_${v.form}_d${v.headDim}_g${v.group}_q${v.queryRows}_${v.kvType}` +
-      `_p${v.pageSize}_wg${v.lanes}`,
+      `_p${v.pageSize}_wg${v.lanes}${keys === "all" ? "" : `_${keys}`}`,
     defines: {
-      ...common(v),
+      WG: v.lanes,
+      HEAD_DIM: `${v.headDim}u`,
       HEAD_VEC: v.headDim / 8,
       GROUP: v.group,
       QUERY_ROWS: v.queryRows,
@@ -97,9 +154,11 @@ export function attentionSpec(v: AttentionVariant): KernelSpec {
       PAGE_SIZE: `${v.pageSize}u`,
       KV_TYPE: v.kvType,
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
+      VALUES: true,
+      KEYS: keys,
       ...(v.form === "lanes" ? lanesDefines(v) : tiledDefines(v)),
     },
-    bindings: BINDINGS,
+    bindings: [...BUFFERS, ...(keys === "all" ? [] : ["read"] as const), "uniform", "step"],
     structs: [ATTENTION_PARAMS, STEP_PARAMS],
   };
 }
@@ -131,6 +190,7 @@ function lanesDefines(v: AttentionVariant): Defines {
     LINE: queryVecs * 4,
     TILE_PAGES: `${tilePages}u`,
     PAGE_TURNS: `${v.pageSize / v.lanes}u`,
+    TILE_KEYS: tilePages * v.pageSize,
     SCORES: tilePages * v.pageSize * queryVecs,
     MERGED: v.headDim / 4 * v.lanes,
     STATES: v.queryRows * v.group * v.lanes,
@@ -140,7 +200,8 @@ function lanesDefines(v: AttentionVariant): Defines {
 /** Bytes of workgroup memory that the tiled form takes. */
 function tiledMemory(v: AttentionVariant): number {
   const queries = v.queryRows * v.group;
-  return (queries * v.lanes + queries * v.headDim / 4 + v.lanes * 2) * 16 + queries * 8;
+  const cells = v.keys === "rows" ? v.lanes : 0;
+  return (queries * v.lanes + queries * v.headDim / 4 + v.lanes * 2 + cells) * 16 + queries * 8;
 }
 
 /** The variant with as few lanes as it takes to fit the adapter's workgroup memory. */
@@ -150,15 +211,52 @@ export function fitWorkgroupMemory(v: AttentionVariant, bytes: number): Attentio
   return { ...v, lanes };
 }
 
-/** Source, defines and bindings of the merge. One workgroup a head of a row. */
-export function attentionMergeSpec(
-  v: Pick<AttentionVariant, "headDim" | "lanes">,
-): KernelSpec {
+/** What is compiled into the merge. */
+export interface AttentionMergeVariant {
+  readonly headDim: number;
+  readonly lanes: number;
+  /** Splits of slots whose rows are selected are counted by the selection. */
+  readonly selection?: boolean;
+  /** Goes on from a running result, or leaves one. */
+  readonly carry?: boolean;
+  /** Writes maximum + log(normaliser) of each head of a row; takes `partialOnly`, or `carry`. */
+  readonly lse?: boolean;
+}
+
+/**
+ * Source, defines and bindings of the merge: partial, rows, the selection (with `selection`), out, the
+ * running result (with `carry`), lse (with `lse`), params, step. One workgroup a head of a row.
+ */
+export function attentionMergeSpec(v: AttentionMergeVariant): KernelSpec {
+  const { selection = false, carry = false, lse = false } = v;
+  const out = selection ? 3 : 2;
+  const params = out + 1 + Number(carry) + Number(lse);
   return {
     shader: "attention_merge",
-    variant: `attention_merge_d${v.headDim}_wg${v.lanes}`,
-    defines: common(v),
-    bindings: ["read", "read", "write", "uniform", "step"],
+    variant: `attention_merge_d${v.headDim}_wg${v.lanes}` +
+      `${selection ? "_rows" : ""}${carry ? "_carry" : ""}${lse ? "_lse" : ""}`,
+    defines: {
+      WG: v.lanes,
+      HEAD_QUADS: `${v.headDim / 4}u`,
+      SELECTION: selection,
+      CARRY: carry,
+      LSE: lse,
+      OUT_BINDING: out,
+      CARRY_BINDING: out + 1,
+      LSE_BINDING: out + 1 + Number(carry),
+      PARAMS_BINDING: params,
+      STEP_BINDING: params + 1,
+    },
+    bindings: [
+      "read",
+      "read",
+      ...(selection ? ["read"] as const : []),
+      "write",
+      ...(carry ? ["write"] as const : []),
+      ...(lse ? ["write"] as const : []),
+      "uniform",
+      "step",
+    ],
     structs: [ATTENTION_PARAMS, STEP_PARAMS],
   };
 }
