@@ -5,6 +5,7 @@
  * @module
  */
 import { DEFAULT_MODEL } from "../assets.ts";
+import { resolveKv } from "../butler/settings.ts";
 import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
@@ -40,6 +41,7 @@ export interface EngineParts extends LocalEngineParts {
  *
  * @throws {ModelFileError} If the model cannot be used.
  * @throws {DeviceError} If there is no device, or not one that is good enough.
+ * @throws {KvSettingsError} If settings of the KV cache do not suit the model.
  */
 export async function createLocalEngine(
   options: EngineOptions,
@@ -56,6 +58,7 @@ export async function createLocalEngine(
  *
  * @throws {ModelFileError} If the model cannot be used.
  * @throws {DeviceError} If there is no device, or not one that is good enough.
+ * @throws {KvSettingsError} If settings of the KV cache do not suit the model.
  */
 export async function createEngineParts(
   options: EngineOptions,
@@ -75,6 +78,9 @@ async function build(
   onProgress: (progress: LoadProgress) => void,
 ): Promise<EngineParts> {
   const { config } = source;
+  const canDo = { canProject: false, canPredict: false };
+  // What no request could be run with shows before a device is opened.
+  resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });
   const opened = await openDevice();
   const { device } = opened;
@@ -154,6 +160,7 @@ async function build(
         vocabSize: config.vocabSize,
         hiddenSize: config.hiddenSize,
         numLayers: config.numLayers,
+        numKvHeads: config.numKvHeads,
         numParameters: source.numParameters,
         sizeBytes: source.sizeBytes,
         trainedContext: config.contextLength,
@@ -166,6 +173,8 @@ async function build(
         pageSize: PAGE_SIZE,
         numPages: kv.numPages,
         bytesPerToken: kvBytesPerToken(config, options.kvType),
+        defaults: options.kv,
+        ...canDo,
       },
       adapter: {
         description: caps.description,

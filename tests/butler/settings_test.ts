@@ -111,7 +111,7 @@ Deno.test("a named policy is taken as it is, or refused with what to do", () => 
     if (!needs) assert.equal(resolve({ policy }, NONE).settings.policy, policy);
     else {
       const error = refusal({ policy }, NONE);
-      assert.equal(error.param, "policy");
+      assert.equal(error.param, "kv.policy");
       assert.match(error.message, /^`kv\.policy` is .*main\.ts calibrate/);
     }
   }
@@ -210,8 +210,8 @@ Deno.test("resolveKv() names the field that is wrong, and takes the ends of each
   ];
   for (const [request, param] of bad) {
     const error = refusal(request);
-    assert.equal(error.param, param, JSON.stringify(request));
-    assert.ok(error.message.startsWith(`\`kv${param === "" ? "" : `.${param}`}\` `), error.message);
+    assert.equal(error.param, `kv${param === "" ? "" : `.${param}`}`, JSON.stringify(request));
+    assert.ok(error.message.startsWith(`\`${error.param}\` `), error.message);
   }
   for (
     const request of [
@@ -235,14 +235,14 @@ Deno.test("a misspelt name gets a suggestion", () => {
   assert.match(refusal({ policy: "lokki" }).message, /"lokki" \(did you mean loki\?\)/);
   assert.match(refusal({ zzz: 1 }).message, /there are policy, sinks/);
   const long = refusal({ ["x".repeat(1e6)]: 1 });
-  assert.equal(long.param, "");
+  assert.equal(long.param, "kv");
   assert.ok(long.message.length < 200);
 });
 
 Deno.test("a list of a million bad elements is one error, at once", () => {
   const before = performance.now();
   const error = refusal({ table: { layers: Array.from({ length: 1e6 }, () => 5) } });
-  assert.equal(error.param, "table.layers");
+  assert.equal(error.param, "kv.table.layers");
   assert.ok(performance.now() - before < 1000);
 });
 

@@ -94,7 +94,7 @@ Deno.test("readKv() refuses names of this program, texts for numbers and what is
   ) {
     assert.throws(() => readKv(value), (error) => {
       assert.ok(error instanceof KvSettingsError);
-      assert.equal(error.param, param, JSON.stringify(value));
+      assert.equal(error.param, `kv${param === "" ? "" : `.${param}`}`, JSON.stringify(value));
       return true;
     });
   }
