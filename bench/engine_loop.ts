@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { type Engine, type EngineOptions, GREEDY } from "../src/engine/types.ts";
+import { DEFAULT_CACHE, type Engine, type EngineOptions, GREEDY } from "../src/engine/types.ts";
 import { WorkerEngine } from "../src/engine/worker_client.ts";
 import { idleEngine } from "./_idle_engine.ts";
 
@@ -64,6 +64,7 @@ if (import.meta.main) {
       kvType: "f16",
       prefillChunk: null,
       kernelOverrides: {},
+      ...DEFAULT_CACHE,
     };
     const url = new URL("./_idle_engine.ts", import.meta.url);
     const remote = await WorkerEngine.start(new Worker(url, { type: "module" }), options);

@@ -92,21 +92,22 @@ export function checkKv(value: unknown): asserts value is KvRequest {
   }
 }
 
-function checkBudget(value: unknown, path: KvPath): void {
-  const rule = `must be a whole number of rows from 0 to ${MAX_BUDGET_ROWS}, or a text like ` +
-    '"12.5%", over 0 up to 100 %';
-  if (!isRecord(value)) refuse(path, rule, value);
-  const keys = Object.keys(value);
+const BUDGET_RULE = `must be a whole number of rows from 0 to ${MAX_BUDGET_ROWS}, or a text ` +
+  'like "12.5%", over 0 up to 100 %';
+
+function checkBudget(value: unknown): void {
+  if (!isRecord(value) || Object.keys(value).length !== 1) refuseBudget(value);
   const { rows, share } = value;
-  if (keys.length === 1 && typeof rows === "number") {
-    if (Number.isInteger(rows) && rows >= 0 && rows <= MAX_BUDGET_ROWS) return;
-    refuse(path, rule, rows);
-  }
-  if (keys.length === 1 && typeof share === "number") {
-    if (share > 0 && share <= 1) return;
-    refuse(path, rule, `${share * 100}%`);
-  }
-  refuse(path, rule, value);
+  if (typeof rows === "number") {
+    if (!Number.isInteger(rows) || rows < 0 || rows > MAX_BUDGET_ROWS) refuseBudget(rows);
+  } else if (typeof share === "number") {
+    if (!(share > 0 && share <= 1)) refuseBudget(`${share * 100}%`);
+  } else refuseBudget(value);
+}
+
+/** @throws {KvSettingsError} Always. */
+export function refuseBudget(value: unknown): never {
+  refuse([KV_WIRE_NAMES.budget], BUDGET_RULE, value);
 }
 
 /** @throws {KvSettingsError} If a value is no {@linkcode KvTable}. */

@@ -129,18 +129,23 @@ export function defaultDenseLayers(policy: PolicyName | undefined): number {
 /** Steps of a path into the `kv` object, by the names of the wire. */
 export type KvPath = readonly (string | number)[];
 
-/** Settings that cannot be. */
+/** A path as messages write it: `table.layers[2].role`. */
+export function kvPathText(path: KvPath): string {
+  return path.map((step, depth) =>
+    typeof step === "number" ? `[${step}]` : `${depth === 0 ? "" : "."}${step}`
+  ).join("");
+}
+
+/** Settings that cannot be. The message is a sentence without its full stop. */
 export class KvSettingsError extends Error {
   override readonly name = "KvSettingsError";
-  /** The field by the names of the wire, below `kv`: `table.layers[2].role`; empty: `kv` itself. */
+  /** The field by the names of the HTTP API: `kv.table.layers[2].role`. */
   readonly param: string;
 
   /** @param rule What is wrong; completes the sentence "`field` ...". */
   constructor(readonly path: KvPath, readonly rule: string) {
-    const param = path.map((step, depth) =>
-      typeof step === "number" ? `[${step}]` : `${depth === 0 ? "" : "."}${step}`
-    ).join("");
-    super(`\`kv${param === "" ? "" : `.${param}`}\` ${rule}`);
+    const param = kvPathText(["kv", ...path]);
+    super(`\`${param}\` ${rule}`);
     this.param = param;
   }
 }

@@ -12,6 +12,7 @@ import {
   isRecord,
   KV_WIRE_NAMES,
   MAX_BUDGET_ROWS,
+  refuseBudget,
 } from "./settings_check.ts";
 import {
   type Budget,
@@ -71,9 +72,9 @@ export function readKv(value: unknown): KvRequest {
 }
 
 /** A share only from text: numbers as texts are refused in all other fields too. */
-function budgetOf(value: unknown): unknown {
+function budgetOf(value: unknown): Budget {
   if (typeof value === "number") return { rows: value };
-  return typeof value === "string" ? parseShare(value) ?? value : value;
+  return (typeof value === "string" ? parseShare(value) : undefined) ?? refuseBudget(value);
 }
 
 /**

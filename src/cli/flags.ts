@@ -63,6 +63,13 @@ export function switchFlag(spec: Common): Flag<boolean> {
   return { kind: "switch", fallback: false, schema: null, ...spec };
 }
 
+/** A switch that can also be left open, so that something else decides: its setting is then null. */
+export function triStateFlag(
+  spec: Common & { readonly fallbackText: string },
+): Flag<boolean | null> {
+  return { kind: "switch", fallback: null, schema: null, ...spec };
+}
+
 /** Something wrong on the command line or in the environment. Exit code 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";

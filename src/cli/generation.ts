@@ -1,4 +1,5 @@
 /** Runs one sequence and gives its text as it comes. @module */
+import type { KvReport } from "../butler/settings.ts";
 import type { FinishReason, RequestTimings, SamplingParams } from "../engine/types.ts";
 import { endIdsOf } from "../server/served_model.ts";
 import { TokenText } from "../server/token_text.ts";
@@ -32,6 +33,7 @@ export interface GenerationResult {
   readonly text: string | null;
   readonly finishReason: FinishReason;
   readonly timings: RequestTimings;
+  readonly kv: KvReport | null;
 }
 
 let counter = 0;
@@ -99,6 +101,7 @@ export async function runGeneration(
           text: tokenizer === undefined ? null : text,
           finishReason: output.stopped ? "stop" : event.reason,
           timings: event.timings,
+          kv: event.kv,
         };
       }
     }

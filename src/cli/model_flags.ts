@@ -1,6 +1,7 @@
 /** The flags that every command with a model has, and the engine's options from them. @module */
 import { assetPath, DEFAULT_MODEL } from "../assets.ts";
 import type { EngineOptions } from "../engine/types.ts";
+import { kvFlags, kvRequest, tierFlags, tierOptions } from "./kv_flags.ts";
 import { listFlag, type Settings, valueFlag } from "./flags.ts";
 import { integer, nameValue, oneOf, text } from "./values.ts";
 
@@ -32,7 +33,7 @@ export const memoryFlags = {
     fallbackText: "as trained, or less where memory does not allow",
   }),
   kvType: valueFlag({
-    group,
+    group: "KV cache",
     help: "number format of the KV cache, f16 or f32",
     placeholder: "TYPE",
     schema: oneOf(["f16", "f32"]),
@@ -58,6 +59,8 @@ export const engineFlags = {
     placeholder: "NAME=VALUE",
     schema: nameValue,
   }),
+  ...kvFlags,
+  ...tierFlags,
 } as const;
 
 /** `--max-seqs` with the default of a command. */
@@ -77,7 +80,12 @@ export function modelPath(settings: Settings<typeof modelFlag>): string {
   return settings.model ?? assetPath(DEFAULT_MODEL.path);
 }
 
-/** The engine's options from settings. */
+/**
+ * The engine's options from settings.
+ *
+ * @throws {UsageError} For settings of the KV cache that exclude each other.
+ * @throws {CommandError} If a file that they name cannot be read.
+ */
 export function engineOptions(
   settings: Settings<typeof engineFlags>,
   maxSequences: number,
@@ -89,5 +97,8 @@ export function engineOptions(
     kvType: settings.kvType,
     prefillChunk: settings.prefillChunk,
     kernelOverrides: Object.fromEntries(settings.kernel),
+    kv: kvRequest(settings),
+    tiers: tierOptions(settings),
+    calibration: settings.calibration,
   };
 }

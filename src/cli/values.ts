@@ -40,6 +40,30 @@ export function oneOf<const Words extends readonly [string, ...string[]]>(
   return z.enum(words, { error: `wanted ${words.join(" or ")}` });
 }
 
+/** Bytes of each unit: of ten where it says so (`MB`), else of two (`MiB`, `M`). */
+const UNITS: ReadonlyMap<string, number> = new Map([
+  ["", 1],
+  ["b", 1],
+  ...["k", "m", "g", "t"].flatMap((letter, index): [string, number][] => [
+    [letter, 1024 ** (index + 1)],
+    [`${letter}ib`, 1024 ** (index + 1)],
+    [`${letter}b`, 1000 ** (index + 1)],
+  ]),
+]);
+
+/** A size in bytes, `least` or more: `4096`, `512MiB`, `1.5G` (GiB), `10MB` (of ten). */
+export function sizeBytes(least: number): z.ZodType<number, string> {
+  const rule = "wanted a size: bytes, or a number with KiB, MiB, GiB, TiB (also K, M, G, T), kB, " +
+    `MB, GB or TB, ${least} or more in bytes`;
+  return z.string().transform((value, context) => {
+    const [, number = "", unit = ""] = value.match(/^\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*$/i) ?? [];
+    const bytes = Math.round(Number(number) * (UNITS.get(unit.toLowerCase()) ?? NaN));
+    if (number !== "" && Number.isSafeInteger(bytes) && bytes >= least) return bytes;
+    context.addIssue(rule);
+    return z.NEVER;
+  });
+}
+
 /** `NAME=VALUE`, cut at the first equals sign. */
 export const nameValue: z.ZodType<readonly [string, string], string> = z.string()
   .regex(/^[^=\s]+=.+$/s, "wanted NAME=VALUE")

@@ -5,6 +5,7 @@
  * @module
  */
 import { DEFAULT_MODEL } from "../assets.ts";
+import { resolveKv } from "../butler/settings.ts";
 import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
@@ -41,6 +42,7 @@ export interface EngineParts extends LocalEngineParts {
  *
  * @throws {ModelFileError} If the model cannot be used.
  * @throws {DeviceError} If there is no device, or not one that is good enough.
+ * @throws {KvSettingsError} If settings of the KV cache do not suit the model.
  */
 export async function createLocalEngine(
   options: EngineOptions,
@@ -57,6 +59,7 @@ export async function createLocalEngine(
  *
  * @throws {ModelFileError} If the model cannot be used.
  * @throws {DeviceError} If there is no device, or not one that is good enough.
+ * @throws {KvSettingsError} If settings of the KV cache do not suit the model.
  */
 export async function createEngineParts(
   options: EngineOptions,
@@ -76,6 +79,9 @@ async function build(
   onProgress: (progress: LoadProgress) => void,
 ): Promise<EngineParts> {
   const { config } = source;
+  const canDo = { canProject: false, canPredict: false };
+  // What no request could be run with shows before a device is opened.
+  resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });
   const opened = await openDevice();
   const { device } = opened;
@@ -155,6 +161,7 @@ async function build(
         vocabSize: config.vocabSize,
         hiddenSize: config.hiddenSize,
         numLayers: config.numLayers,
+        numKvHeads: config.numKvHeads,
         numParameters: source.numParameters,
         sizeBytes: source.sizeBytes,
         trainedContext: config.contextLength,
@@ -167,6 +174,8 @@ async function build(
         pageSize: BLOCK_ROWS,
         numPages: kv.numPages,
         bytesPerToken: kvBytesPerToken(config, options.kvType),
+        defaults: options.kv,
+        ...canDo,
       },
       adapter: {
         description: caps.description,

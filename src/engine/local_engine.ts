@@ -190,9 +190,8 @@ export class LocalEngine implements Engine {
 
   #refusal(request: GenerateRequest): EngineErrorData | null {
     if (this.#broken !== null) return this.#broken;
-    const { contextLength, model } = this.info;
-    const fault = findRequestFault(request, { contextLength, vocabSize: model.vocabSize });
-    if (fault !== null) return { code: "invalid_request", message: fault };
+    const fault = findRequestFault(request, this.info);
+    if (fault !== null) return fault;
     if (this.#live.has(request.id)) {
       return { code: "invalid_request", message: `id ${request.id} is in use by a live request` };
     }

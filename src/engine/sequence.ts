@@ -199,7 +199,7 @@ export class Sequence {
   finish(reason: FinishReason, nowMs: number): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#emit({ type: "done", reason, timings: this.#timings(nowMs) });
+    this.#emit({ type: "done", reason, timings: this.#timings(nowMs), kv: null });
   }
 
   /** Ends the sequence with an error; does nothing if it has ended. */

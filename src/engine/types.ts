@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { KvReport, KvRequest } from "../butler/settings.ts";
 
 /** Sampling parameters of one sequence; checked before they come here. */
 export interface SamplingParams {
@@ -74,6 +75,8 @@ export interface GenerateRequest {
    * `maxTokens` must be their number; stop ids are not looked at.
    */
   readonly forcedIds?: readonly number[];
+  /** Settings of its KV cache; what it does not say, {@linkcode EngineOptions.kv} does. */
+  readonly kv?: KvRequest;
 }
 
 /** Log-probability of a token under the model's own distribution, before any sampling rule. */
@@ -107,6 +110,8 @@ export interface EngineErrorData {
    */
   readonly code: string;
   readonly message: string;
+  /** Field of the request that is wrong, by the names of the HTTP API: `kv.table.layers`. */
+  readonly param?: string;
 }
 
 /** What happens to a request, in order. */
@@ -123,8 +128,34 @@ export type EngineEvent =
   }
   /** A token was chosen. The stop token that ends a sequence is reported too. */
   | { readonly type: "token"; readonly id: number; readonly logprob: TokenLogprob | null }
-  | { readonly type: "done"; readonly reason: FinishReason; readonly timings: RequestTimings }
+  | {
+    readonly type: "done";
+    readonly reason: FinishReason;
+    readonly timings: RequestTimings;
+    /** What was done with the KV cache; null where nothing is known of it. */
+    readonly kv: KvReport | null;
+  }
   | { readonly type: "error"; readonly error: EngineErrorData };
+
+/** Where rows of keys and values may lie, and how much of them; null is no bound, or no such place. */
+export interface TierOptions {
+  /** Rows of K and V on the device; null: what all sequences together can need. */
+  readonly deviceBytes: number | null;
+  readonly hostBytes: number | null;
+  readonly diskDir: string | null;
+  readonly diskBytes: number | null;
+  /** Where prefixes are kept over a restart. */
+  readonly prefixDir: string | null;
+}
+
+/** Everything on the device and in host memory, nothing on disk. */
+export const DEFAULT_TIERS: TierOptions = {
+  deviceBytes: null,
+  hostBytes: null,
+  diskDir: null,
+  diskBytes: null,
+  prefixDir: null,
+};
 
 /** How an engine is started. */
 export interface EngineOptions {
@@ -139,7 +170,19 @@ export interface EngineOptions {
   readonly prefillChunk: number | null;
   /** Kernel choices that override the table, as `NAME=VALUE` pairs. */
   readonly kernelOverrides: Readonly<Record<string, string>>;
+  /** Settings of the KV cache where a request says nothing. */
+  readonly kv: KvRequest;
+  readonly tiers: TierOptions;
+  /** File with the principal components of the model's keys; null: the one beside it, if any. */
+  readonly calibration: string | null;
 }
+
+/** Those options about the KV cache that leave all to the engine. */
+export const DEFAULT_CACHE: Pick<EngineOptions, "kv" | "tiers" | "calibration"> = {
+  kv: {},
+  tiers: DEFAULT_TIERS,
+  calibration: null,
+};
 
 /** Progress of starting an engine. */
 export interface LoadProgress {
@@ -156,6 +199,7 @@ export interface EngineInfo {
     readonly vocabSize: number;
     readonly hiddenSize: number;
     readonly numLayers: number;
+    readonly numKvHeads: number;
     readonly numParameters: number;
     readonly sizeBytes: number;
     readonly trainedContext: number;
@@ -169,6 +213,12 @@ export interface EngineInfo {
     readonly pageSize: number;
     readonly numPages: number;
     readonly bytesPerToken: number;
+    /** Settings where a request says nothing. */
+    readonly defaults: KvRequest;
+    /** There is a calibration file of this model: `loki` can be named. */
+    readonly canProject: boolean;
+    /** There is a predictor of this model: `tokenbutler` can be named. */
+    readonly canPredict: boolean;
   };
   readonly adapter: {
     readonly description: string;

@@ -4,26 +4,61 @@
  *
  * @module
  */
-import { type GenerateRequest, MAX_TOP_LOGPROBS, type SamplingParams } from "./types.ts";
+import { KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
+import { checkKv } from "../butler/settings_check.ts";
+import {
+  type EngineErrorData,
+  type EngineInfo,
+  type GenerateRequest,
+  MAX_TOP_LOGPROBS,
+  type SamplingParams,
+} from "./types.ts";
 
-/** What a request is checked against. */
+/** What a request is checked against; an {@linkcode EngineInfo} has it all. */
 export interface RequestLimits {
-  readonly vocabSize: number;
+  readonly model: Pick<EngineInfo["model"], "vocabSize" | "numLayers" | "numKvHeads">;
   /** Tokens of prompt and answer together. */
   readonly contextLength: number;
+  readonly kv: Pick<EngineInfo["kv"], "defaults" | "canProject" | "canPredict">;
 }
 
-/** Why a request is refused, as a sentence; null if it is in order. */
-export function findRequestFault(request: GenerateRequest, limits: RequestLimits): string | null {
+/** Why a request is refused; null if it is in order. */
+export function findRequestFault(
+  request: GenerateRequest,
+  limits: RequestLimits,
+): EngineErrorData | null {
+  const message = findFault(request, limits);
+  if (message !== null) return { code: "invalid_request", message };
+  return findKvFault(request.kv, limits);
+}
+
+/** The fault of the settings of the KV cache, over those of the engine. */
+function findKvFault(
+  kv: unknown,
+  { model, kv: { defaults, canProject, canPredict } }: RequestLimits,
+): EngineErrorData | null {
+  if (kv === undefined) return null;
+  try {
+    checkKv(kv);
+    resolveKv(mergeKv(defaults, kv), model, { fits: true, canProject, canPredict });
+    return null;
+  } catch (error) {
+    if (!(error instanceof KvSettingsError)) throw error;
+    return { code: "invalid_request", message: error.message, param: error.param };
+  }
+}
+
+function findFault(request: GenerateRequest, limits: RequestLimits): string | null {
+  const { vocabSize } = limits.model;
   if (typeof request !== "object" || request === null) return "the request is no object";
   if (typeof request.id !== "string" || request.id === "") return "id must be a text";
-  return findIdFault("promptIds", request.promptIds, limits.vocabSize) ??
-    findIdFault("stopTokenIds", request.stopTokenIds, limits.vocabSize) ??
-    findIdFault("bannedTokenIds", request.bannedTokenIds, limits.vocabSize) ??
+  return findIdFault("promptIds", request.promptIds, vocabSize) ??
+    findIdFault("stopTokenIds", request.stopTokenIds, vocabSize) ??
+    findIdFault("bannedTokenIds", request.bannedTokenIds, vocabSize) ??
     findLengthFault(request, limits) ??
     findLogprobsFault("logprobs", request.logprobs) ??
     findLogprobsFault("promptLogprobs", request.promptLogprobs) ??
-    findSamplingFault(request.sampling, limits.vocabSize);
+    findSamplingFault(request.sampling, vocabSize);
 }
 
 function isCount(value: unknown): value is number {
@@ -52,7 +87,7 @@ function findLengthFault(request: GenerateRequest, limits: RequestLimits): strin
       `the context holds ${limits.contextLength}`;
   }
   if (forcedIds === undefined) return null;
-  const fault = findIdFault("forcedIds", forcedIds, limits.vocabSize);
+  const fault = findIdFault("forcedIds", forcedIds, limits.model.vocabSize);
   if (fault !== null) return fault;
   return forcedIds.length === maxTokens
     ? null

@@ -112,6 +112,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     choices: parts.map((part, index) => shape.whole({ index, ...part, text: part.text.join("") })),
     usage: tally.usage(),
     timings: tally.timings(),
+    ...tally.kv(),
   });
 }
 
@@ -140,9 +141,9 @@ async function* streamMessages(
   try {
     for await (const event of generate(context.model, specs, signal)) {
       if (event.type === "finish") {
-        const { timings } = tally.finish(event);
+        const ending = tally.finish(event);
         for (const { choice, extra } of shape.finish(event)) {
-          yield write({ ...extra, choices: [choice], ...usage(), timings });
+          yield write({ ...extra, choices: [choice], ...usage(), ...ending });
         }
       } else {
         tally.add(event);
@@ -152,7 +153,7 @@ async function* streamMessages(
       }
     }
     if (includeUsage) {
-      yield write({ choices: [], usage: tally.usage(), timings: tally.timings() });
+      yield write({ choices: [], usage: tally.usage(), timings: tally.timings(), ...tally.kv() });
     }
   } catch (thrown) {
     // The status is long sent; clients take an event with `error` in it as the failure it is. A

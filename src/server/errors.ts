@@ -186,12 +186,12 @@ export function clientGone(): RequestError {
 }
 
 /** An error that the engine reported, as an answer. */
-export function engineFailure({ code, message: whole }: EngineErrorData): RequestError {
+export function engineFailure({ code, message: whole, param }: EngineErrorData): RequestError {
   const message = withoutDirectories(whole);
   const cause = new Error(whole);
   switch (code) {
     case "invalid_request":
-      return badRequest(message, { code, cause });
+      return badRequest(message, { code, cause, ...(param === undefined ? {} : { param }) });
     case "out_of_memory":
       return new RequestError(503, "server_error", message, {
         code,

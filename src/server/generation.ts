@@ -1,4 +1,5 @@
 /** Runs the sequences of a request on the engine and turns their tokens into text. @module */
+import type { KvReport } from "../butler/settings.ts";
 import type { Engine, RequestTimings, TokenLogprob } from "../engine/types.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
 import { engineFailure, shuttingDown } from "./errors.ts";
@@ -27,6 +28,7 @@ export interface FinishEvent {
   readonly reason: "stop" | "length";
   readonly numTokens: number;
   readonly timings: RequestTimings;
+  readonly kv: KvReport | null;
 }
 
 /** What happens to the choices of a request, in order for each of them. */
@@ -61,9 +63,12 @@ class Choice {
     yield { type: "delta", index, text: piece.text, tokens, ids, numTokens };
   }
 
-  finish(reason: FinishEvent["reason"], timings: RequestTimings): FinishEvent {
+  finish(
+    reason: FinishEvent["reason"],
+    { timings, kv }: Pick<FinishEvent, "timings" | "kv">,
+  ): FinishEvent {
     const { numTokens, spec: { index } } = this;
-    return { type: "finish", index, reason, numTokens, timings };
+    return { type: "finish", index, reason, numTokens, timings, kv };
   }
 }
 
@@ -118,7 +123,7 @@ async function* runSequence(
           yield* startAnswer();
           yield* choice.send(text.end());
           const stopped = text.stopped || event.reason === "stop";
-          yield choice.finish(stopped ? "stop" : "length", event.timings);
+          yield choice.finish(stopped ? "stop" : "length", event);
           return;
         }
         case "error":

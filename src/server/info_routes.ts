@@ -1,4 +1,5 @@
 /** What the server says of itself: `/v1/models`, `/props`. @module */
+import { wireDefaults } from "../butler/settings_wire.ts";
 import { modelNotFound, withoutDirectories } from "./errors.ts";
 import { isServed } from "./routes.ts";
 import { endIdsOf, type ServedModel } from "./served_model.ts";
@@ -50,6 +51,7 @@ export function showModel(context: InfoContext, name: string): Response {
 export function props(context: InfoContext): Response {
   const { model, servedName, version } = context;
   const { engine: { info }, template, tokenizer } = model;
+  const { defaults: _, ...kv } = info.kv;
   return Response.json({
     default_generation_settings: {
       n_ctx: info.contextLength,
@@ -63,6 +65,7 @@ export function props(context: InfoContext): Response {
         repeat_last_n: 64,
         frequency_penalty: 0,
         presence_penalty: 0,
+        kv: wireDefaults(info.kv.defaults),
       },
     },
     total_slots: info.maxSequences,
@@ -76,7 +79,7 @@ export function props(context: InfoContext): Response {
     is_sleeping: false,
     build_info: `tokenbutler ${version}`,
     model: info.model,
-    kv: info.kv,
+    kv,
     adapter: info.adapter,
     kernels: info.variants,
     prefill_chunk: info.prefillChunk,

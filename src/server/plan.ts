@@ -1,4 +1,5 @@
 /** Turns a checked body into sequences for the engine. @module */
+import { KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
 import type { Engine, GenerateRequest, SamplingParams } from "../engine/types.ts";
 import { badRequest, contextExceeded, textTooLong } from "./errors.ts";
 import { notBuilt } from "./not_built.ts";
@@ -178,6 +179,7 @@ export function planSequences(
     );
   }
   if (body.stop !== undefined && body.stop.length > 0) needTokenizer(model, "stop");
+  checkKvSettings(body, engine);
 
   const endIds = [...endIdsOf(model)];
   const stopTokenIds = [...(body.ignore_eos ? [] : endIds), ...body.stop_token_ids ?? []];
@@ -200,6 +202,7 @@ export function planSequences(
           sampling: samplingOf(body, seedOf(body.seed, nth)),
           logprobs: options.logprobs,
           promptLogprobs: options.echo ? options.logprobs : null,
+          ...(body.kv === undefined ? {} : { kv: body.kv }),
         },
         echo: options.echo ? { numAdded: prompt.numAdded } : null,
         stopStrings: body.stop ?? [],
@@ -209,6 +212,19 @@ export function planSequences(
       };
     });
   });
+}
+
+/** Settings of the KV cache that do not suit this model are refused before a stream begins. */
+function checkKvSettings({ kv }: GenerationBody, { info }: Engine): void {
+  if (kv === undefined) return;
+  const { defaults, canProject, canPredict } = info.kv;
+  try {
+    resolveKv(mergeKv(defaults, kv), info.model, { fits: true, canProject, canPredict });
+  } catch (thrown) {
+    if (!(thrown instanceof KvSettingsError)) throw thrown;
+    const { message, param } = thrown;
+    throw badRequest(`${message}.`, { param, code: "invalid_value", cause: thrown });
+  }
 }
 
 function checkBias(id: number, vocabSize: number): void {

@@ -1,5 +1,6 @@
 /** One schema a route; the types of requests are inferred from them. @module */
 import { z } from "zod";
+import { kvSchema } from "../butler/settings_wire.ts";
 import { MAX_TOP_LOGPROBS } from "../engine/types.ts";
 import { badRequest, type RequestError } from "./errors.ts";
 import {
@@ -122,6 +123,7 @@ const generationFields = {
   ignore_eos: flag().default(false),
   skip_special_tokens: flag().default(true),
   return_token_ids: flag().default(false),
+  kv: kvSchema.optional(),
 };
 
 const generationSchema = z.object(generationFields);
@@ -255,7 +257,7 @@ function valueAt(body: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 /**
- * Checks a body. Unknown fields are ignored.
+ * Checks a body. Unknown fields are ignored, but for those of `kv`.
  *
  * @throws {RequestError} 400 that names the field, the rule and the value.
  */
@@ -276,9 +278,8 @@ function refusal(issue: z.core.$ZodIssue | undefined, body: unknown): RequestErr
   if (value === undefined || rule === "is required") {
     return badRequest(`\`${param}\` is required.`, { param, code: "missing_required_parameter" });
   }
-  const seen =
-    rule.startsWith("must") && !rule.includes("must have") && rule !== "must not be empty"
-      ? `, but is ${show(value)}`
-      : "";
+  const seen = rule.startsWith("must") && !/^must have|^must not be empty$|, but is /.test(rule)
+    ? `, but is ${show(value)}`
+    : "";
   return badRequest(`\`${param}\` ${rule}${seen}.`, { param, code: "invalid_value" });
 }

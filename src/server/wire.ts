@@ -1,4 +1,6 @@
 /** Parts of answers that completions and chat share. @module */
+import { combineReports, wireReport } from "../butler/report.ts";
+import type { KvReport } from "../butler/settings.ts";
 import type { RequestTimings } from "../engine/types.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
 import type { FinishEvent } from "./generation.ts";
@@ -51,6 +53,11 @@ export function timingsBody(timings: RequestTimings) {
   };
 }
 
+/** Member `kv` of an answer: what was done with the KV cache, where anything is known of it. */
+function kvMember(report: KvReport | null) {
+  return report === null ? {} : { kv: wireReport(report) };
+}
+
 /** Counts of tokens and time over all choices of a request, kept while they come. */
 export class Tally {
   #numTokens = new Map<number, number>();
@@ -67,7 +74,7 @@ export class Tally {
   finish(event: FinishEvent) {
     this.add(event);
     this.#finished.push(event);
-    return { timings: timingsBody(event.timings) };
+    return { timings: timingsBody(event.timings), ...kvMember(event.kv) };
   }
 
   usage() {
@@ -95,6 +102,18 @@ export class Tally {
       predictedTokens: sum((timings) => timings.predictedTokens),
       predictedMs: longest((timings) => timings.predictedMs),
     });
+  }
+
+  /** Member `kv` over all choices. The first token of an answer comes from the prefill. */
+  kv() {
+    const ended = this.#finished.toSorted((one, other) => one.index - other.index);
+    return kvMember(
+      combineReports(
+        ended.flatMap(({ kv, timings }) =>
+          kv === null ? [] : [{ report: kv, steps: Math.max(0, timings.predictedTokens - 1) }]
+        ),
+      ),
+    );
   }
 }
 

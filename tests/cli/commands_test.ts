@@ -6,7 +6,7 @@ import { scoreCommand } from "../../src/cli/commands/score.ts";
 import { tokenizeCommand } from "../../src/cli/commands/tokenize.ts";
 import { exitLimit } from "../../src/cli/interrupt.ts";
 import type { OpenSession } from "../../src/cli/session.ts";
-import type { EngineOptions } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE, type EngineOptions } from "../../src/engine/types.ts";
 import {
   BOS_ID,
   END_ID,
@@ -61,7 +61,15 @@ Deno.test("generate --json prints one line with ids, text, reason and timings", 
   assert.equal(await runCommand(generateCommand(open), ["--ids", "[5, 6]", "--json"], io), 0);
   assert.match(io.out, /^[^\n]+\n$/);
   const answer = JSON.parse(io.out);
-  assert.deepEqual(Object.keys(answer), ["prompt_ids", "ids", "text", "finish_reason", "timings"]);
+  assert.deepEqual(Object.keys(answer), [
+    "prompt_ids",
+    "ids",
+    "text",
+    "finish_reason",
+    "timings",
+    "kv",
+  ]);
+  assert.equal(answer.kv, null);
   assert.deepEqual(answer.prompt_ids, [5, 6]);
   assert.deepEqual(answer.ids, [...bytes(REPLY_TEXT), END_ID]);
   assert.equal(answer.text, REPLY_TEXT);
@@ -84,6 +92,7 @@ Deno.test("generate passes its flags on", async () => {
     kvType: "f32",
     prefillChunk: 64,
     kernelOverrides: { matvec: "sg", attention: "plain" },
+    ...DEFAULT_CACHE,
   });
   const [request] = engine.requests;
   assert.deepEqual(request?.sampling, {
@@ -190,7 +199,7 @@ Deno.test("score feeds the second half and counts each token with a successor", 
     assert.equal(await runCommand(scoreCommand(open), args, io), 0);
     assert.match(io.out, /^[^\n]+\n$/);
     const { nll, mean, ...rest } = JSON.parse(io.out);
-    assert.deepEqual(rest, {});
+    assert.deepEqual(rest, { kv: null });
     assert.deepEqual(nll, ids.slice(first + 1).map(nllOf));
     assert.equal(mean, nll.reduce((sum: number, value: number) => sum + value, 0) / nll.length);
     const [request] = engine.requests;

@@ -75,6 +75,7 @@ Deno.test("generate and score print one line, by ./run and by deno task, from an
       "text",
       "finish_reason",
       "timings",
+      "kv",
     ]);
     assert.deepEqual(answer.prompt_ids, [1, 5, 9, 20, 33, 7]);
     assert.equal(answer.timings.prompt_n, 6);

@@ -180,6 +180,15 @@ Deno.test("LocalEngine refuses bad requests with an event and stays alive", asyn
     [{ ...good, sampling: { ...GREEDY, logitBias: [[1, NaN]] } }, /logitBias/],
     [{ ...good, sampling: { ...GREEDY, logitBias: [[1, Infinity]] } }, /logitBias/],
     [{ ...good, sampling: { ...GREEDY, logitBias: [1] } }, /logitBias/],
+    [{ ...good, kv: null }, /`kv` must be an object/],
+    [{ ...good, kv: [] }, /`kv` must be an object/],
+    [
+      { ...good, kv: { sinks: -1 } },
+      /`kv.sinks` must be a whole number from 0 to 65536, but is -1/,
+    ],
+    [{ ...good, kv: { denseLayers: 3 } }, /`kv.dense_layers` must be at most 2/],
+    [{ ...good, kv: { policy: "loki" } }, /calibrate/],
+    [{ ...good, kv: { table: { layers: [{ role: "dense" }] } } }, /must have 2 entries/],
   ];
   for (const [req, message] of bad) {
     const { events, end } = await collect(engine.generate(req as GenerateRequest));

@@ -1,5 +1,6 @@
 import { assert } from "std-testing";
 import { startEngine } from "../../src/engine/start.ts";
+import { DEFAULT_CACHE } from "../../src/engine/types.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 
 for (const inProcess of [true, false]) {
@@ -12,6 +13,7 @@ for (const inProcess of [true, false]) {
       kvType: "f16",
       prefillChunk: null,
       kernelOverrides: {},
+      ...DEFAULT_CACHE,
     }, { inProcess });
     await assert.rejects(starting, (error: unknown) => {
       assert.ok(error instanceof ModelFileError);

@@ -1,7 +1,7 @@
 import { assert } from "std-testing";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
-import type { EngineOptions, LoadProgress } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE, type EngineOptions, type LoadProgress } from "../../src/engine/types.ts";
 import { WorkerEngine, type WorkerEngineHooks } from "../../src/engine/worker_client.ts";
 import { collect, expected, expectedScores, prompt, request } from "./_fake_engine.ts";
 
@@ -13,6 +13,7 @@ function optionsOf(modelPath: string, contextLength = 256): EngineOptions {
     kvType: "f16",
     prefillChunk: null,
     kernelOverrides: {},
+    ...DEFAULT_CACHE,
   };
 }
 

@@ -6,7 +6,7 @@
 import { createEngineParts, type EngineParts } from "../../src/engine/create.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
 import type { DecodeRow, PrefillChunk, Runner, SampleSpec } from "../../src/engine/runner_types.ts";
-import type { EngineOptions } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE, type EngineOptions } from "../../src/engine/types.ts";
 import { Readback } from "../../src/gpu/readback.ts";
 
 /** An engine in this isolate and what it is made of. */
@@ -56,6 +56,7 @@ export const TINY_OPTIONS: Omit<EngineOptions, "modelPath"> = {
   kvType: "f32",
   prefillChunk: 64,
   kernelOverrides: {},
+  ...DEFAULT_CACHE,
 };
 
 const FORCED: SampleSpec = {

@@ -5,6 +5,7 @@
  * @module
  */
 import { startEngine } from "../../src/engine/start.ts";
+import { DEFAULT_CACHE } from "../../src/engine/types.ts";
 
 /** What is printed, as JSON. Bytes. */
 export interface LoadProbe {
@@ -34,6 +35,7 @@ if (import.meta.main) {
     kvType: "f16",
     prefillChunk: 64,
     kernelOverrides: {},
+    ...DEFAULT_CACHE,
   });
   clearInterval(timer);
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));

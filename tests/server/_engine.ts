@@ -1,6 +1,7 @@
 /** A real engine on a tiny model, one for all tests of a file: starting it takes seconds. @module */
 import { openTextSide } from "../../src/cli/text_side.ts";
 import { startEngine } from "../../src/engine/start.ts";
+import { DEFAULT_CACHE } from "../../src/engine/types.ts";
 import type { ServedModel } from "../../src/server/app.ts";
 import { openServer, type TestServer } from "./_server.ts";
 
@@ -26,6 +27,7 @@ export function withTestEngine(): () => TestServer {
       kvType: "f32",
       prefillChunk: 32,
       kernelOverrides: {},
+      ...DEFAULT_CACHE,
     });
     const side = await openTextSide(MODEL, "chat");
     model = { engine, ...side };

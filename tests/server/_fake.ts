@@ -1,4 +1,5 @@
 /** A small deterministic engine, tokenizer and template for tests of wire shapes and errors. @module */
+import type { KvReport, KvRequest } from "../../src/butler/settings.ts";
 import type {
   Engine,
   EngineErrorData,
@@ -121,6 +122,9 @@ export interface FakeEngineOptions {
   /** Fails instead of giving the token of this number. */
   readonly failAt?: (request: GenerateRequest) => number | undefined;
   readonly failure?: EngineErrorData;
+  readonly kvDefaults?: KvRequest;
+  /** What `done` says of the KV cache. */
+  readonly kvReport?: (request: GenerateRequest) => KvReport;
 }
 
 interface Live {
@@ -149,7 +153,8 @@ export class FakeEngine implements Engine {
         architecture: "llama",
         vocabSize: options.vocabSize ?? PADDED_VOCAB_SIZE,
         hiddenSize: 8,
-        numLayers: 1,
+        numLayers: 2,
+        numKvHeads: 2,
         numParameters: 1000,
         sizeBytes: 4000,
         trainedContext: 4096,
@@ -157,7 +162,15 @@ export class FakeEngine implements Engine {
       },
       contextLength: options.contextLength ?? 256,
       maxSequences: options.maxSequences ?? 4,
-      kv: { type: "f32", pageSize: 16, numPages: 64, bytesPerToken: 64 },
+      kv: {
+        type: "f32",
+        pageSize: 16,
+        numPages: 64,
+        bytesPerToken: 64,
+        defaults: options.kvDefaults ?? {},
+        canProject: true,
+        canPredict: false,
+      },
       adapter: { description: "none", vendor: "none", software: true, features: [] },
       variants: {},
       prefillChunk: 16,
@@ -207,6 +220,7 @@ export class FakeEngine implements Engine {
         predictedTokens: predicted,
         predictedMs: predicted * 2,
       },
+      kv: this.options.kvReport?.(request) ?? null,
     });
     for (let start = 0; start < promptIds.length; start += 16) {
       await this.#wait(this.options.chunkMs ?? 0, live);

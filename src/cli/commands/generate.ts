@@ -1,4 +1,5 @@
 /** `generate`: text after a prompt. @module */
+import { wireReport } from "../../butler/report.ts";
 import { defineCommand } from "../command.ts";
 import { switchFlag, valueFlag } from "../flags.ts";
 import { runGeneration, timingsBody } from "../generation.ts";
@@ -12,6 +13,7 @@ import {
   readTextFile,
 } from "../inputs.ts";
 import { EXIT } from "../io.ts";
+import { printKv } from "../kv_report.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { prefillProgress } from "../progress.ts";
 import { samplingFlags, samplingParams } from "../sampling_flags.ts";
@@ -64,7 +66,8 @@ export function generateCommand(open: OpenSession) {
       }),
       json: switchFlag({
         group: "Output",
-        help: "prints one line of JSON at the end: prompt_ids, ids, text, finish_reason, timings",
+        help:
+          "prints one line of JSON at the end: prompt_ids, ids, text, finish_reason, timings, kv",
       }),
       ...samplingFlags(0),
       ...engineFlags,
@@ -106,14 +109,17 @@ export function generateCommand(open: OpenSession) {
             if (!settings.json) io.stdout(piece);
           },
         });
-        if (!settings.json) io.stdout("\n");
-        if (settings.json) {
+        if (!settings.json) {
+          io.stdout("\n");
+          printKv(io, result.kv);
+        } else {
           const line = {
             prompt_ids: promptIds,
             ids: result.ids,
             text: result.text,
             finish_reason: result.finishReason,
             timings: timingsBody(result.timings),
+            kv: result.kv === null ? null : wireReport(result.kv),
           };
           io.stdout(`${JSON.stringify(line)}\n`);
         }

@@ -1,4 +1,6 @@
 /** `score`: how well the model predicts a text, token by token. @module */
+import { wireReport } from "../../butler/report.ts";
+import type { KvReport } from "../../butler/settings.ts";
 import { GREEDY } from "../../engine/types.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { switchFlag, UsageError, valueFlag } from "../flags.ts";
@@ -11,16 +13,23 @@ import {
   readTextFile,
 } from "../inputs.ts";
 import { EXIT } from "../io.ts";
+import { printKv } from "../kv_report.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { prefillProgress, progressBar } from "../progress.ts";
 import { type OpenSession, openSession, type Session } from "../session.ts";
 import { integer, text } from "../values.ts";
 
+/** How well ids were predicted. */
+export interface Score {
+  /** One number for each id fed that has a successor: entry i belongs to id prefill + 1 + i. */
+  readonly nll: readonly number[];
+  readonly kv: KvReport | null;
+}
+
 /**
  * Negative log-likelihoods of `ids` after the first `prefill` of them, which are prefilled; the
  * others are fed one at a time, as decoding would.
  *
- * @returns One number for each id fed that has a successor: entry i belongs to id prefill + 1 + i.
  * @throws {CommandError} If the engine reports an error.
  */
 export async function scoreIds(
@@ -31,10 +40,11 @@ export async function scoreIds(
     onPrefill?(processed: number, total: number): void;
     onToken?(done: number): void;
   } = {},
-): Promise<number[]> {
+): Promise<Score> {
   const id = "score";
   const forcedIds = ids.slice(prefill);
   const nll: number[] = [];
+  let kv: KvReport | null = null;
   let fed = 0;
   for await (
     const event of session.engine.generate({
@@ -51,6 +61,7 @@ export async function scoreIds(
     })
   ) {
     if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
+    if (event.type === "done") kv = event.kv;
     if (event.type === "error") throw new CommandError(event.error.message);
     if (event.type !== "token") continue;
     if (event.logprob === null) throw new CommandError("the engine gave no log-probability");
@@ -59,7 +70,7 @@ export async function scoreIds(
     fed += 1;
     listener.onToken?.(fed);
   }
-  return nll;
+  return { nll, kv };
 }
 
 /** The command, over a way to open a session. */
@@ -71,7 +82,8 @@ export function scoreCommand(open: OpenSession) {
     notes: [
       "Prints the mean negative log-likelihood (natural logarithm) of the tokens after the " +
       "prefilled ones. With --json: nll, one number for each token that was fed and has a " +
-      "successor (nll[i] belongs to id N+1+i, ids counted from 0), and mean.",
+      "successor (nll[i] belongs to id N+1+i, ids counted from 0), mean, and kv, what was done with " +
+      "the KV cache.",
       "Special tokens written in the text file are plain text. A BOS token comes first where the " +
       "model file asks for it; ids are used as they are.",
     ],
@@ -99,7 +111,7 @@ export function scoreCommand(open: OpenSession) {
         fallback: null,
         fallbackText: "half of them",
       }),
-      json: switchFlag({ group: "Output", help: "prints one line of JSON: nll, mean" }),
+      json: switchFlag({ group: "Output", help: "prints one line of JSON: nll, mean, kv" }),
       ...engineFlags,
       maxSeqs: maxSeqsFlag(1),
     },
@@ -124,9 +136,9 @@ export function scoreCommand(open: OpenSession) {
           );
         }
         const steps = progressBar(io, "Scoring", ids.length - prefill);
-        let nll: number[];
+        let score: Score;
         try {
-          nll = await scoreIds(session, ids, prefill, {
+          score = await scoreIds(session, ids, prefill, {
             onPrefill: (processed, total) => bar.report(processed, total),
             onToken(done) {
               bar.stop();
@@ -136,13 +148,17 @@ export function scoreCommand(open: OpenSession) {
         } finally {
           steps.stop();
         }
+        const { nll, kv } = score;
         const mean = nll.reduce((sum, value) => sum + value, 0) / nll.length;
-        if (settings.json) io.stdout(`${JSON.stringify({ nll, mean })}\n`);
-        else {
+        if (settings.json) {
+          const line = { nll, mean, kv: kv === null ? null : wireReport(kv) };
+          io.stdout(`${JSON.stringify(line)}\n`);
+        } else {
           io.stdout(
             `mean negative log-likelihood ${mean.toFixed(6)} over ${nll.length} tokens ` +
               `(perplexity ${Math.exp(mean).toFixed(4)})\n`,
           );
+          printKv(io, kv);
         }
         return EXIT.ok;
       } finally {

@@ -1,0 +1,223 @@
+/** The flags that say what of the KV cache a step attends to, and where its rows lie. @module */
+import {
+  type Budget,
+  FETCH_MODES,
+  KV_DEFAULTS,
+  kvPathText,
+  type KvRequest,
+  KvSettingsError,
+  type KvTable,
+  POLICY_NAMES,
+} from "../butler/settings.ts";
+import { KV_RANGES } from "../butler/settings_check.ts";
+import { parseBudget, readTable, wireBudget } from "../butler/settings_wire.ts";
+import type { TierOptions } from "../engine/types.ts";
+import { z } from "zod";
+import { type Settings, shown, triStateFlag, UsageError, valueFlag } from "./flags.ts";
+import { readTextFile } from "./inputs.ts";
+import { integer, oneOf, sizeBytes, text } from "./values.ts";
+
+const group = "KV cache";
+
+const budget: z.ZodType<Budget, string> = z.string().transform((value, context) => {
+  const parsed = parseBudget(value);
+  if (parsed !== undefined) return parsed;
+  context.addIssue("wanted a number of rows (768) or a share of all rows (12.5%)");
+  return z.NEVER;
+});
+
+/** A setting that is a whole number; null where nothing is said, so that a request's default holds. */
+function countFlag(
+  range: readonly [number, number],
+  fallbackText: string,
+  help: string,
+) {
+  return valueFlag({
+    group,
+    help,
+    placeholder: "N",
+    schema: integer(...range),
+    fallback: null,
+    fallbackText,
+  });
+}
+
+/** What a request's `kv` object says too; a request's word counts more. */
+export const kvFlags = {
+  policy: valueFlag({
+    group,
+    help: `which rows a decode step attends to: ${POLICY_NAMES.join(", ")}`,
+    placeholder: "NAME",
+    schema: oneOf(POLICY_NAMES),
+    fallback: null,
+    fallbackText: "dense where the request fits the device, otherwise loki",
+  }),
+  sinks: countFlag(
+    KV_RANGES.sinks,
+    String(KV_DEFAULTS.sinks),
+    "first rows that are always attended to",
+  ),
+  window: countFlag(
+    KV_RANGES.window,
+    String(KV_DEFAULTS.window),
+    "most recent rows that are always attended to",
+  ),
+  budget: valueFlag({
+    group,
+    help:
+      "rows that a policy may choose beside those; 12.5% is a share of all rows so far, sinks " +
+      "and window included",
+    placeholder: "B",
+    schema: budget,
+    fallback: null,
+    fallbackText: String(wireBudget(KV_DEFAULTS.budget)),
+  }),
+  interval: countFlag(
+    KV_RANGES.interval,
+    String(KV_DEFAULTS.interval),
+    "rows are chosen anew every N steps",
+  ),
+  neighbours: triStateFlag({
+    group,
+    help: "a run of chosen rows brings as many after it",
+    fallbackText: "on for an --interval above 1",
+  }),
+  denseLayers: countFlag(
+    KV_RANGES.denseLayers,
+    "1, with quest 2",
+    "leading layers that attend to everything",
+  ),
+  fetch: valueFlag({
+    group,
+    help: "in-step: chosen rows are fetched before they are attended to; ahead: while the next " +
+      "step computes, for the one after",
+    placeholder: "MODE",
+    schema: oneOf(FETCH_MODES),
+    fallback: null,
+    fallbackText: KV_DEFAULTS.fetch,
+  }),
+  recallEvery: countFlag(
+    KV_RANGES.recallEvery,
+    String(KV_DEFAULTS.recallEvery),
+    "measures on every N-th step what the chosen rows cover; 0 is off",
+  ),
+  kvTable: valueFlag({
+    group,
+    help: "JSON file with the role of each layer and the rows of each KV head, in the place of " +
+      "--dense-layers",
+    placeholder: "FILE",
+    schema: text,
+    fallback: null,
+  }),
+} as const;
+
+/** Where rows lie, and what `loki` needs. */
+export const tierFlags = {
+  kvDevice: valueFlag({
+    group,
+    help: "device memory for rows of keys and values at most: bytes, or 512MiB, 2G",
+    placeholder: "SIZE",
+    schema: sizeBytes(1),
+    fallback: null,
+    fallbackText: "what --context and --max-seqs need",
+  }),
+  kvHost: valueFlag({
+    group,
+    help: "host memory for rows that are not on the device at most; 0 leaves them to --kv-disk",
+    placeholder: "SIZE",
+    schema: sizeBytes(0),
+    fallback: null,
+    fallbackText: "no bound",
+  }),
+  kvDisk: valueFlag({
+    group,
+    help: "folder for rows that host memory has no room for",
+    placeholder: "DIR",
+    schema: text,
+    fallback: null,
+  }),
+  kvDiskSize: valueFlag({
+    group,
+    help: "size of what lies there at most",
+    placeholder: "SIZE",
+    schema: sizeBytes(1),
+    fallback: null,
+    fallbackText: "no bound",
+  }),
+  prefixDir: valueFlag({
+    group,
+    help: "folder that keeps the beginnings of prompts over a restart",
+    placeholder: "DIR",
+    schema: text,
+    fallback: null,
+  }),
+  calibration: valueFlag({
+    group,
+    help: "file that calibrate made for this model, which loki needs",
+    placeholder: "FILE",
+    schema: text,
+    fallback: null,
+    fallbackText: "for the default model the one that comes with the program",
+  }),
+} as const;
+
+/**
+ * What the command line says of every sequence's cache; reads the table file.
+ *
+ * @throws {UsageError} For flags that exclude each other, or a file that holds no table.
+ * @throws {CommandError} If the file cannot be read.
+ */
+export function kvRequest(settings: Settings<typeof kvFlags>): KvRequest {
+  if (settings.kvTable !== null && settings.denseLayers !== null) {
+    throw new UsageError("--kv-table and --dense-layers exclude each other: give one of them");
+  }
+  const said = {
+    policy: settings.policy,
+    sinks: settings.sinks,
+    window: settings.window,
+    budget: settings.budget,
+    interval: settings.interval,
+    neighbours: settings.neighbours,
+    denseLayers: settings.denseLayers,
+    fetch: settings.fetch,
+    recallEvery: settings.recallEvery,
+    table: settings.kvTable === null ? null : readTableFile(settings.kvTable),
+  };
+  return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== null));
+}
+
+function readTableFile(path: string): KvTable {
+  const source = `--kv-table ${path}`;
+  const json = readTextFile(path, "--kv-table");
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(json);
+  } catch (error) {
+    throw new UsageError(`${source}: wanted JSON, got ${shown(json)}`, { cause: error });
+  }
+  try {
+    return readTable(parsed);
+  } catch (error) {
+    if (!(error instanceof KvSettingsError)) throw error;
+    const where = error.path.length === 0 ? "the table" : kvPathText(error.path);
+    throw new UsageError(`${source}: ${where} ${error.rule}`, { cause: error });
+  }
+}
+
+/**
+ * Where the command line lets rows lie.
+ *
+ * @throws {UsageError} For a size of a folder that is not named.
+ */
+export function tierOptions(settings: Settings<typeof tierFlags>): TierOptions {
+  if (settings.kvDiskSize !== null && settings.kvDisk === null) {
+    throw new UsageError("--kv-disk-size needs --kv-disk, the folder that it is the size of");
+  }
+  return {
+    deviceBytes: settings.kvDevice,
+    hostBytes: settings.kvHost,
+    diskDir: settings.kvDisk,
+    diskBytes: settings.kvDiskSize,
+    prefixDir: settings.prefixDir,
+  };
+}

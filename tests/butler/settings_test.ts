@@ -1,0 +1,336 @@
+import { assert, fc } from "std-testing";
+import {
+  budgetRows,
+  KV_DEFAULTS,
+  type KvRequest,
+  KvSettingsError,
+  type KvSituation,
+  type KvTable,
+  mergeKv,
+  POLICY_NAMES,
+  resolveKv,
+} from "../../src/butler/settings.ts";
+
+const MODEL = { numLayers: 4, numKvHeads: 2 };
+const ALL: KvSituation = { fits: true, canProject: true, canPredict: true };
+const NONE: KvSituation = { fits: false, canProject: false, canPredict: false };
+
+const resolve = (request: KvRequest, situation = ALL) => resolveKv(request, MODEL, situation);
+
+function refusal(request: unknown, situation = ALL): KvSettingsError {
+  try {
+    resolve(request as KvRequest, situation);
+  } catch (error) {
+    assert.ok(error instanceof KvSettingsError, String(error));
+    return error;
+  }
+  throw new Error(`not refused: ${JSON.stringify(request)}`);
+}
+
+const roles = (request: KvRequest) =>
+  resolve(request).settings.layers.map(({ role }) => role).join(" ");
+
+Deno.test("resolveKv() has the documented defaults", () => {
+  const { settings, notes } = resolve({ policy: "loki" });
+  assert.deepEqual(settings, {
+    policy: "loki",
+    sinks: 64,
+    window: 192,
+    budget: { rows: 768 },
+    interval: 1,
+    neighbours: false,
+    fetch: "in-step",
+    recallEvery: 0,
+    layers: [
+      { role: "dense", weights: [1, 1] },
+      ...Array.from({ length: 3 }, () => ({ role: "selected", weights: [1, 1] })),
+    ],
+  });
+  assert.deepEqual(notes, []);
+});
+
+Deno.test("resolveKv() keeps all that is said", () => {
+  const said = {
+    policy: "h2o",
+    sinks: 0,
+    window: 1,
+    budget: { share: 0.125 },
+    interval: 1024,
+    neighbours: false,
+    fetch: "ahead",
+    recallEvery: 7,
+  } as const;
+  const { layers, ...settings } = resolve({ ...said, denseLayers: 0 }).settings;
+  assert.deepEqual(settings, said);
+  assert.ok(layers.every(({ role }) => role === "selected"));
+});
+
+Deno.test("neighbours are on for intervals above 1 unless somebody says otherwise", () => {
+  const neighbours = (request: KvRequest) => resolve(request).settings.neighbours;
+  assert.equal(neighbours({}), false);
+  assert.equal(neighbours({ interval: 2 }), true);
+  assert.equal(neighbours({ interval: 2, neighbours: false }), false);
+  assert.equal(neighbours({ interval: 1, neighbours: true }), true);
+});
+
+Deno.test("the roles of layers follow from the policy and the dense layers", () => {
+  assert.equal(roles({ policy: "dense", denseLayers: 2 }), "dense dense dense dense");
+  assert.equal(roles({ policy: "oracle" }), "dense selected selected selected");
+  assert.equal(roles({ policy: "quest" }), "dense dense selected selected");
+  assert.equal(roles({ policy: "quest", denseLayers: 1 }), "dense selected selected selected");
+  assert.equal(roles({ policy: "streaming" }), "dense window window window");
+  assert.equal(roles({ policy: "streaming", denseLayers: 0 }), "window window window window");
+  assert.equal(roles({ policy: "snapkv", denseLayers: 4 }), "dense dense dense dense");
+  const one = { numLayers: 1, numKvHeads: 1 };
+  assert.equal(resolveKv({ policy: "quest" }, one, ALL).settings.layers.length, 1);
+});
+
+Deno.test("streaming has no budget beside sinks and window", () => {
+  const { budget, window } = resolve({ policy: "streaming", budget: { rows: 9 }, window: 5 })
+    .settings;
+  assert.deepEqual(budget, { rows: 0 });
+  assert.equal(window, 5);
+});
+
+Deno.test("the policy that nobody names follows from the size and what there is", () => {
+  assert.equal(resolve({}).settings.policy, "dense");
+  assert.equal(resolve({}, { ...NONE, fits: true }).settings.policy, "dense");
+  assert.deepEqual(resolve({}, { ...NONE, fits: true }).notes, []);
+  const loki = resolve({}, { ...NONE, canProject: true });
+  assert.equal(loki.settings.policy, "loki");
+  assert.deepEqual(loki.notes, []);
+  const streamed = resolve({}, NONE);
+  assert.equal(streamed.settings.policy, "dense");
+  assert.match(streamed.notes.join(), /main\.ts calibrate/);
+});
+
+Deno.test("a named policy is taken as it is, or refused with what to do", () => {
+  for (const policy of POLICY_NAMES) {
+    assert.equal(resolve({ policy }).settings.policy, policy);
+    const needs = policy === "loki" || policy === "tokenbutler";
+    if (!needs) assert.equal(resolve({ policy }, NONE).settings.policy, policy);
+    else {
+      const error = refusal({ policy }, NONE);
+      assert.equal(error.param, "kv.policy");
+      assert.match(error.message, /^`kv\.policy` is .*main\.ts calibrate/);
+    }
+  }
+});
+
+Deno.test("a table says what each layer and each head has", () => {
+  const table: KvTable = {
+    layers: [
+      { role: "window" },
+      { role: "selected", budgets: [100, 300] },
+      { role: "selected" },
+      { role: "dense" },
+    ],
+  };
+  const { budget, layers } = resolve({ policy: "loki", table }).settings;
+  assert.deepEqual(budget, { rows: 200 });
+  assert.deepEqual(layers, [
+    { role: "window", weights: [1, 1] },
+    { role: "selected", weights: [0.5, 1.5] },
+    { role: "selected", weights: [1, 1] },
+    { role: "dense", weights: [1, 1] },
+  ]);
+  const more = resolve({ policy: "loki", table, budget: { rows: 50 } }).settings;
+  assert.deepEqual(more.budget, { rows: 50 });
+  assert.deepEqual(more.layers, layers);
+  const plain = { layers: table.layers.map(({ role }) => ({ role })) };
+  assert.deepEqual(resolve({ policy: "loki", table: plain }).settings.budget, KV_DEFAULTS.budget);
+  assert.equal(roles({ policy: "streaming", table }), "window window window dense");
+  assert.equal(roles({ policy: "dense", table }), "dense dense dense dense");
+});
+
+Deno.test("a table of zeros selects nothing", () => {
+  const layers = Array.from({ length: 4 }, () => ({ role: "selected", budgets: [0, 0] } as const));
+  const { settings } = resolve({ policy: "loki", table: { layers } });
+  assert.deepEqual(settings.budget, { rows: 0 });
+  assert.ok(settings.layers.every(({ weights }) => weights.every((weight) => weight === 1)));
+});
+
+Deno.test("resolveKv() names the field that is wrong, and takes the ends of each range", () => {
+  const selected = (count: number, budgets?: unknown) => ({
+    layers: Array.from({ length: count }, () => ({
+      role: "selected",
+      ...(budgets === undefined ? {} : { budgets }),
+    })),
+  });
+  const bad: readonly (readonly [request: unknown, param: string])[] = [
+    [null, ""],
+    [[], ""],
+    [5, ""],
+    [{ polcy: "loki" }, "polcy"],
+    [{ policy: "lokki" }, "policy"],
+    [{ policy: 5 }, "policy"],
+    [{ policy: null }, "policy"],
+    [{ sinks: -1 }, "sinks"],
+    [{ sinks: 65_537 }, "sinks"],
+    [{ sinks: 1.5 }, "sinks"],
+    [{ sinks: "64" }, "sinks"],
+    [{ sinks: NaN }, "sinks"],
+    [{ window: 0 }, "window"],
+    [{ window: 2 ** 20 + 1 }, "window"],
+    [{ budget: 768 }, "budget"],
+    [{ budget: {} }, "budget"],
+    [{ budget: { rows: -1 } }, "budget"],
+    [{ budget: { rows: 2 ** 24 + 1 } }, "budget"],
+    [{ budget: { rows: 0.5 } }, "budget"],
+    [{ budget: { share: 0 } }, "budget"],
+    [{ budget: { share: 1.01 } }, "budget"],
+    [{ budget: { share: NaN } }, "budget"],
+    [{ budget: { rows: 1, share: 1 } }, "budget"],
+    [{ interval: 0 }, "interval"],
+    [{ interval: 1025 }, "interval"],
+    [{ neighbours: 1 }, "neighbours"],
+    [{ denseLayers: -1 }, "dense_layers"],
+    [{ denseLayers: 5 }, "dense_layers"],
+    [{ fetch: "later" }, "fetch"],
+    [{ recallEvery: -1 }, "recall_every"],
+    [{ recallEvery: 2 ** 20 + 1 }, "recall_every"],
+    [{ table: [] }, "table"],
+    [{ table: {} }, "table.layers"],
+    [{ table: { layers: [] } }, "table.layers"],
+    [{ table: { layers: {} } }, "table.layers"],
+    [{ table: { ...selected(4), more: 1 } }, "table.more"],
+    [{ table: selected(3) }, "table.layers"],
+    [{ table: selected(5) }, "table.layers"],
+    [{ table: { layers: [5] } }, "table.layers[0]"],
+    [{ table: { layers: [{ role: "dense" }, {}] } }, "table.layers[1].role"],
+    [{ table: { layers: [{ role: "sparse" }] } }, "table.layers[0].role"],
+    [{ table: { layers: [{ role: "dense", budget: 1 }] } }, "table.layers[0].budget"],
+    [{ table: { layers: [{ role: "dense", budgets: [1, 1] }] } }, "table.layers[0].budgets"],
+    [{ table: selected(4, []) }, "table.layers[0].budgets"],
+    [{ table: selected(4, [1]) }, "table.layers[0].budgets"],
+    [{ table: selected(4, [1, 2, 3]) }, "table.layers[0].budgets"],
+    [{ table: selected(4, [1, -2]) }, "table.layers[0].budgets[1]"],
+    [{ table: selected(4, [1, "2"]) }, "table.layers[0].budgets[1]"],
+    [{ table: selected(4), denseLayers: 1 }, "table"],
+  ];
+  for (const [request, param] of bad) {
+    const error = refusal(request);
+    assert.equal(error.param, `kv${param === "" ? "" : `.${param}`}`, JSON.stringify(request));
+    assert.ok(error.message.startsWith(`\`${error.param}\` `), error.message);
+  }
+  for (
+    const request of [
+      { sinks: 0, window: 1, budget: { rows: 0 }, interval: 1, denseLayers: 0, recallEvery: 0 },
+      {
+        sinks: 65_536,
+        window: 2 ** 20,
+        budget: { rows: 2 ** 24 },
+        interval: 1024,
+        denseLayers: 4,
+        recallEvery: 2 ** 20,
+      },
+      { budget: { share: 1 } },
+      { budget: { share: 1e-9 } },
+    ]
+  ) resolve(request);
+});
+
+Deno.test("a misspelt name gets a suggestion", () => {
+  assert.match(refusal({ polcy: "loki" }).message, /did you mean `policy`\?/);
+  assert.match(refusal({ policy: "lokki" }).message, /"lokki" \(did you mean loki\?\)/);
+  assert.match(refusal({ zzz: 1 }).message, /there are policy, sinks/);
+  const long = refusal({ ["x".repeat(1e6)]: 1 });
+  assert.equal(long.param, "kv");
+  assert.ok(long.message.length < 200);
+});
+
+Deno.test("a list of a million bad elements is one error, at once", () => {
+  const before = performance.now();
+  const error = refusal({ table: { layers: Array.from({ length: 1e6 }, () => 5) } });
+  assert.equal(error.param, "kv.table.layers");
+  assert.ok(performance.now() - before < 1000);
+});
+
+const request = fc.record({
+  policy: fc.constantFrom(...POLICY_NAMES),
+  sinks: fc.integer({ min: 0, max: 100 }),
+  window: fc.integer({ min: 1, max: 100 }),
+  budget: fc.oneof(
+    fc.record({ rows: fc.nat(1000) }),
+    fc.record({ share: fc.integer({ min: 1, max: 100 }).map((percent) => percent / 100) }),
+  ),
+  interval: fc.integer({ min: 1, max: 16 }),
+  neighbours: fc.boolean(),
+  denseLayers: fc.integer({ min: 0, max: 4 }),
+  fetch: fc.constantFrom("in-step", "ahead"),
+  recallEvery: fc.nat(9),
+}, { requiredKeys: [] }) as fc.Arbitrary<KvRequest>;
+
+Deno.test("mergeKv() takes each member from the request, else from the command line", () => {
+  fc.assert(
+    fc.property(request, request, (base, over) => {
+      const merged = mergeKv(base, over);
+      for (const key of new Set([...Object.keys(base), ...Object.keys(over)])) {
+        const name = key as keyof KvRequest;
+        assert.deepEqual(merged[name], over[name] ?? base[name]);
+      }
+      assert.deepEqual(mergeKv(merged, over), merged);
+      resolve(merged);
+    }),
+    { seed: 4 },
+  );
+});
+
+Deno.test("mergeKv() replaces a table by dense layers and the reverse", () => {
+  const layers = Array.from({ length: 4 }, () => ({ role: "selected", budgets: [1, 3] } as const));
+  const table = { layers };
+  assert.deepEqual(mergeKv({ table }, { denseLayers: 2 }), { denseLayers: 2 });
+  assert.deepEqual(mergeKv({ denseLayers: 2, sinks: 5 }, { table }), { table, sinks: 5 });
+  assert.deepEqual(mergeKv({ budget: { rows: 9 } }, { table }), { table });
+  assert.deepEqual(mergeKv({ budget: { rows: 9 } }, { table, budget: { rows: 8 } }), {
+    table,
+    budget: { rows: 8 },
+  });
+  const roles = { layers: [{ role: "window" }] } as const;
+  assert.deepEqual(mergeKv({ budget: { rows: 9 } }, { table: roles }), {
+    budget: { rows: 9 },
+    table: roles,
+  });
+  assert.deepEqual(mergeKv({ table }, { policy: "loki" }), { table, policy: "loki" });
+});
+
+Deno.test("weights are 1 in the mean over the budgets of a table", () => {
+  const layer = fc.oneof(
+    fc.constantFrom({ role: "dense" }, { role: "window" }, { role: "selected" }),
+    fc.record({
+      role: fc.constant("selected"),
+      budgets: fc.array(fc.nat(5000), { minLength: 2, maxLength: 2 }),
+    }),
+  ) as fc.Arbitrary<KvTable["layers"][number]>;
+  const table = fc.array(layer, { minLength: 4, maxLength: 4 }).map((layers) => ({ layers }));
+  fc.assert(
+    fc.property(table, (table) => {
+      const { layers, budget } = resolve({ policy: "loki", table }).settings;
+      const weights = layers.flatMap(({ role, weights }) => role === "selected" ? weights : []);
+      if (weights.length > 0) {
+        const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
+        assert.ok(Math.abs(mean - 1) < 1e-9, String(mean));
+      }
+      // Without a budget of its own, each head has what the table says, but for rounding the mean.
+      table.layers.forEach(({ budgets }, layer) =>
+        budgets?.forEach((rows, head) => {
+          const weight = layers[layer]?.weights[head] ?? NaN;
+          const got = budgetRows(budget, weight, 1e6, 64, 192);
+          assert.ok(Math.abs(got - rows) <= 0.5 * weight + 0.5, `${got} for ${rows}`);
+        })
+      );
+    }),
+    { seed: 4 },
+  );
+});
+
+Deno.test("budgetRows() is a count, or a share of all rows less sinks and window", () => {
+  assert.equal(budgetRows({ rows: 768 }, 1, 10, 64, 192), 768);
+  assert.equal(budgetRows({ rows: 768 }, 0.5, 10, 64, 192), 384);
+  assert.equal(budgetRows({ rows: 5 }, 0.5, 10, 64, 192), 3);
+  assert.equal(budgetRows({ share: 0.125 }, 1, 8192, 64, 192), 768);
+  assert.equal(budgetRows({ share: 0.125 }, 0.5, 8192, 64, 192), 384);
+  assert.equal(budgetRows({ share: 0.125 }, 1, 2048, 64, 192), 0);
+  assert.equal(budgetRows({ share: 0.125 }, 1, 100, 64, 192), 0);
+  assert.equal(budgetRows({ share: 1 }, 1, 1000, 64, 192), 744);
+});
