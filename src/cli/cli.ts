@@ -40,6 +40,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/score.ts"),
   },
   {
+    name: "calibrate",
+    summary: "makes what the loki policy needs from a text",
+    load: () => import("./commands/calibrate.ts"),
+  },
+  {
     name: "tokenize",
     summary: "turns text into token ids, or ids into text",
     load: () => import("./commands/tokenize.ts"),

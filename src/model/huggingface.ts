@@ -12,6 +12,7 @@ import {
 } from "./json_file.ts";
 import { asNotFound, ModelFile } from "./model_file.ts";
 import { readSafetensors } from "./safetensors.ts";
+import { SIDE_FILES } from "./side_files.ts";
 import { modelSource, validIds } from "./source.ts";
 import { resolveTensors, type StoredTensor, type TensorNaming } from "./tensors.ts";
 import type { ModelSource, TokenizerSource } from "./types.ts";
@@ -134,7 +135,9 @@ function listFiles(base: string): WeightFiles {
   } catch (error) {
     throw asNotFound(error, base);
   }
-  const weights = found.filter((name) => name.endsWith(".safetensors")).sort();
+  const weights = found
+    .filter((name) => name.endsWith(".safetensors") && !SIDE_FILES.includes(name))
+    .sort();
   if (weights.includes("model.safetensors")) return { names: ["model.safetensors"] };
   const index = readJsonObject(`${base}/${INDEX}`, SETTINGS_LIMITS);
   if (index) return readIndex(base, index["weight_map"]);

@@ -12,6 +12,8 @@ const FILE_READERS = [
   "src/model/",
   // What the system says of its memory.
   "src/engine/host_memory.ts",
+  // The file that `calibrate` writes.
+  "src/butler/calibration/",
 ];
 
 function* sources(folder: string): Generator<{ path: string; code: string }> {

@@ -31,7 +31,8 @@ Deno.test("the tasks start the commands as ./run does", () => {
 Deno.test("every command has the least permissions that it needs", () => {
   const { cli, serve, bench } = manifest.permissions;
   const least = { read: true, env: ["TOKENBUTLER_*"] };
-  assert.deepEqual(cli, least);
+  // `calibrate` writes a file.
+  assert.deepEqual(cli, { ...least, write: true });
   assert.deepEqual(bench, least);
   assert.deepEqual(serve, { ...least, net: true });
   const everything = /(^|\s)(-A|--allow-all|--allow-run|--allow-ffi)(\s|=|$)/;

@@ -1,0 +1,59 @@
+/** Puts a calibration on disk, whole or not at all. @module */
+import { CalibrationError } from "./errors.ts";
+import { type Calibration, encodeCalibration } from "./file.ts";
+
+/**
+ * Finds out whether a file could be written, before the work that it is for.
+ *
+ * @throws {CalibrationError} `not_writable`.
+ */
+export function checkWritable(path: string): void {
+  attempt(path, () => {
+    if (isFolder(path)) throw new Error("it is a folder");
+    Deno.writeFileSync(partOf(path), new Uint8Array(0));
+    Deno.removeSync(partOf(path));
+  });
+}
+
+/**
+ * Writes a calibration; what was there before stays until the new one is complete.
+ *
+ * @throws {CalibrationError} `not_writable`.
+ */
+export function writeCalibration(path: string, calibration: Calibration): void {
+  const part = partOf(path);
+  attempt(path, () => {
+    Deno.writeFileSync(part, encodeCalibration(calibration));
+    try {
+      Deno.renameSync(part, path);
+    } catch (error) {
+      Deno.removeSync(part);
+      throw error;
+    }
+  });
+}
+
+function partOf(path: string): string {
+  return `${path}.part`;
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
+}
+
+function attempt(path: string, write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    let why = error instanceof Error ? error.message : String(error);
+    if (error instanceof Deno.errors.NotFound) why = "its folder does not exist";
+    if (error instanceof Deno.errors.NotCapable) {
+      why = "the program was not given the right to write it: add --allow-write";
+    }
+    throw new CalibrationError("not_writable", `cannot write ${path}: ${why}`, { cause: error });
+  }
+}
