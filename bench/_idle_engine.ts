@@ -5,6 +5,10 @@ import { serveEngine, type WorkerScope } from "../src/engine/worker_host.ts";
 import { fakeEngine } from "../tests/engine/_fake_engine.ts";
 
 const RUNNER: Runner = {
+  begin: () => Promise.resolve(),
+  report: () => null,
+  park: () => Promise.resolve(null),
+  restore: () => Promise.reject(new Error("nothing is parked")),
   decode: (rows) => Promise.resolve(rows.map(({ token }) => ({ token, logprob: null }))),
   prefill: ({ sample }) =>
     Promise.resolve({ sampled: sample && { token: 1, logprob: null }, scores: [] }),

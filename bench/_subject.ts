@@ -108,7 +108,14 @@ export async function fill(
     const chunk = tokens.slice(start, start + info.prefillChunk);
     const last = start + chunk.length === tokens.length;
     const sample = last ? PLAIN : null;
-    const { sampled } = await runner.prefill({ slot, start, tokens: chunk, sample, scoring: null });
+    const { sampled } = await runner.prefill({
+      slot,
+      start,
+      tokens: chunk,
+      total: tokens.length,
+      sample,
+      scoring: null,
+    });
     if (sampled !== null) return sampled.token;
   }
   throw new RangeError("the prompt is empty");

@@ -15,7 +15,7 @@ import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
-import { LocalEngine, type LocalEngineParts } from "./local_engine.ts";
+import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
 import { GREEDY } from "./types.ts";
@@ -195,7 +195,16 @@ async function build(
     const chunkTarget = options.prefillChunk === null
       ? { ms: CHUNK_MS, least: LEAST_CHUNK, most: maxPrefill }
       : null;
-    return { runner, kv, info, device, dispose, chunkTarget };
+    const kvPlanner: KvPlanner = {
+      fits: () => true,
+      refusal: ({ maxRows }) => {
+        const rows = kv.numPages * BLOCK_ROWS;
+        return maxRows <= rows
+          ? null
+          : `the request needs ${maxRows} rows of KV cache, all of it holds ${rows}`;
+      },
+    };
+    return { runner, kv, kvPlanner, info, device, dispose, chunkTarget };
   } catch (error) {
     dispose();
     throw error;
@@ -233,7 +242,7 @@ async function warmUp(runner: ModelRunner, kv: DeviceTier, maxPrefill: number): 
   try {
     const tokens = Array.from({ length: count }, () => 0);
     const sample = { ...GREEDY, step: 0, adjustments: [], forced: null, logprobs: null };
-    const chunk = { slot: 0, start: 0, tokens, sample, scoring: null };
+    const chunk = { slot: 0, start: 0, tokens, total: count, sample, scoring: null };
     await runner.prefill({ ...chunk, tokens: tokens.slice(0, 1) });
     await runner.decode([{ slot: 0, position: 1, token: 0, sample }]);
     await runner.prefill(chunk);

@@ -5,7 +5,8 @@
  * @module
  */
 import { DeviceError } from "../gpu/device.ts";
-import type { KvCache } from "../kv/types.ts";
+import { type KvSettings, KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
+import type { KvCache, SequenceNeed } from "../kv/types.ts";
 import { EventStream } from "./event_stream.ts";
 import { LogitRules } from "./logit_rules.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
@@ -23,10 +24,19 @@ import type {
 } from "./types.ts";
 import { findRequestFault } from "./validate.ts";
 
+/** What is asked of the cache before a request is taken in. */
+export interface KvPlanner {
+  /** Whether a sequence of so many rows could lie on the device as a whole. */
+  fits(maxRows: number): boolean;
+  /** Why a sequence could not run even alone; null if it could. */
+  refusal(need: SequenceNeed): string | null;
+}
+
 /** What a {@linkcode LocalEngine} is made of. */
 export interface LocalEngineParts {
   readonly runner: Runner;
   readonly kv: KvCache;
+  readonly kvPlanner: KvPlanner;
   readonly info: EngineInfo;
   /** Frees the device; called once, after the last step. */
   readonly dispose: () => void | Promise<void>;
@@ -129,12 +139,14 @@ export class LocalEngine implements Engine {
    */
   submit(request: GenerateRequest, emit: EmitEvent): () => void {
     const error = this.#refusal(request);
-    if (error !== null) {
-      emit({ type: "error", error });
+    const kv = error === null ? this.#resolveKv(request) : null;
+    if (error !== null || kv === null || "error" in kv) {
+      emit({ type: "error", error: error ?? (kv as { error: EngineErrorData }).error });
       return () => {};
     }
     const sequence = new Sequence(
       request,
+      kv,
       this.#numArrivals++,
       new LogitRules(request),
       emit,
@@ -195,14 +207,28 @@ export class LocalEngine implements Engine {
     if (this.#live.has(request.id)) {
       return { code: "invalid_request", message: `id ${request.id} is in use by a live request` };
     }
-    const { numPages, pageSize } = this.#kv.usage;
-    const numRows = request.promptIds.length + Math.max(0, request.maxTokens - 1);
-    if (numRows <= numPages * pageSize) return null;
-    return {
-      code: "out_of_memory",
-      message: `the request needs ${numRows} rows of KV cache, all of it holds ` +
-        `${numPages * pageSize}`,
-    };
+    return null;
+  }
+
+  /** Decides, from the request alone, how the rows of a sequence are kept and selected. */
+  #resolveKv(
+    request: GenerateRequest,
+  ):
+    | { readonly settings: KvSettings; readonly notes: readonly string[] }
+    | { readonly error: EngineErrorData } {
+    const { kvPlanner, info: { kv, model } } = this.#parts;
+    const maxRows = request.promptIds.length + Math.max(0, request.maxTokens - 1);
+    try {
+      const said = mergeKv(kv.defaults, request.kv ?? {});
+      const situation = { ...kv, fits: kvPlanner.fits(maxRows) };
+      const { settings, notes } = resolveKv(said, model, situation);
+      const refusal = kvPlanner.refusal({ numRows: maxRows, maxRows, settings });
+      if (refusal === null) return { settings, notes };
+      return { error: { code: "out_of_memory", message: refusal } };
+    } catch (error) {
+      if (!(error instanceof KvSettingsError)) throw error;
+      return { error: { code: "invalid_request", message: error.message, param: error.param } };
+    }
   }
 
   #cancel(sequence: Sequence): void {
@@ -245,6 +271,8 @@ export class LocalEngine implements Engine {
     this.#inStep = sequences;
     try {
       if (step.kind === "decode") await this.#decode(step.sequences);
+      else if (step.kind === "park") await this.#park(step.sequence);
+      else if (step.kind === "restore") await this.#restore(step.sequence);
       else await this.#prefill(step.sequence, step.count);
     } catch (error) {
       this.#failStep(sequences, error);
@@ -256,12 +284,43 @@ export class LocalEngine implements Engine {
     }
   }
 
+  async #begin(sequence: Sequence): Promise<void> {
+    const { slot } = sequence;
+    if (sequence.begun || slot === null) return;
+    await this.#runner.begin(slot, sequence.need);
+    sequence.begun = true;
+    sequence.reportKv = () => this.#runner.report(slot);
+  }
+
+  /** A sequence gives up its slot. One that no tier has room for is prefilled again, if that may be. */
+  async #park(sequence: Sequence): Promise<void> {
+    const parked = await this.#runner.park(sequence.slot!);
+    if (parked !== null) this.#scheduler.parked(sequence, parked);
+    else if (sequence.kv.policy === "dense") this.#scheduler.preempt(sequence);
+    else {
+      // Its rows were made while it attended to some of the others: a new prefill would differ.
+      sequence.fail({
+        code: "out_of_memory",
+        message: "other sequences need the device's part of the KV cache, and there is no room " +
+          "below it: give more with --kv-host or --kv-disk",
+      });
+    }
+  }
+
+  async #restore(sequence: Sequence): Promise<void> {
+    await this.#begin(sequence);
+    await this.#runner.restore(sequence.slot!, sequence.parked!);
+    this.#scheduler.restored(sequence);
+  }
+
   async #prefill(sequence: Sequence, count: number): Promise<void> {
+    await this.#begin(sequence);
     const chunk = sequence.prefillChunk(count);
     const began = performance.now();
     const result = await this.#runner.prefill(chunk);
     this.#adaptChunk(count, performance.now() - began);
     if (sequence.cancelled || sequence.ended) return;
+    if (result.sampled?.error !== undefined) return sequence.fail(result.sampled.error);
     if (result.sampled !== null) this.#checkToken(result.sampled);
     sequence.acceptPrefill(chunk, result, performance.now());
   }
@@ -281,11 +340,16 @@ export class LocalEngine implements Engine {
     if (results.length !== sequences.length) {
       throw new Error(`${results.length} tokens came back for ${sequences.length} sequences`);
     }
-    results.forEach((sampled) => this.#checkToken(sampled));
+    results.forEach((sampled) => {
+      if (sampled.error === undefined) this.#checkToken(sampled);
+    });
     const nowMs = performance.now();
     for (let i = 0; i < sequences.length; i++) {
       const sequence = sequences[i]!;
-      if (!sequence.cancelled && !sequence.ended) sequence.acceptDecode(results[i]!, nowMs);
+      const sampled = results[i]!;
+      if (sequence.cancelled || sequence.ended) continue;
+      if (sampled.error !== undefined) sequence.fail(sampled.error);
+      else sequence.acceptDecode(sampled, nowMs);
     }
   }
 
@@ -321,6 +385,8 @@ export class LocalEngine implements Engine {
 
   #drop(sequence: Sequence): void {
     this.#scheduler.remove(sequence);
+    sequence.parked?.[Symbol.dispose]();
+    sequence.parked = null;
     this.#forget(sequence);
   }
 

@@ -15,8 +15,17 @@ import type { DeviceTier } from "../kv/device_tier.ts";
 import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
-import type { DecodeRow, PrefillChunk, PrefillResult, Runner, Sampled } from "./runner_types.ts";
+import type {
+  DecodeRow,
+  ParkedRows,
+  PrefillChunk,
+  PrefillResult,
+  Runner,
+  Sampled,
+} from "./runner_types.ts";
 import { Submission } from "./submission.ts";
+import type { SequenceNeed } from "../kv/types.ts";
+import type { KvReport } from "../butler/settings_types.ts";
 import type { TokenLogprob } from "./types.ts";
 import type { WeightStore } from "./weights.ts";
 
@@ -135,6 +144,22 @@ export class ModelRunner implements Runner {
   /** (rows, vocabulary) f32, those of the last head; for tests, nothing else reads them back. */
   get logits(): GPUBuffer {
     return this.#forward.logits;
+  }
+
+  begin(_slot: number, _need: SequenceNeed): Promise<void> {
+    return Promise.resolve();
+  }
+
+  report(_slot: number): KvReport | null {
+    return null;
+  }
+
+  park(_slot: number): Promise<ParkedRows | null> {
+    return Promise.resolve(null);
+  }
+
+  restore(_slot: number, _parked: ParkedRows): Promise<void> {
+    return Promise.reject(new Error("nothing was parked"));
   }
 
   async decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]> {

@@ -4,7 +4,9 @@
  *
  * @module
  */
-import type { TokenLogprob } from "./types.ts";
+import type { KvReport } from "../butler/settings_types.ts";
+import type { SequenceNeed } from "../kv/types.ts";
+import type { EngineErrorData, TokenLogprob } from "./types.ts";
 
 /**
  * A sparse change of one logit before sampling: `l += bias`, then
@@ -41,6 +43,16 @@ export interface SampleSpec {
 export interface Sampled {
   readonly token: number;
   readonly logprob: TokenLogprob | null;
+  /**
+   * Why this row's sequence cannot go on although the step as a whole went well; its token means
+   * nothing then.
+   */
+  readonly error?: EngineErrorData;
+}
+
+/** The rows of a sequence that gave up its slot, and where it was. Belongs to the runner. */
+export interface ParkedRows extends Disposable {
+  readonly numRows: number;
 }
 
 /** One row of a decode step: the newest token of one sequence. */
@@ -59,6 +71,8 @@ export interface PrefillChunk {
   /** Position of the first token. */
   readonly start: number;
   readonly tokens: readonly number[];
+  /** Tokens that are prefilled in all; absent: this chunk is the last. */
+  readonly total?: number;
   /** Set on the last chunk: how the first token of the answer is chosen. */
   readonly sample: SampleSpec | null;
   /**
@@ -77,6 +91,22 @@ export interface PrefillResult {
 
 /** Runs the model. Every call is one or more submissions and returns when they are done. */
 export interface Runner {
+  /**
+   * Prepares for a sequence whose slot has begun in the cache; before its first step there.
+   *
+   * @throws {Error} If it cannot be run; the slot is to be released then.
+   */
+  begin(slot: number, need: SequenceNeed): Promise<void>;
+  /** What the cache did for the sequence so far; null where there is nothing to tell. */
+  report(slot: number): KvReport | null;
+  /**
+   * Copies the rows of a sequence to a lower tier, so that its slot can be released.
+   *
+   * @returns Null if no tier has room for them.
+   */
+  park(slot: number): Promise<ParkedRows | null>;
+  /** Brings parked rows back into a slot that has begun. What was parked is used up. */
+  restore(slot: number, parked: ParkedRows): Promise<void>;
   /** Rows are distinct sequences, at most `maxSequences`. KV pages must be reserved before. */
   decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]>;
   prefill(chunk: PrefillChunk): Promise<PrefillResult>;

@@ -8,6 +8,7 @@
  * @module
  */
 import type { KvCache } from "../kv/types.ts";
+import type { ParkedRows } from "./runner_types.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** Settings of a {@linkcode Scheduler}. */
@@ -24,9 +25,13 @@ export interface SchedulerOptions {
 
 /**
  * The next thing to run. `refuse`: the cache has no room for the sequence although no other one
- * runs; it was removed.
+ * runs; it was removed. `park`: the sequence gives up its slot for those before it; answered by
+ * {@linkcode Scheduler.parked} or {@linkcode Scheduler.preempt}. `restore`: a parked one has a slot
+ * again; answered by {@linkcode Scheduler.restored}.
  */
 export type Step =
+  | { readonly kind: "park"; readonly sequence: Sequence }
+  | { readonly kind: "restore"; readonly sequence: Sequence }
   | { readonly kind: "prefill"; readonly sequence: Sequence; readonly count: number }
   | { readonly kind: "decode"; readonly sequences: readonly Sequence[] }
   | { readonly kind: "refuse"; readonly sequence: Sequence };
@@ -90,6 +95,8 @@ export class Scheduler {
   /** Decides the next step and makes room for it; null when there is nothing to do. */
   next(nowMs: number): Step | null {
     this.#admit(nowMs);
+    const restore = this.#running.find((sequence) => sequence.parked !== null);
+    if (restore !== undefined) return { kind: "restore", sequence: restore };
     const prefill = this.#nextPrefill();
     const decoding = this.#running.some((sequence) => sequence.decodes);
     if (!decoding) {
@@ -100,7 +107,26 @@ export class Scheduler {
       const { prefillChunk, sharedPrefillChunk } = this.#options;
       return this.#prefillStep(prefill, Math.min(prefillChunk, sharedPrefillChunk));
     }
-    return this.#decodeStep() ?? this.next(nowMs);
+    return this.#decodeStep();
+  }
+
+  /** A sequence's rows were brought to a lower tier: it waits at the head of the queue. */
+  parked(sequence: Sequence, rows: ParkedRows): void {
+    this.#evict(sequence);
+    sequence.park(rows);
+    this.#waiting.unshift(sequence);
+  }
+
+  /** A sequence loses its rows, and waits at the head of the queue to be prefilled again. */
+  preempt(sequence: Sequence): void {
+    this.#evict(sequence);
+    sequence.preempt();
+    this.#waiting.unshift(sequence);
+  }
+
+  /** A sequence's rows are back. */
+  restored(sequence: Sequence): void {
+    sequence.restored();
   }
 
   /**
@@ -130,10 +156,10 @@ export class Scheduler {
     for (let head = this.#waiting[0]; head !== undefined; head = this.#waiting[0]) {
       const slot = this.#slots.indexOf(null);
       if (slot < 0) return;
-      const numRows = Math.min(head.numTokens + 1, head.maxRows);
-      if (!this.#kv.canReserve(slot, numRows)) return;
-      if (head.preempted && !this.#hasSlack(numRows)) return;
-      this.#kv.reserve(slot, numRows);
+      const { need } = head;
+      if (!this.#kv.canBegin(slot, need)) return;
+      if (head.preempted && !this.#hasSlack(need.numRows)) return;
+      this.#kv.begin(slot, need);
       this.#waiting.shift();
       this.#slots[slot] = head;
       this.#running.push(head);
@@ -168,38 +194,28 @@ export class Scheduler {
     return { kind: "prefill", sequence, count: Math.min(sequence.numPending, most) };
   }
 
-  /** Null if every decoding sequence had to give way. */
-  #decodeStep(): Step | null {
-    const sequences: Sequence[] = [];
-    for (const sequence of [...this.#running]) {
-      if (sequence.slot === null || !sequence.decodes) continue;
-      if (this.#makeRoom(sequence)) sequences.push(sequence);
+  /**
+   * Reserves the rows of the newest tokens. While there is no room the youngest running sequence
+   * has to give up its own.
+   */
+  #decodeStep(): Step {
+    const sequences = this.#running.filter((sequence) => sequence.decodes);
+    for (const sequence of sequences) {
+      const { slot, numTokens } = sequence;
+      assertScheduler(slot !== null, "a running sequence has no slot");
+      if (!this.#kv.canReserve(slot, numTokens)) return this.#giveWay();
+      this.#kv.reserve(slot, numTokens);
     }
-    if (sequences.length === 0) return null;
     this.#decodesSincePrefill++;
     return { kind: "decode", sequences };
   }
 
-  /**
-   * Reserves the row of the newest token. While there is no room the youngest running sequence
-   * gives up its own and goes back to the head of the queue.
-   *
-   * @returns Whether the sequence still runs.
-   */
-  #makeRoom(sequence: Sequence): boolean {
-    const slot = sequence.slot;
-    while (slot !== null && sequence.slot === slot) {
-      if (this.#kv.canReserve(slot, sequence.numTokens)) {
-        this.#kv.reserve(slot, sequence.numTokens);
-        return true;
-      }
-      const youngest = this.#running.at(-1);
-      assertScheduler(youngest !== undefined, "nobody runs");
-      this.#evict(youngest);
-      youngest.preempt();
-      this.#waiting.unshift(youngest);
-    }
-    return false;
+  #giveWay(): Step {
+    const sequence = this.#running.at(-1);
+    assertScheduler(sequence !== undefined, "nobody runs");
+    if (this.#running.length > 1) return { kind: "park", sequence };
+    this.#evict(sequence);
+    return { kind: "refuse", sequence };
   }
 
   #evict(sequence: Sequence): void {

@@ -4,9 +4,12 @@
  *
  * @module
  */
+import type { KvReport, KvSettings } from "../butler/settings_types.ts";
+import type { SequenceNeed } from "../kv/types.ts";
 import type {
   DecodeRow,
   LogitAdjustment,
+  ParkedRows,
   PrefillChunk,
   PrefillResult,
   Sampled,
@@ -41,12 +44,22 @@ const NO_ADJUSTMENTS: readonly LogitAdjustment[] = [];
  */
 export class Sequence {
   readonly request: GenerateRequest;
+  /** How its rows are kept and selected. */
+  readonly kv: KvSettings;
+  /** What a person should know of that. */
+  readonly kvNotes: readonly string[];
   /** Order of arrival, over all requests of an engine. */
   readonly arrival: number;
   /** Slot of the cache; null while the sequence waits. The scheduler sets it. */
   slot: number | null = null;
   /** Its rows were taken away once. */
   preempted = false;
+  /** Its rows in a lower tier, while it has no slot and was not preempted. */
+  parked: ParkedRows | null = null;
+  /** The runner was told of it since it got its slot. */
+  begun = false;
+  /** Asked for when the sequence ends. */
+  reportKv: () => KvReport | null = () => null;
   /** To be dropped when the step that it is part of ends. */
   cancelled = false;
 
@@ -68,12 +81,15 @@ export class Sequence {
 
   constructor(
     request: GenerateRequest,
+    kv: { readonly settings: KvSettings; readonly notes: readonly string[] },
     arrival: number,
     rules: TokenRules,
     emit: EmitEvent,
     nowMs: number,
   ) {
     this.request = request;
+    this.kv = kv.settings;
+    this.kvNotes = kv.notes;
     this.arrival = arrival;
     this.#rules = rules;
     this.#emit = emit;
@@ -110,14 +126,22 @@ export class Sequence {
     return this.numGenerated > 0 && this.numPending === 1;
   }
 
+  /** What it needs of the cache to begin or to go on. */
+  get need(): SequenceNeed {
+    const numRows = Math.min(this.numTokens + 1, this.maxRows);
+    return { numRows, maxRows: this.maxRows, settings: this.kv };
+  }
+
   get ended(): boolean {
     return this.#ended;
   }
 
   /** Gets a slot. */
   admit(slot: number, nowMs: number): void {
-    assertSequence(this.slot === null && this.#numWritten === 0, "admitted twice");
+    assertSequence(this.slot === null, "admitted twice");
+    assertSequence(this.parked !== null || this.#numWritten === 0, "rows without a place");
     this.slot = slot;
+    this.begun = false;
     this.#admittedMs ??= nowMs;
   }
 
@@ -126,6 +150,20 @@ export class Sequence {
     this.slot = null;
     this.preempted = true;
     this.#numWritten = 0;
+  }
+
+  /** Loses its slot; its rows lie in a lower tier. */
+  park(rows: ParkedRows): void {
+    assertSequence(rows.numRows === this.#numWritten, "rows were lost while parking");
+    this.slot = null;
+    this.preempted = true;
+    this.parked = rows;
+  }
+
+  /** Its rows are back. */
+  restored(): void {
+    this.parked = null;
+    this.begun = true;
   }
 
   /** The newest token, as a row of a decode step. */
@@ -154,6 +192,7 @@ export class Sequence {
       slot: this.slot,
       start,
       tokens: this.#tokens.slice(start, end),
+      total: this.#tokens.length,
       sample: last && this.request.maxTokens > 0 ? this.#sampleSpec() : null,
       scoring: wantsScores ? { targets: this.#tokens.slice(start + 1, lastTarget + 1), top } : null,
     };
@@ -199,7 +238,7 @@ export class Sequence {
   finish(reason: FinishReason, nowMs: number): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#emit({ type: "done", reason, timings: this.#timings(nowMs), kv: null });
+    this.#emit({ type: "done", reason, timings: this.#timings(nowMs), kv: this.#kvReport() });
   }
 
   /** Ends the sequence with an error; does nothing if it has ended. */
@@ -234,6 +273,11 @@ export class Sequence {
     if (entries.length === 0) return;
     this.#numScored += entries.length;
     this.#emit({ type: "prompt_logprobs", start: first, entries });
+  }
+
+  #kvReport(): KvReport | null {
+    const report = this.reportKv();
+    return report && { ...report, notes: [...this.kvNotes, ...report.notes] };
   }
 
   #timings(nowMs: number): RequestTimings {

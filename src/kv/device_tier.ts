@@ -8,7 +8,7 @@ import { DeviceError } from "../gpu/device.ts";
 import type { BufferPart, Kernels } from "../gpu/kernels.ts";
 import type { ModelConfig } from "../model/types.ts";
 import { BLOCK_ROWS, SlabPool } from "./slab_pool.ts";
-import type { KvCache, KvUsage } from "./types.ts";
+import type { KvCache, KvUsage, SequenceNeed } from "./types.ts";
 
 /** Piece in which room for later is tried; every adapter that is taken allows buffers of that size. */
 const SPARE_PART_BYTES = 128 * 2 ** 20;
@@ -214,6 +214,14 @@ export class DeviceTier implements KvCache {
       numPages: this.numPages,
       pagesInUse: Math.ceil(pagesInUse / numLayers),
     };
+  }
+
+  canBegin(slot: number, { numRows }: SequenceNeed): boolean {
+    return this.canReserve(slot, numRows);
+  }
+
+  begin(slot: number, { numRows }: SequenceNeed): void {
+    this.reserve(slot, numRows);
   }
 
   canReserve(slot: number, numTokens: number): boolean {

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import type { KvCache, KvUsage } from "./types.ts";
+import type { KvCache, KvUsage, SequenceNeed } from "./types.ts";
 
 /** Size of a {@linkcode PagePool}. */
 export interface PagePoolOptions {
@@ -68,6 +68,28 @@ export class PagePool implements KvCache {
     this.#numFree = options.numPages;
   }
 
+  /**
+   * A pool of more pages with the same pages in the same tables.
+   *
+   * @throws {RangeError} If it would have fewer.
+   */
+  grown(numPages: number): PagePool {
+    if (numPages < this.#numPages) throw new RangeError("a page pool cannot shrink");
+    const pool = new PagePool({
+      numPages,
+      pageSize: this.#pageSize,
+      numSlots: this.#numSlots,
+      maxPagesPerSlot: this.#maxPagesPerSlot,
+    });
+    pool.#owner.set(this.#owner);
+    pool.#tables.set(this.#tables);
+    pool.#counts.set(this.#counts);
+    pool.#drained.set(this.#drained);
+    pool.#numFree = this.#numFree + numPages - this.#numPages;
+    pool.#lowestFree = this.#lowestFree;
+    return pool;
+  }
+
   get usage(): KvUsage {
     return {
       pageSize: this.#pageSize,
@@ -87,6 +109,14 @@ export class PagePool implements KvCache {
     this.#checkSlot(slot);
     const start = slot * this.#maxPagesPerSlot;
     return this.#tables.subarray(start, start + this.#counts[slot]!);
+  }
+
+  canBegin(slot: number, { numRows }: SequenceNeed): boolean {
+    return this.canReserve(slot, numRows);
+  }
+
+  begin(slot: number, { numRows }: SequenceNeed): void {
+    this.reserve(slot, numRows);
   }
 
   /** Whether rows 0 .. numTokens - 1 of the slot could be held, with what the slot has already. */

@@ -44,6 +44,7 @@ export class SlabPool {
   readonly numSlots: number;
   readonly maxBlocks: number;
   readonly #layerSlab: readonly number[];
+  /** Pages of each slab, free or not. */
   readonly #slabPages: readonly number[];
   /** Free pages of each slab, the next one last. */
   readonly #free: number[][];
@@ -89,9 +90,24 @@ export class SlabPool {
     return { pageSize: BLOCK_ROWS, numPages, pagesInUse: numPages - free };
   }
 
+  /** Free pages of each slab. */
+  get freePages(): number[] {
+    return this.#free.map((pages) => pages.length);
+  }
+
   /** Free pages that a layer could have, alone. */
   freeFor(layer: number): number {
     return this.#free[this.#layerSlab[layer]!]!.length;
+  }
+
+  /** Slab of each layer. */
+  get layerSlab(): readonly number[] {
+    return this.#layerSlab;
+  }
+
+  /** Pages of each slab. */
+  get slabPages(): readonly number[] {
+    return this.#slabPages;
   }
 
   /** Whether so many pages could be had by each layer at once. */
@@ -134,12 +150,7 @@ export class SlabPool {
   map(layer: number, slot: number, block: number): number {
     assertPool(this.pageOf(layer, slot, block) === NO_PAGE, "a block is mapped twice");
     const page = this.#next(layer);
-    this.#tables[layer]![slot * this.maxBlocks + block] = page;
-    const at = layer * this.numSlots + slot;
-    this.#counts[at]!++;
-    this.#changedFirst[at] = Math.min(this.#changedFirst[at]!, block);
-    this.#changedEnd[at] = Math.max(this.#changedEnd[at]!, block + 1);
-    this.#anyChange = true;
+    this.#enter(layer, slot, block, page);
     return page;
   }
 
@@ -181,6 +192,22 @@ export class SlabPool {
     const slab = this.#layerSlab[layer]!;
     assertPool(this.#taken[slab]!.delete(page), `page ${page} was not taken`);
     this.#free[slab]!.push(page);
+  }
+
+  /** Puts a block into a page that {@linkcode take} gave. */
+  place(layer: number, slot: number, block: number, page: number): void {
+    assertPool(this.#taken[this.#layerSlab[layer]!]!.delete(page), `page ${page} was not taken`);
+    this.#enter(layer, slot, block, page);
+  }
+
+  /** Takes a block out of its page, which is then as {@linkcode take} gave it. */
+  displace(layer: number, slot: number, block: number): number {
+    const page = this.pageOf(layer, slot, block);
+    assertPool(page !== NO_PAGE, "a block without a page is displaced");
+    this.#tables[layer]![slot * this.maxBlocks + block] = NO_PAGE;
+    this.#counts[layer * this.numSlots + slot]!--;
+    this.#taken[this.#layerSlab[layer]!]!.add(page);
+    return page;
   }
 
   /**
@@ -242,6 +269,16 @@ export class SlabPool {
     seen.forEach((pages, slab) => {
       assertPool(pages.every((held) => held === 1), `a page of slab ${slab} was lost`);
     });
+  }
+
+  #enter(layer: number, slot: number, block: number, page: number): void {
+    assertPool(this.pageOf(layer, slot, block) === NO_PAGE, "a block is mapped twice");
+    this.#tables[layer]![slot * this.maxBlocks + block] = page;
+    const at = layer * this.numSlots + slot;
+    this.#counts[at]!++;
+    this.#changedFirst[at] = Math.min(this.#changedFirst[at]!, block);
+    this.#changedEnd[at] = Math.max(this.#changedEnd[at]!, block + 1);
+    this.#anyChange = true;
   }
 
   #next(layer: number): number {

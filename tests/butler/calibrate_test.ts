@@ -68,7 +68,6 @@ Deno.test("calibrate() adds up the keys of all windows and gives the slot back",
     },
     kv: {
       usage: { pageSize: 32, numPages: 4, pagesInUse: 0 },
-      canReserve: () => true,
       reserve: (_slot, count) => void seen.push(`reserve ${count}`),
       release: () => void seen.push("release"),
     },

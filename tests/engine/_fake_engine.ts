@@ -8,6 +8,7 @@
 import { LocalEngine, type LocalEngineParts } from "../../src/engine/local_engine.ts";
 import type {
   DecodeRow,
+  ParkedRows,
   PrefillChunk,
   PrefillResult,
   Runner,
@@ -23,6 +24,7 @@ import {
   type TokenLogprob,
 } from "../../src/engine/types.ts";
 import { PagePool } from "../../src/kv/page_pool.ts";
+import { poolPlanner } from "../_kv.ts";
 
 export const VOCAB = 97;
 
@@ -71,6 +73,10 @@ function choose(history: readonly number[], spec: SampleSpec): Sampled {
   };
 }
 
+interface FakeParked extends ParkedRows {
+  readonly tokens: readonly number[];
+}
+
 /** Keeps rows by page and position, as a device would. */
 export class FakeRunner implements Runner {
   readonly calls: FakeCall[] = [];
@@ -80,7 +86,35 @@ export class FakeRunner implements Runner {
   silent = false;
   readonly #rows = new Map<number, number>();
 
+  /** No lower tier has room. */
+  cannotPark = false;
+  numParked = 0;
+  readonly #numWritten = new Map<number, number>();
+
   constructor(readonly pool: PagePool) {}
+
+  begin(slot: number): Promise<void> {
+    this.#numWritten.set(slot, 0);
+    return Promise.resolve();
+  }
+
+  report(): null {
+    return null;
+  }
+
+  park(slot: number): Promise<FakeParked | null> {
+    if (this.cannotPark) return Promise.resolve(null);
+    this.numParked++;
+    const numRows = this.#numWritten.get(slot) ?? 0;
+    const tokens = this.#history(slot, numRows);
+    return Promise.resolve({ numRows, tokens, [Symbol.dispose]: () => void this.numParked-- });
+  }
+
+  restore(slot: number, parked: ParkedRows): Promise<void> {
+    (parked as FakeParked).tokens.forEach((token, i) => this.#write(slot, i, token));
+    this.numParked--;
+    return Promise.resolve();
+  }
 
   async decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]> {
     await this.#begin({ kind: "decode", rows });
@@ -121,6 +155,7 @@ export class FakeRunner implements Runner {
 
   #write(slot: number, position: number, token: number): void {
     this.#rows.set(this.#address(slot, position), token);
+    this.#numWritten.set(slot, Math.max(position + 1, this.#numWritten.get(slot) ?? 0));
   }
 
   #history(slot: number, numTokens: number): number[] {
@@ -193,6 +228,7 @@ export function fakeEngine(
     engine: new LocalEngine({
       runner,
       kv: pool,
+      kvPlanner: poolPlanner(pool),
       info,
       dispose: () => {
         fake.disposed = true;

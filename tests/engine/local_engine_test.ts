@@ -1,3 +1,4 @@
+import type { KvCache } from "../../src/kv/types.ts";
 import { assert } from "std-testing";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { type EngineEvent, type GenerateRequest, GREEDY } from "../../src/engine/types.ts";
@@ -217,8 +218,10 @@ Deno.test("LocalEngine refuses what the whole cache could not hold", async () =>
 Deno.test("LocalEngine ends one request when a slot holds less than the cache", async () => {
   const fake = fakeEngine({ contextLength: 64, pageSize: 8 });
   // A cache that promises more than it gives.
-  const kv = {
+  const kv: KvCache = {
     usage: fake.pool.usage,
+    canBegin: (slot, need) => need.numRows <= 40 && fake.pool.canBegin(slot, need),
+    begin: (slot, need) => fake.pool.begin(slot, need),
     canReserve: (slot: number, rows: number) => rows <= 40 && fake.pool.canReserve(slot, rows),
     reserve: (slot: number, rows: number) => fake.pool.reserve(slot, rows),
     release: (slot: number) => fake.pool.release(slot),
@@ -298,10 +301,8 @@ Deno.test("LocalEngine.markLost() ends requests and close() although a step hang
 Deno.test("LocalEngine refuses what a runner must not return", async () => {
   for (const token of [VOCAB, -1, 0.5, NaN]) {
     const fake = fakeEngine();
-    const runner = {
-      prefill: fake.runner.prefill.bind(fake.runner),
-      decode: () => Promise.resolve([{ token, logprob: null }]),
-    };
+    const { runner } = fake;
+    runner.decode = () => Promise.resolve([{ token, logprob: null }]);
     const { engine, internalErrors } = fakeEngine({}, { runner, kv: fake.pool });
     assert.equal((await collect(engine.generate(request([1, 2], 3)))).end, "internal");
     assert.equal(internalErrors.length, 1);

@@ -3,6 +3,7 @@ import { Scheduler, type SchedulerOptions, type Step } from "../../src/engine/sc
 import { Sequence } from "../../src/engine/sequence.ts";
 import type { EngineEvent } from "../../src/engine/types.ts";
 import { PagePool } from "../../src/kv/page_pool.ts";
+import { DENSE_KV } from "../_kv.ts";
 import { request } from "./_fake_engine.ts";
 
 interface World {
@@ -14,7 +15,12 @@ interface World {
   step(): Step | null;
 }
 
-function world(numPages = 100, options: Partial<SchedulerOptions> = {}): World {
+/** @param parks Whether a sequence that gives way is parked; else it is prefilled again. */
+function world(
+  numPages = 100,
+  options: Partial<SchedulerOptions> = {},
+  parks = false,
+): World {
   const maxSequences = options.maxSequences ?? 3;
   const pool = new PagePool({ numPages, pageSize: 4, numSlots: maxSequences, maxPagesPerSlot: 64 });
   const scheduler = new Scheduler(pool, {
@@ -26,6 +32,26 @@ function world(numPages = 100, options: Partial<SchedulerOptions> = {}): World {
   });
   let arrival = 0;
   let nowMs = 0;
+  /** Carries out a sequence's giving way or coming back. */
+  const move = (step: Step & { kind: "park" | "restore" }) => {
+    const { sequence } = step;
+    if (step.kind === "restore") scheduler.restored(sequence);
+    else if (parks) {
+      // All tokens have rows but the newest, which was sampled, or those of a prompt's rest.
+      const numRows = sequence.numTokens - sequence.numPending;
+      scheduler.parked(sequence, { numRows, [Symbol.dispose]: () => {} });
+    } else scheduler.preempt(sequence);
+  };
+  const next = () => {
+    for (;;) {
+      const step = scheduler.next(nowMs++);
+      scheduler.checkInvariants();
+      pool.checkInvariants();
+      if (step?.kind !== "park" && step?.kind !== "restore") return step;
+      move(step);
+      if (parks) return step;
+    }
+  };
   return {
     scheduler,
     pool,
@@ -33,14 +59,19 @@ function world(numPages = 100, options: Partial<SchedulerOptions> = {}): World {
       const events: EngineEvent[] = [];
       const req = request(new Array(numPrompt).fill(1), maxTokens);
       const rules = { push: () => {}, adjustments: () => [] };
-      const sequence = new Sequence(req, arrival++, rules, (e) => void events.push(e), nowMs);
+      const sequence = new Sequence(
+        req,
+        DENSE_KV,
+        arrival++,
+        rules,
+        (e) => void events.push(e),
+        nowMs,
+      );
       scheduler.submit(sequence);
       return { sequence, events };
     },
     step() {
-      const step = scheduler.next(nowMs++);
-      scheduler.checkInvariants();
-      pool.checkInvariants();
+      const step = next();
       if (step?.kind === "prefill") {
         const chunk = step.sequence.prefillChunk(step.count);
         assert.ok(pool.pageCount(chunk.slot) * 4 >= chunk.start + chunk.tokens.length);
@@ -60,9 +91,14 @@ function world(numPages = 100, options: Partial<SchedulerOptions> = {}): World {
   };
 }
 
-/** A step as text: `P0:16` is 16 tokens of sequence 0, `D01` decodes 0 and 1. */
+/**
+ * A step as text: `P0:16` is 16 tokens of sequence 0, `D01` decodes 0 and 1, `down0` parks 0 and
+ * `up0` restores it.
+ */
 function name(step: Step | null): string {
   if (step === null) return "-";
+  if (step.kind === "park") return `down${step.sequence.arrival}`;
+  if (step.kind === "restore") return `up${step.sequence.arrival}`;
   if (step.kind === "decode") return `D${step.sequences.map((s) => s.arrival).join("")}`;
   if (step.kind === "prefill") return `P${step.sequence.arrival}:${step.count}`;
   return `R${step.sequence.arrival}`;
@@ -134,6 +170,21 @@ Deno.test("Scheduler takes the pages of the youngest alone, and prefills it agai
   assert.equal(w.scheduler.numWaiting, 1);
   const rest = names(w, 40).replace(/( -)+$/, "");
   assert.match(rest, /P2:8/);
+  for (const { sequence, events } of [a, b, c]) {
+    assert.equal(sequence.ended, true);
+    assert.equal(events.filter(({ type }) => type === "token").length, sequence.request.maxTokens);
+  }
+  assert.equal(w.pool.usage.pagesInUse, 0);
+});
+
+Deno.test("Scheduler parks the youngest alone, which goes on where it was", () => {
+  const w = world(7, { maxSequences: 3 }, true);
+  const [a, b, c] = [w.add(7, 12), w.add(7, 8), w.add(7, 8)];
+  assert.equal(names(w, 7), "P0:7 D0 P1:7 D01 P2:7 down2 D01");
+  assert.equal(w.scheduler.numWaiting, 1);
+  const rest = names(w, 40).replace(/( -)+$/, "");
+  assert.match(rest, /up2 D/);
+  assert.doesNotMatch(rest, /P2/);
   for (const { sequence, events } of [a, b, c]) {
     assert.equal(sequence.ended, true);
     assert.equal(events.filter(({ type }) => type === "token").length, sequence.request.maxTokens);

@@ -2,6 +2,7 @@ import { assert, fc } from "std-testing";
 import { Sequence } from "../../src/engine/sequence.ts";
 import type { EngineEvent, GenerateRequest } from "../../src/engine/types.ts";
 import { PagePool } from "../../src/kv/page_pool.ts";
+import { DENSE_KV } from "../_kv.ts";
 import { expected, expectedScores, FakeRunner, prompt, request } from "./_fake_engine.ts";
 
 function start(req: GenerateRequest) {
@@ -9,7 +10,7 @@ function start(req: GenerateRequest) {
   const runner = new FakeRunner(pool);
   const events: EngineEvent[] = [];
   const rules = { push: () => {}, adjustments: () => [] };
-  const sequence = new Sequence(req, 0, rules, (event) => void events.push(event), 0);
+  const sequence = new Sequence(req, DENSE_KV, 0, rules, (event) => void events.push(event), 0);
   const admit = () => {
     pool.reserve(0, 80);
     sequence.admit(0, 0);

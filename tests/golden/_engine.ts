@@ -34,6 +34,10 @@ export async function openEngine(
   const parts = await createEngineParts({ ...TINY_OPTIONS, ...options, modelPath }, () => {});
   const { prefilled, decoded } = await tap(parts);
   const runner: Runner = {
+    begin: (slot, need) => parts.runner.begin(slot, need),
+    report: (slot) => parts.runner.report(slot),
+    park: (slot) => parts.runner.park(slot),
+    restore: (slot, parked) => parts.runner.restore(slot, parked),
     prefill: async (chunk) => {
       const result = await parts.runner.prefill(chunk);
       await prefilled?.(chunk);

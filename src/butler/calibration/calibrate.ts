@@ -13,7 +13,7 @@ const SLOT = 0;
 export interface CalibrationRun {
   readonly model: CalibratedModel;
   readonly runner: Pick<Runner, "prefill">;
-  readonly kv: KvCache;
+  readonly kv: Pick<KvCache, "usage" | "reserve" | "release">;
   /** As {@linkcode readKeys}, for a sequence in slot `slot`: (KV heads, count, head size). */
   readKeys(slot: number, layer: number, first: number, count: number): Promise<Float32Array>;
   /** Rows that are read at once. */

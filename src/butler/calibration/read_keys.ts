@@ -1,7 +1,7 @@
 /** Reads keys of a sequence back from the device. @module */
 import type { EngineParts } from "../../engine/create.ts";
 import { Readback } from "../../gpu/readback.ts";
-import { PAGE_SIZE } from "../../kv/device_tier.ts";
+import { BLOCK_ROWS } from "../../kv/slab_pool.ts";
 import { halfToFloat } from "../../model/quants.ts";
 
 /** Rows that can be read at once. */
@@ -25,7 +25,7 @@ export async function openKeys(
   { numKvHeads, headDim }: KeyShape,
 ): Promise<KeySource> {
   // Rows need not begin with a page.
-  const bytes = (MOST_KEY_ROWS / PAGE_SIZE + 1) * pageBytes(parts, { numKvHeads, headDim });
+  const bytes = (MOST_KEY_ROWS / BLOCK_ROWS + 1) * pageBytes(parts, { numKvHeads, headDim });
   const readback = await Readback.create(parts.device, bytes);
   return {
     parts,
@@ -55,32 +55,30 @@ export async function readKeys(
   if (count < 1 || count > MOST_KEY_ROWS || first < 0 || first + count > kv.contextLength) {
     throw new RangeError(`cannot read the keys ${first} to ${first + count} in one go`);
   }
-  const firstPage = Math.floor(first / PAGE_SIZE);
-  const numPages = Math.ceil((first + count) / PAGE_SIZE) - firstPage;
-  const table = await readback.copyAndRead(
-    kv.pageTable,
-    (slot * kv.maxPages + firstPage) * 4,
-    numPages * 4,
+  const firstPage = Math.floor(first / BLOCK_ROWS);
+  const numPages = Math.ceil((first + count) / BLOCK_ROWS) - firstPage;
+  const pages = Array.from(
+    { length: numPages },
+    (_, index) => kv.pool.pageOf(layer, slot, firstPage + index),
   );
-  const pages = new Uint32Array(table.slice().buffer);
   const bytes = pageBytes(source.parts, source);
   const encoder = device.createCommandEncoder({ label: "read keys" });
   pages.forEach((page, index) => {
-    const keys = kv.keys[layer]!;
+    const keys = kv.keys(layer);
     encoder.copyBufferToBuffer(keys, page * bytes, readback.target, index * bytes, bytes);
   });
   device.queue.submit([encoder.finish()]);
   const raw = (await readback.read(numPages * bytes)).slice().buffer;
-  // (pages, KV heads, PAGE_SIZE, head size)
+  // (pages, KV heads, BLOCK_ROWS, head size)
   const values = info.kv.type === "f32"
     ? new Float32Array(raw)
     : Float32Array.from(new Uint16Array(raw), halfToFloat);
   const keys = new Float32Array(numKvHeads * count * headDim);
   for (let row = 0; row < count; row++) {
-    const at = first + row - firstPage * PAGE_SIZE;
+    const at = first + row - firstPage * BLOCK_ROWS;
     for (let head = 0; head < numKvHeads; head++) {
-      const page = Math.floor(at / PAGE_SIZE) * numKvHeads + head;
-      const cell = (page * PAGE_SIZE + at % PAGE_SIZE) * headDim;
+      const page = Math.floor(at / BLOCK_ROWS) * numKvHeads + head;
+      const cell = (page * BLOCK_ROWS + at % BLOCK_ROWS) * headDim;
       keys.set(values.subarray(cell, cell + headDim), (head * count + row) * headDim);
     }
   }
@@ -88,5 +86,5 @@ export async function readKeys(
 }
 
 function pageBytes(parts: Pick<EngineParts, "info">, shape: KeyShape): number {
-  return shape.numKvHeads * PAGE_SIZE * shape.headDim * (parts.info.kv.type === "f32" ? 4 : 2);
+  return shape.numKvHeads * BLOCK_ROWS * shape.headDim * (parts.info.kv.type === "f32" ? 4 : 2);
 }

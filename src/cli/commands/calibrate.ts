@@ -5,7 +5,7 @@ import { MOST_KEY_ROWS, openKeys, readKeys } from "../../butler/calibration/read
 import { cutWindows } from "../../butler/calibration/windows.ts";
 import { checkWritable, writeCalibration } from "../../butler/calibration/write.ts";
 import { createEngineParts, type EngineParts } from "../../engine/create.ts";
-import type { EngineOptions } from "../../engine/types.ts";
+import { DEFAULT_CACHE, type EngineOptions } from "../../engine/types.ts";
 import { openModel } from "../../model/open.ts";
 import type { ModelConfig } from "../../model/types.ts";
 import { CALIBRATION_NAME } from "../../model/side_files.ts";
@@ -106,6 +106,7 @@ async function run(settings: Settings<typeof flags>, io: CliIo, open: OpenParts)
     maxSequences: 1,
     kvType: "f32",
     prefillChunk: Math.min(settings.prefillChunk ?? CHUNK, longest),
+    ...DEFAULT_CACHE,
     kernelOverrides: Object.fromEntries(settings.kernel),
   });
   const began = performance.now();

@@ -1,0 +1,135 @@
+/**
+ * What is kept of every row on the device so that it can be scored without its key: pages of 32
+ * positions, one page number for all layers.
+ *
+ * @module
+ */
+import type { Kernels } from "../gpu/kernels.ts";
+import { IMPORTANCE_DIMS, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { PagePool } from "../kv/page_pool.ts";
+
+/** Sizes of an {@linkcode ImportanceStore}. */
+export interface ImportanceSizes {
+  readonly numLayers: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly kvType: "f16" | "f32";
+  readonly numSlots: number;
+  readonly contextLength: number;
+}
+
+/**
+ * u32 of a page of one KV head: 16 f16 a row, or minima and maxima of two sub-pages, whichever is
+ * more.
+ */
+export function importanceWords({ headDim, kvType }: ImportanceSizes): number {
+  const projected = PAGE_ROWS * IMPORTANCE_DIMS / 2;
+  const bounds = PAGE_ROWS / SUB_PAGE * 2 * headDim * (kvType === "f16" ? 2 : 4) / 4;
+  return Math.max(projected, bounds);
+}
+
+/** Pages for sequences; grows with what they need. */
+export class ImportanceStore {
+  /** (slots, maxPages) u32 */
+  readonly pageTable: GPUBuffer;
+  readonly maxPages: number;
+  readonly words: number;
+  readonly #kernels: Kernels;
+  readonly #sizes: ImportanceSizes;
+  #pool: PagePool;
+  #layers: GPUBuffer[] = [];
+  /** Rises when the buffers of the layers are other ones: what binds them has to be made again. */
+  #generation = 0;
+
+  constructor(kernels: Kernels, sizes: ImportanceSizes) {
+    this.#kernels = kernels;
+    this.#sizes = sizes;
+    this.words = importanceWords(sizes);
+    this.maxPages = Math.ceil(sizes.contextLength / PAGE_ROWS);
+    this.pageTable = kernels.storage("importance pages", sizes.numSlots * this.maxPages * 4);
+    this.#pool = this.#makePool(1);
+  }
+
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** (pages, KV heads, words) u32 of a layer; there is one once a sequence has begun. */
+  layer(layer: number): GPUBuffer {
+    return this.#layers[layer]!;
+  }
+
+  /** Bytes that one position takes in all layers. */
+  get bytesPerToken(): number {
+    return this.#sizes.numLayers * this.#pageBytes / PAGE_ROWS;
+  }
+
+  /** Bytes of all buffers. */
+  get bytes(): number {
+    return this.#layers.reduce((sum, buffer) => sum + buffer.size, 0);
+  }
+
+  /**
+   * Takes pages for all the rows that a slot can come to have.
+   *
+   * @throws {DeviceError} If the device has no room for them.
+   */
+  begin(slot: number, maxRows: number): void {
+    this.#pool.release(slot);
+    if (!this.#pool.canReserve(slot, maxRows)) this.#grow(Math.ceil(maxRows / PAGE_ROWS));
+    this.#pool.reserve(slot, maxRows);
+    this.#upload();
+  }
+
+  /** Frees a slot's pages. */
+  end(slot: number): void {
+    this.#pool.release(slot);
+  }
+
+  get #pageBytes(): number {
+    return this.#sizes.numKvHeads * this.words * 4;
+  }
+
+  #makePool(numPages: number): PagePool {
+    return new PagePool({
+      numPages,
+      pageSize: PAGE_ROWS,
+      numSlots: this.#sizes.numSlots,
+      maxPagesPerSlot: this.maxPages,
+    });
+  }
+
+  #grow(more: number): void {
+    const { numPages, pagesInUse } = this.#pool.usage;
+    const most = this.maxPages * this.#sizes.numSlots;
+    const wanted = Math.min(most, Math.max(pagesInUse + more, Math.min(most, numPages * 2)));
+    const { device } = this.#kernels;
+    const layers = Array.from(
+      { length: this.#sizes.numLayers },
+      (_, layer) => this.#kernels.storage(`importance ${layer}`, wanted * this.#pageBytes),
+    );
+    const encoder = device.createCommandEncoder({ label: "importance" });
+    this.#layers.forEach((old, layer) => {
+      encoder.copyBufferToBuffer(old, 0, layers[layer]!, 0, old.size);
+    });
+    device.queue.submit([encoder.finish()]);
+    for (const old of this.#layers) old.destroy();
+    this.#layers = layers;
+    this.#pool = this.#pool.grown(wanted);
+    this.#generation++;
+  }
+
+  #upload(): void {
+    for (const { slot, first, pages } of this.#pool.drainChanges()) {
+      this.#kernels.device.queue.writeBuffer(
+        this.pageTable,
+        (slot * this.maxPages + first) * 4,
+        pages,
+      );
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const buffer of [...this.#layers, this.pageTable]) buffer.destroy();
+  }
+}

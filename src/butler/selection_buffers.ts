@@ -1,0 +1,173 @@
+/**
+ * Device memory that selections are made in and kept in. One declaration of sizes for all kernels
+ * that read and write it.
+ *
+ * @module
+ */
+import type { BufferPart, Kernels } from "../gpu/kernels.ts";
+import {
+  maximaAt,
+  recipeStride,
+  scoreStride,
+  selectionHeader,
+  selectionStride,
+} from "../gpu/ops/list_params.ts";
+
+/** Sizes of {@linkcode SelectionBuffers}. */
+export interface SelectionSizes {
+  readonly numLayers: number;
+  readonly numKvHeads: number;
+  readonly numSlots: number;
+  /** Rows of a decode step, at most. */
+  readonly maxRows: number;
+  readonly contextLength: number;
+  /** Rows that a list has room for. */
+  readonly listCapacity: number;
+}
+
+/** Word of a selection header that says where the window begins, and the value of one that slides. */
+export const SLIDING = 0xffffffff;
+
+/** Lists, recipes and scores. */
+export class SelectionBuffers {
+  readonly sizes: SelectionSizes;
+  /** u32 of a slot's selection, and of its recipe. */
+  readonly selectionStride: number;
+  readonly recipeStride: number;
+  readonly scoreStride: number;
+  readonly maximaAt: number;
+  /** (rows, KV heads, scoreStride); what a layer leaves, the next one overwrites. */
+  readonly scores: GPUBuffer;
+  readonly scratch: GPUBuffer;
+  /** (rows, heads, 16) f32 */
+  readonly queries: GPUBuffer;
+  readonly #kernels: Kernels;
+  readonly #selection: Layered;
+  readonly #recipes: Layered;
+  readonly #picked: Layered;
+  readonly #counts: Layered;
+  readonly #recipeWords: Uint32Array<ArrayBuffer>;
+
+  constructor(kernels: Kernels, sizes: SelectionSizes, numHeads: number) {
+    const { numLayers, numKvHeads, numSlots, maxRows, contextLength, listCapacity } = sizes;
+    this.#kernels = kernels;
+    this.sizes = sizes;
+    this.selectionStride = selectionStride(numKvHeads, listCapacity);
+    this.recipeStride = recipeStride(numKvHeads);
+    this.scoreStride = scoreStride(contextLength);
+    this.maximaAt = maximaAt(contextLength);
+    const layered = (label: string, words: number) => new Layered(kernels, label, numLayers, words);
+    this.#selection = layered("selection", numSlots * this.selectionStride);
+    this.#recipes = layered("recipes", numSlots * this.recipeStride);
+    this.#picked = layered("picked", maxRows * numKvHeads * listCapacity);
+    this.#counts = layered("picked counts", maxRows * numKvHeads);
+    this.#recipeWords = new Uint32Array(numLayers * this.#recipes.strideWords);
+    const lists = maxRows * numKvHeads;
+    this.scores = kernels.storage("scores", lists * this.scoreStride * 4);
+    this.scratch = kernels.storage("selection scratch", lists * this.scoreStride * 4);
+    this.queries = kernels.storage("importance queries", maxRows * numHeads * 16 * 4);
+  }
+
+  /** (slots, selectionStride) u32 of a layer. */
+  selection(layer: number): BufferPart {
+    return this.#selection.part(layer);
+  }
+
+  /** (slots, recipeStride) u32 of a layer. */
+  recipes(layer: number): BufferPart {
+    return this.#recipes.part(layer);
+  }
+
+  /** (rows, KV heads, listCapacity) u32 of a layer: positions, ascending. */
+  picked(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
+    return this.#picked.part(layer);
+  }
+
+  /** (rows, KV heads) u32 of a layer. */
+  counts(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
+    return this.#counts.part(layer);
+  }
+
+  /** Words of a slot's recipe in a layer, to be filled in place; {@linkcode sendRecipes} follows. */
+  recipeWords(layer: number, slot: number): Uint32Array {
+    const at = layer * this.#recipes.strideWords + slot * this.recipeStride;
+    return this.#recipeWords.subarray(at, at + this.recipeStride);
+  }
+
+  /** Sends all recipes to the device. */
+  sendRecipes(): void {
+    this.#kernels.device.queue.writeBuffer(this.#recipes.buffer, 0, this.#recipeWords);
+  }
+
+  /**
+   * Writes a slot's selection: its header, and lists if any.
+   *
+   * @param words From the header on; lists of different heads are `listCapacity` apart.
+   */
+  writeSelection(layer: number, slot: number, words: Uint32Array<ArrayBuffer>): void {
+    const { offset } = this.#selection.part(layer);
+    this.#kernels.device.queue.writeBuffer(
+      this.#selection.buffer,
+      offset + slot * this.selectionStride * 4,
+      words,
+    );
+  }
+
+  /** Words of a selection before its lists. */
+  get headerWords(): number {
+    return selectionHeader(this.sizes.numKvHeads);
+  }
+
+  /** Takes over what is selected for every slot from smaller buffers. */
+  copyFrom(old: SelectionBuffers, encoder: GPUCommandEncoder): void {
+    const { numLayers, numSlots, numKvHeads, listCapacity } = old.sizes;
+    const header = this.headerWords;
+    for (let layer = 0; layer < numLayers; layer++) {
+      const from = old.#selection.part(layer).offset / 4;
+      const to = this.#selection.part(layer).offset / 4;
+      for (let slot = 0; slot < numSlots; slot++) {
+        const copy = (at: number, newAt: number, words: number) =>
+          encoder.copyBufferToBuffer(
+            old.#selection.buffer,
+            (from + slot * old.selectionStride + at) * 4,
+            this.#selection.buffer,
+            (to + slot * this.selectionStride + newAt) * 4,
+            words * 4,
+          );
+        copy(0, 0, header);
+        for (let head = 0; head < numKvHeads; head++) {
+          copy(
+            header + head * listCapacity,
+            header + head * this.sizes.listCapacity,
+            listCapacity,
+          );
+        }
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const part of [this.#selection, this.#recipes, this.#picked, this.#counts]) {
+      part.buffer.destroy();
+    }
+    for (const buffer of [this.scores, this.scratch, this.queries]) buffer.destroy();
+  }
+}
+
+/** One buffer with a part for each layer, each at an offset that can be bound. */
+class Layered {
+  readonly buffer: GPUBuffer;
+  readonly strideWords: number;
+  readonly #words: number;
+
+  constructor(kernels: Kernels, label: string, numLayers: number, words: number) {
+    const unit = kernels.caps.storageAlignment / 4;
+    this.#words = words;
+    this.strideWords = Math.ceil(words / unit) * unit;
+    this.buffer = kernels.storage(label, numLayers * this.strideWords * 4);
+  }
+
+  part(layer: number): { buffer: GPUBuffer; offset: number; size: number } {
+    return { buffer: this.buffer, offset: layer * this.strideWords * 4, size: this.#words * 4 };
+  }
+}

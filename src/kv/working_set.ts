@@ -1,0 +1,133 @@
+/**
+ * How much of each layer of a sequence lies on the device while the whole of it lies below. Pure.
+ *
+ * @module
+ */
+import { budgetRows } from "../butler/settings.ts";
+import type { KvSettings } from "../butler/settings_types.ts";
+import { BLOCK_ROWS } from "./slab_pool.ts";
+
+/** Pages of one layer of a sequence. */
+export interface LayerSet {
+  /** Blocks 0 .. prefixBlocks - 1 stay once they are there. */
+  readonly prefixBlocks: number;
+  /** The newest blocks, the unfinished one included. */
+  readonly windowBlocks: number;
+  /** Pages for fetched rows. */
+  readonly slotPages: number;
+}
+
+/** What a working set is made for. */
+export interface WorkingSetNeed {
+  readonly settings: KvSettings;
+  /** Rows that the sequence can come to have. */
+  readonly maxRows: number;
+}
+
+/** Pages of a layer's set. */
+export function pagesOf(set: LayerSet): number {
+  return set.prefixBlocks + set.windowBlocks + set.slotPages;
+}
+
+/** Blocks that hold the rows of a window wherever in a block it begins. */
+function windowBlocks(rows: number): number {
+  return Math.ceil(rows / BLOCK_ROWS) + 1;
+}
+
+/**
+ * The least that a sequence can run with: sinks, window and one page to fetch into, in each layer;
+ * where selections are kept for several steps, also the rows that come meanwhile.
+ */
+export function smallestSet({ settings, maxRows }: WorkingSetNeed): LayerSet[] {
+  const all = Math.ceil(maxRows / BLOCK_ROWS);
+  const prefix = Math.ceil(settings.sinks / BLOCK_ROWS);
+  const window = windowBlocks(settings.window + settings.interval - 1);
+  return settings.layers.map(() =>
+    clip({ prefixBlocks: prefix, windowBlocks: window, slotPages: 1 }, all)
+  );
+}
+
+/** No more than there are blocks: a layer that is all there needs no page to fetch into. */
+function clip(set: LayerSet, all: number): LayerSet {
+  if (set.prefixBlocks + set.windowBlocks >= all) {
+    return { prefixBlocks: Math.max(0, all - 1), windowBlocks: Math.min(1, all), slotPages: 0 };
+  }
+  return set;
+}
+
+/**
+ * What a sequence would like: dense layers whole, window layers their window, selected layers slots
+ * for twice the rows they choose.
+ */
+export function wishedSet(need: WorkingSetNeed): LayerSet[] {
+  const { settings, maxRows } = need;
+  const { budget, sinks, window } = settings;
+  const all = Math.ceil(maxRows / BLOCK_ROWS);
+  return smallestSet(need).map((least, layer) => {
+    const { role, weights } = settings.layers[layer]!;
+    if (role === "dense") return clip({ ...least, prefixBlocks: all }, all);
+    if (role === "window") {
+      const rows = window + budgetRows(budget, 1, maxRows, sinks, window);
+      return clip({ ...least, windowBlocks: windowBlocks(rows), slotPages: 0 }, all);
+    }
+    const rows = weights.reduce(
+      (most, weight) => Math.max(most, budgetRows(budget, weight, maxRows, sinks, window)),
+      0,
+    );
+    const slotPages = Math.max(1, Math.ceil(2 * rows / BLOCK_ROWS));
+    return clip({ ...least, slotPages }, all);
+  });
+}
+
+/**
+ * The working set of a sequence: the smallest one, and of what it would like beside that as much as
+ * there is room for, dense layers first (they would be streamed whole in every step).
+ *
+ * @param freePages Of each slab.
+ * @returns Null if not even the smallest fits.
+ */
+export function planWorkingSet(
+  need: WorkingSetNeed,
+  layerSlab: readonly number[],
+  freePages: readonly number[],
+): LayerSet[] | null {
+  const sets = smallestSet(need);
+  const wish = wishedSet(need);
+  const free = [...freePages];
+  sets.forEach((set, layer) => free[layerSlab[layer]!]! -= pagesOf(set));
+  if (free.some((pages) => pages < 0)) return null;
+  const grow = (roles: readonly string[]) => {
+    for (let slab = 0; slab < free.length; slab++) {
+      const layers = sets.keys().toArray().filter((layer) =>
+        layerSlab[layer] === slab && roles.includes(need.settings.layers[layer]!.role) &&
+        pagesOf(wish[layer]!) > pagesOf(sets[layer]!)
+      );
+      layers.forEach((layer, index) => {
+        const share = Math.floor(free[slab]! / (layers.length - index));
+        const grown = towards(sets[layer]!, wish[layer]!, share);
+        free[slab]! -= pagesOf(grown) - pagesOf(sets[layer]!);
+        sets[layer] = grown;
+      });
+    }
+  };
+  grow(["dense"]);
+  grow(["window", "selected"]);
+  return sets;
+}
+
+/** Up to `pages` more, in the direction of the wish. */
+function towards(set: LayerSet, wish: LayerSet, pages: number): LayerSet {
+  if (pagesOf(wish) - pagesOf(set) <= pages) return wish;
+  const room = pages;
+  const prefix = Math.min(room, Math.max(0, wish.prefixBlocks - set.prefixBlocks));
+  const window = Math.min(room - prefix, Math.max(0, wish.windowBlocks - set.windowBlocks));
+  const slots = Math.min(
+    room - prefix - window,
+    Math.max(0, wish.slotPages - set.slotPages),
+  );
+  return {
+    prefixBlocks: set.prefixBlocks + prefix,
+    windowBlocks: set.windowBlocks + window,
+    slotPages: set.slotPages + slots,
+  };
+}
