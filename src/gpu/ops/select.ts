@@ -1,0 +1,41 @@
+/** Host partner of `shaders/select.wgsl`: the best candidates of each list of scores. @module */
+import type { KernelSpec } from "../kernels.ts";
+import { STEP_PARAMS } from "../step_params.ts";
+import { LIST_PARAMS, type ListUnit } from "./list_params.ts";
+
+/** What is compiled in. */
+export interface SelectVariant {
+  readonly unit: ListUnit;
+  /** A power of two, 4 to 256. */
+  readonly lanes: number;
+}
+
+/** Source, defines and bindings of a variant. One workgroup a row and KV head. */
+export function selectSpec(v: SelectVariant): KernelSpec {
+  if (256 % v.lanes !== 0 || v.lanes < 4) {
+    throw new RangeError(`selection takes 4 to 256 lanes, a power of two, not ${v.lanes}`);
+  }
+  return {
+    shader: "select",
+    variant: `select_${v.unit}_wg${v.lanes}`,
+    defines: {
+      WG: v.lanes,
+      BINS_A_LANE: 256 / v.lanes,
+      UNIT: v.unit,
+      UNROLL: v.unit === "rows" ? 4 : 1,
+    },
+    bindings: [
+      "read",
+      "read",
+      "read",
+      "read",
+      "write",
+      "write",
+      "write",
+      "write",
+      "uniform",
+      "step",
+    ],
+    structs: [LIST_PARAMS, STEP_PARAMS],
+  };
+}
