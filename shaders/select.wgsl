@@ -1,0 +1,318 @@
+// select: of each list of scores the best `budget` candidates, exactly; of equal scores the older.
+//
+// scores     (rows, kv_heads, score_stride): f32 scores, then the largest key of each eight   read
+// rows       (rows of the step) vec4u: token, slot, position, 0                               read
+// recipes    (slots, recipe_stride) u32                                                       read
+// pages      (slots, max_pages) u32: page of the cache                                        read
+// scratch    (rows, kv_heads, score_stride) u32                                               written
+// picked     (rows, kv_heads, list_capacity) u32: positions, ascending                        written
+// picked_count  (rows, kv_heads) u32                                                          written
+// selection  (slots, selection_stride) u32: mode, prefix, window start, window rows, a count for
+//            each KV head, then lists of device rows                                          written
+//
+// One workgroup a list. Let n be the budget. The n-th largest of the maxima of eights (or, of many,
+// of the maxima of four eights each) is a bound that at least n candidates reach, and few more
+// usually; so a radix search over these maxima, good to 16 bits, then a look at the eights that reach
+// it, leave a short list of survivors. A radix search over their full keys finds the n-th largest
+// score. Nothing is assumed of the data: at worst everything survives.
+// Each lane has one stretch of the survivors, in order, which keeps the result in order.
+//
+// WG: lanes, a power of two up to 256. BINS_A_LANE = 256 / WG. UNIT: rows | pages. UNROLL: survivors a
+// lane looks at in one turn, for speed and for adapters that end every loop after so many turns.
+
+@group(0) @binding(0) var<storage, read> scores: array<vec4u>;
+@group(0) @binding(1) var<storage, read> rows: array<vec4u>;
+@group(0) @binding(2) var<storage, read> recipes: array<u32>;
+@group(0) @binding(3) var<storage, read> pages: array<u32>;
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;
+@group(0) @binding(5) var<storage, read_write> picked: array<u32>;
+@group(0) @binding(6) var<storage, read_write> picked_count: array<u32>;
+@group(0) @binding(7) var<storage, read_write> selection: array<u32>;
+@group(0) @binding(8) var<uniform> params: ListParams;
+@group(0) @binding(9) var<uniform> step: StepParams;
+
+#include "common/dispatch.wgsl"
+#include "common/candidates.wgsl"
+#include "common/score_keys.wgsl"
+
+const page_rows = 32u;
+
+var<workgroup> bins: array<atomic<u32>, 256>;
+var<workgroup> lane_sums: array<vec2u, WG>;
+var<workgroup> found: vec4u;
+
+// Of the list that the workgroup is at.
+var<private> scores_at: u32;
+var<private> range: vec2u;
+var<private> table: u32;
+var<private> picked_at: u32;
+var<private> selected_at: u32;
+
+// Sum of the values of the lanes before this one, and of all lanes. To be called by all lanes.
+struct Scan {
+  before: vec2u,
+  total: vec2u,
+}
+
+fn scan(lane: u32, value: vec2u) -> Scan {
+  workgroupBarrier();
+  lane_sums[lane] = value;
+  workgroupBarrier();
+  var result = Scan(vec2u(0u), vec2u(0u));
+  for (var other = 0u; other < WG; other += 4u) {
+#for j 4
+    let sum_{j} = lane_sums[other + {j}u];
+    result.before += select(vec2u(0u), sum_{j}, other + {j}u < lane);
+    result.total += sum_{j};
+#endfor
+  }
+  return result;
+}
+
+// The bin, from the highest down, with which `wanted` entries are reached; entries in the bins above
+// it; entries in it. Leaves all bins empty. To be called by all lanes; the result is uniform.
+fn find_bin(lane: u32, wanted: u32) -> vec3u {
+  workgroupBarrier();
+  let top = 255u - lane * BINS_A_LANE;
+  var sum = 0u;
+#for i BINS_A_LANE
+  let bin_{i} = atomicLoad(&bins[top - {i}u]);
+  sum += bin_{i};
+#endfor
+  var above = scan(lane, vec2u(sum, 0u)).before.x;
+#for i BINS_A_LANE
+  if (above < wanted && above + bin_{i} >= wanted) {
+    found = vec4u(top - {i}u, above, bin_{i}, 0u);
+  }
+  above += bin_{i};
+  atomicStore(&bins[top - {i}u], 0u);
+#endfor
+  return workgroupUniformLoad(&found).xyz;
+}
+
+fn key_at(position: u32) -> u32 {
+  let at = scores_at + position;
+  return keys_of(vec4u(scores[at / 4u][at % 4u])).x;
+}
+
+// Four candidates of an eight; 0 for what is none.
+fn quad_keys(index: u32) -> vec4u {
+  let indices = vec4u(index) + vec4u(0u, 1u, 2u, 3u);
+  let within = (indices >= vec4u(range.x)) & (indices < vec4u(range.y));
+  return select(vec4u(0u), keys_of(scores[(scores_at + index) / 4u]), within);
+}
+
+fn put_row(index: u32, position: u32) {
+  picked[picked_at + index] = position;
+  selection[selected_at + index] =
+    pages[table + position / page_rows] * page_rows + position % page_rows;
+}
+
+// Entry `index` of the result.
+fn put(index: u32, item: u32) {
+#if UNIT == pages
+#for i 16
+  put_row(index * sub_page + {i}u, item * sub_page + {i}u);
+#endfor
+#else
+  put_row(index, item);
+#endif
+}
+
+// A bound that at least `wanted` candidates reach; 1 if the maxima give none.
+fn bound_of(lane: u32, wanted: u32) -> u32 {
+  let first = range.x / page_rows;
+  let quads = (range.y + page_rows - 1u) / page_rows - first;
+  let start = (scores_at + params.maxima_at) / 4u + first;
+  let coarse = quads >= 2u * wanted;
+  if (!coarse && quads * 4u <= wanted) {
+    return 1u;
+  }
+  for (var i = lane; i < quads; i += WG) {
+    let keys = scores[start + i];
+    if (coarse) {
+      atomicAdd(&bins[largest_of(keys) >> 24u], 1u);
+    } else {
+#for j 4
+      atomicAdd(&bins[keys[{j}] >> 24u], 1u);
+#endfor
+    }
+  }
+  let high = find_bin(lane, wanted);
+  for (var i = lane; i < quads; i += WG) {
+    let keys = scores[start + i];
+    if (coarse) {
+      let key = largest_of(keys);
+      if (key >> 24u == high.x) {
+        atomicAdd(&bins[key >> 16u & 255u], 1u);
+      }
+    } else {
+#for j 4
+      if (keys[{j}] >> 24u == high.x) {
+        atomicAdd(&bins[keys[{j}] >> 16u & 255u], 1u);
+      }
+#endfor
+    }
+  }
+  let low = find_bin(lane, wanted - high.y);
+  return max(1u, (high.x << 24u) | (low.x << 16u));
+}
+
+// Lists the eights that reach the bound, in order, at `hot`; returns how many.
+fn list_eights(lane: u32, bound: u32, hot: u32) -> u32 {
+  let first = range.x / page_rows;
+  let quads = (range.y + page_rows - 1u) / page_rows - first;
+  let start = (scores_at + params.maxima_at) / 4u;
+  let share = (quads + WG - 1u) / WG;
+  let begin = first + min(lane * share, quads);
+  let end = first + min(lane * share + share, quads);
+  var count = vec4u(0u);
+  for (var i = begin; i < end; i++) {
+    count += select(vec4u(0u), vec4u(1u), scores[start + i] >= vec4u(bound));
+  }
+  let sums = scan(lane, vec2u(count.x + count.y + count.z + count.w, 0u));
+  var next = hot + sums.before.x;
+  for (var i = begin; i < end; i++) {
+    let keys = scores[start + i];
+#for j 4
+    if (keys[{j}] >= bound) {
+      scratch[next] = i * 4u + {j}u;
+      next++;
+    }
+#endfor
+  }
+  storageBarrier();
+  workgroupBarrier();
+  return sums.total.x;
+}
+
+fn pick(lane: u32, wanted: u32, scratch_at: u32) {
+  let bound = bound_of(lane, wanted);
+  let hot = scratch_at + params.maxima_at;
+  let eights = list_eights(lane, bound, hot);
+
+  // This lane's stretch of the eights leaves its survivors behind each other, from `mine` on.
+  let share = (eights + WG - 1u) / WG;
+  let begin = min(lane * share, eights);
+  let end = min(begin + share, eights);
+  let mine = scratch_at + begin * 8u;
+  var size = 0u;
+  for (var i = begin; i < end; i++) {
+    let index = scratch[hot + i] * 8u;
+#for q 2
+    let keys_{q} = quad_keys(index + {q}u * 4u);
+#for j 4
+    if (keys_{q}[{j}] >= bound) {
+      scratch[mine + size] = index + {q}u * 4u + {j}u;
+      size++;
+    }
+#endfor
+#endfor
+  }
+
+  // The wanted-th largest key begins with `prefix`, as far as `mask` goes; `left` of those that begin
+  // with it are still wanted.
+  var prefix = 0u;
+  var mask = 0u;
+  var left = wanted;
+  for (var shift = 32u; shift > 0u;) {
+    shift -= 8u;
+    for (var i = 0u; i < size; i += UNROLL) {
+#for u UNROLL
+      let key_{u} = key_at(scratch[mine + min(i + {u}u, size - 1u)]);
+#endfor
+#for u UNROLL
+      if (i + {u}u < size && (key_{u} & mask) == prefix) {
+        atomicAdd(&bins[key_{u} >> shift & 255u], 1u);
+      }
+#endfor
+    }
+    let bin = find_bin(lane, left);
+    prefix |= bin.x << shift;
+    mask |= 255u << shift;
+    left -= bin.y;
+    if (bin.z == left) {
+      break;
+    }
+  }
+
+  var above = 0u;
+  var equal = 0u;
+  for (var i = 0u; i < size; i += UNROLL) {
+#for u UNROLL
+    let key_{u} = key_at(scratch[mine + min(i + {u}u, size - 1u)]) & mask;
+    above += select(0u, 1u, i + {u}u < size && key_{u} > prefix);
+    equal += select(0u, 1u, i + {u}u < size && key_{u} == prefix);
+#endfor
+  }
+  let before = scan(lane, vec2u(above, equal)).before;
+  var next = before.x + min(before.y, left);
+  var ties = left - min(before.y, left);
+  for (var i = 0u; i < size; i += UNROLL) {
+#for u UNROLL
+    let item_{u} = scratch[mine + min(i + {u}u, size - 1u)];
+    let key_{u} = key_at(item_{u}) & mask;
+    let tied_{u} = key_{u} == prefix && ties > 0u;
+    if (i + {u}u < size && (key_{u} > prefix || tied_{u})) {
+      put(next, item_{u});
+      next++;
+      ties -= select(0u, 1u, tied_{u});
+    }
+#endfor
+  }
+}
+
+@compute @workgroup_size(WG)
+fn main(
+  @builtin(workgroup_id) id: vec3u,
+  @builtin(num_workgroups) count: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let index = workgroup_index(id, count);
+  let row = index / params.num_kv_heads;
+  let kv_head = index % params.num_kv_heads;
+  if (row >= step.num_rows) {
+    return;
+  }
+  let info = rows[step.first_row + row];
+  let recipe = info.y * params.recipe_stride;
+  if (recipes[recipe] != 1u) {
+    return;
+  }
+  let rows_so_far = info.z + 1u;
+  range = candidates_of(info.y, info.z);
+  table = info.y * params.max_pages;
+  picked_at = index * params.list_capacity;
+  scores_at = index * params.score_stride;
+  let header = info.y * params.selection_stride;
+  selected_at = header + params.recipe_stride + kv_head * params.list_capacity;
+
+#if UNIT == pages
+  const item_rows = sub_page;
+  let window_start = range.y * sub_page;
+#else
+  const item_rows = 1u;
+  let window_rows = min(recipes[recipe + 2u], rows_so_far);
+  let window_start = max(min(range.x, rows_so_far), rows_so_far - window_rows);
+#endif
+  let candidates = range.y - range.x;
+  let budget = min(recipes[recipe + 4u + kv_head], params.list_capacity / item_rows);
+  let wanted = min(budget, candidates);
+  if (lane == 0u) {
+    if (kv_head == 0u) {
+      selection[header] = 1u;
+      selection[header + 1u] = min(range.x * item_rows, rows_so_far);
+      selection[header + 2u] = window_start;
+      selection[header + 3u] = recipes[recipe + 2u];
+    }
+    selection[header + 4u + kv_head] = wanted * item_rows;
+    picked_count[index] = wanted * item_rows;
+  }
+  if (wanted == candidates) {
+    for (var i = lane; i < candidates; i += WG) {
+      put(i, range.x + i);
+    }
+  } else if (wanted > 0u) {
+    pick(lane, wanted, scores_at);
+  }
+}
