@@ -294,6 +294,7 @@ export class LocalEngine implements Engine {
 
   /** A sequence gives up its slot. One that no tier has room for is prefilled again, if that may be. */
   async #park(sequence: Sequence): Promise<void> {
+    if (!sequence.begun) return this.#scheduler.preempt(sequence);
     const parked = await this.#runner.park(sequence.slot!);
     if (parked !== null) this.#scheduler.parked(sequence, parked);
     else if (sequence.kv.policy === "dense") this.#scheduler.preempt(sequence);

@@ -88,7 +88,9 @@ export class FakeRunner implements Runner {
 
   /** No lower tier has room. */
   cannotPark = false;
+  /** Sequences that are parked now, and how often one was. */
   numParked = 0;
+  numParks = 0;
   readonly #numWritten = new Map<number, number>();
 
   constructor(readonly pool: PagePool) {}
@@ -105,6 +107,7 @@ export class FakeRunner implements Runner {
   park(slot: number): Promise<FakeParked | null> {
     if (this.cannotPark) return Promise.resolve(null);
     this.numParked++;
+    this.numParks++;
     const numRows = this.#numWritten.get(slot) ?? 0;
     const tokens = this.#history(slot, numRows);
     return Promise.resolve({ numRows, tokens, [Symbol.dispose]: () => void this.numParked-- });

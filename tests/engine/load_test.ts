@@ -88,9 +88,17 @@ Deno.test("LocalEngine drops a cancelled request from the queue at once", async 
   await engine.close();
 });
 
-Deno.test("LocalEngine gives the same tokens and scores to sequences that had to give way", async () => {
+for (const cannotPark of [false, true]) {
+  const how = cannotPark ? "are prefilled again" : "are parked";
+  Deno.test(`LocalEngine gives the same tokens and scores to sequences that ${how}`, async () => {
+    await checkGivingWay(cannotPark);
+  });
+}
+
+async function checkGivingWay(cannotPark: boolean): Promise<void> {
   const fake = fakeEngine({ maxSequences: 4, numPages: 14, pageSize: 4, prefillChunk: 8 });
   const { engine, pool, runner } = fake;
+  runner.cannotPark = cannotPark;
   const sampling = { ...GREEDY, temperature: 0.5, seed: 77 };
   const requests = [
     request(prompt(8, 0), 30),
@@ -108,10 +116,15 @@ Deno.test("LocalEngine gives the same tokens and scores to sequences that had to
     assert.equal(done.timings.predictedTokens, req.maxTokens);
   });
   const fromStart = runner.calls.filter((c) => c.kind === "prefill" && c.chunk.start === 0);
-  assert.ok(fromStart.length > requests.length, "nobody had to give way");
+  if (cannotPark) assert.ok(fromStart.length > requests.length, "nobody had to give way");
+  else {
+    assert.ok(runner.numParks > 0, "nobody had to give way");
+    assert.equal(fromStart.length, requests.length);
+  }
+  assert.equal(runner.numParked, 0);
   assert.equal(pool.usage.pagesInUse, 0);
   await engine.close();
-});
+}
 
 Deno.test("LocalEngine never lets a running stream wait for more than one small chunk", async () => {
   const { engine, runner } = fakeEngine(
