@@ -1,45 +1,23 @@
 import { assert } from "std-testing";
-import { type KvReport, resolveKv } from "../../src/butler/settings.ts";
 import { runCommand } from "../../src/cli/cli.ts";
 import { chatCommand } from "../../src/cli/commands/chat.ts";
 import { generateCommand } from "../../src/cli/commands/generate.ts";
 import { scoreCommand } from "../../src/cli/commands/score.ts";
 import { tokenizeCommand } from "../../src/cli/commands/tokenize.ts";
 import { exitLimit } from "../../src/cli/interrupt.ts";
-import type { OpenSession } from "../../src/cli/session.ts";
-import { DEFAULT_CACHE, type EngineOptions } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE } from "../../src/engine/types.ts";
 import {
   BOS_ID,
   END_ID,
-  FakeEngine,
-  type FakeEngineOptions,
-  FakeTemplate,
   FakeTokenizer,
   PADDED_VOCAB_SIZE,
   REPLY_TEXT,
   TURN_ID,
 } from "../server/_fake.ts";
 import { Exited, FakeIo } from "./_io.ts";
+import { fakeSession } from "./_session.ts";
 
 const bytes = (text: string) => [...new TextEncoder().encode(text)];
-
-/** A session that needs no device, and what became of it. */
-function fakeSession(options: FakeEngineOptions = {}, hasTokenizer = true) {
-  const engine = new FakeEngine(options);
-  const tokenizer = new FakeTokenizer(true);
-  const seen: { options?: EngineOptions; closed: number } = { closed: 0 };
-  const open: OpenSession = (given) => {
-    seen.options = given;
-    return Promise.resolve({
-      engine,
-      ...(hasTokenizer
-        ? { tokenizer, template: new FakeTemplate(tokenizer) }
-        : { endIds: tokenizer.endIds }),
-      close: () => void (seen.closed += 1),
-    });
-  };
-  return { engine, seen, open };
-}
 
 Deno.test("generate streams the text and ends it with a line end", async () => {
   const { engine, seen, open } = fakeSession();
@@ -365,65 +343,4 @@ Deno.test("chat survives a template that refuses and a context that is full", as
 Deno.test("chat refuses a model without a template", async () => {
   const { open } = fakeSession({}, false);
   await assert.rejects(runCommand(chatCommand(open), [], new FakeIo()), /no chat template/);
-});
-
-/** What an engine reports that ran with `loki`. */
-const REPORT: KvReport = {
-  policy: "loki",
-  settings: resolveKv({ policy: "loki" }, { numLayers: 2, numKvHeads: 2 }, {
-    fits: false,
-    canProject: true,
-    canPredict: false,
-  }).settings,
-  rowsPerStep: 1023.6,
-  bytesPerStep: 4096,
-  residentShare: 0.8125,
-  tiers: { device: 1, host: 2, disk: 3 },
-  recall: null,
-  notes: ["a note"],
-};
-
-Deno.test("generate and score say what was done with the KV cache", async () => {
-  const session = (report: KvReport) =>
-    fakeSession({ kvReport: () => report, reply: ({ forcedIds }) => forcedIds ?? [1] }).open;
-  const ids = ["--ids", "[1,2,3,4,5]"];
-  for (const command of [generateCommand, scoreCommand]) {
-    const io = new FakeIo();
-    await runCommand(command(session(REPORT)), ids, io);
-    assert.equal(
-      io.err,
-      "note: a note\nKV cache: loki, 1024 rows a step, 81.3 % of the wanted rows resident\n",
-    );
-    const json = new FakeIo();
-    await runCommand(command(session(REPORT)), [...ids, "--json"], json);
-    assert.equal(json.err, "");
-    const { kv } = JSON.parse(json.out);
-    assert.equal(kv.policy, "loki");
-    assert.equal(kv.rows_per_step, 1023.6);
-    assert.deepEqual(kv.notes, ["a note"]);
-    const dense = new FakeIo();
-    await runCommand(command(session({ ...REPORT, policy: "dense", notes: [] })), ids, dense);
-    assert.equal(dense.err, "");
-  }
-});
-
-Deno.test("commands with a model pass the settings of the KV cache on", async () => {
-  const args = "--policy oracle --budget 5% --no-neighbours --kv-device 1M --calibration c.bin";
-  const texts = [
-    [generateCommand, "--ids [1]"],
-    [scoreCommand, "--ids [1,2,3]"],
-    [chatCommand, "--max-tokens 1"],
-  ] as const;
-  for (const [command, more] of texts) {
-    const { seen, open } = fakeSession({ reply: ({ forcedIds }) => forcedIds ?? [1] });
-    const line = `${more} ${args}`.split(" ");
-    assert.equal(await runCommand(command(open), line, new FakeIo({ lines: ["a"] })), 0);
-    assert.deepEqual(seen.options?.kv, {
-      policy: "oracle",
-      budget: { share: 0.05 },
-      neighbours: false,
-    });
-    assert.equal(seen.options?.tiers.deviceBytes, 2 ** 20);
-    assert.equal(seen.options?.calibration, "c.bin");
-  }
 });
