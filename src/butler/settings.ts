@@ -16,6 +16,8 @@ import {
   KvSettingsError,
   type KvTableLayer,
   type PolicyName,
+  tableBudget,
+  tableMean,
 } from "./settings_types.ts";
 
 export * from "./settings_types.ts";
@@ -153,18 +155,16 @@ function layersOf(
     Array.from({ length: numLayers }, (_, layer) => ({
       role: layer < numDense ? "dense" : "selected",
     }));
-  const given = table.flatMap(({ budgets }) => budgets ?? []);
-  const mean = given.reduce((sum, rows) => sum + rows, 0) / given.length;
+  const mean = tableMean(table);
   const layers = table.map(({ role, budgets }): KvLayerSettings => {
     if (policy === "dense") return { role: "dense", weights: ones };
     if (policy === "streaming" && role === "selected") return { role: "window", weights: ones };
     // Nothing of nothing: a table of zeros has budget 0 below.
-    if (budgets === undefined || mean === 0) return { role, weights: ones };
+    if (budgets === undefined || !mean) return { role, weights: ones };
     return { role, weights: budgets.map((rows) => rows / mean) };
   });
   if (policy === "streaming" || mean === 0) return { layers, budget: { rows: 0 } };
-  const own: Budget = given.length > 0 ? { rows: Math.round(mean) } : KV_DEFAULTS.budget;
-  return { layers, budget: request.budget ?? own };
+  return { layers, budget: request.budget ?? tableBudget({ layers: table }) ?? KV_DEFAULTS.budget };
 }
 
 /**

@@ -126,6 +126,19 @@ export function defaultDenseLayers(policy: PolicyName | undefined): number {
   return policy === "quest" ? 2 : 1;
 }
 
+/** The budget that a table has of its own: the mean of its heads; undefined where it names none. */
+export function tableBudget({ layers }: KvTable): { readonly rows: number } | undefined {
+  const mean = tableMean(layers);
+  return mean === undefined ? undefined : { rows: Math.round(mean) };
+}
+
+/** Mean of all budgets of a table, unrounded. */
+export function tableMean(layers: readonly KvTableLayer[]): number | undefined {
+  const given = layers.flatMap(({ budgets }) => budgets ?? []);
+  if (given.length === 0) return undefined;
+  return given.reduce((sum, rows) => sum + rows, 0) / given.length;
+}
+
 /** Steps of a path into the `kv` object, by the names of the wire. */
 export type KvPath = readonly (string | number)[];
 

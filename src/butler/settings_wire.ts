@@ -24,6 +24,7 @@ import {
   KvSettingsError,
   type KvTable,
   type KvTableLayer,
+  tableBudget,
 } from "./settings_types.ts";
 
 const PERCENT = /^(\d+\.?\d*|\.\d+)\s*%$/;
@@ -124,12 +125,13 @@ export function wireSettings(settings: KvSettings) {
 /** What a server takes where a request says nothing; policy null: `dense` where that fits. */
 export function wireDefaults(request: KvRequest) {
   const { policy, table } = request;
+  const own = table === undefined ? undefined : tableBudget(table);
   const interval = request.interval ?? KV_DEFAULTS.interval;
   return {
     policy: policy ?? null,
     sinks: request.sinks ?? KV_DEFAULTS.sinks,
     window: request.window ?? KV_DEFAULTS.window,
-    budget: wireBudget(request.budget ?? KV_DEFAULTS.budget),
+    budget: wireBudget(request.budget ?? own ?? KV_DEFAULTS.budget),
     interval,
     neighbours: request.neighbours ?? interval > 1,
     ...(table === undefined

@@ -5,40 +5,19 @@ import { generateCommand } from "../../src/cli/commands/generate.ts";
 import { scoreCommand } from "../../src/cli/commands/score.ts";
 import { tokenizeCommand } from "../../src/cli/commands/tokenize.ts";
 import { exitLimit } from "../../src/cli/interrupt.ts";
-import type { OpenSession } from "../../src/cli/session.ts";
-import { DEFAULT_CACHE, type EngineOptions } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE } from "../../src/engine/types.ts";
 import {
   BOS_ID,
   END_ID,
-  FakeEngine,
-  type FakeEngineOptions,
-  FakeTemplate,
   FakeTokenizer,
   PADDED_VOCAB_SIZE,
   REPLY_TEXT,
   TURN_ID,
 } from "../server/_fake.ts";
 import { Exited, FakeIo } from "./_io.ts";
+import { fakeSession } from "./_session.ts";
 
 const bytes = (text: string) => [...new TextEncoder().encode(text)];
-
-/** A session that needs no device, and what became of it. */
-function fakeSession(options: FakeEngineOptions = {}, hasTokenizer = true) {
-  const engine = new FakeEngine(options);
-  const tokenizer = new FakeTokenizer(true);
-  const seen: { options?: EngineOptions; closed: number } = { closed: 0 };
-  const open: OpenSession = (given) => {
-    seen.options = given;
-    return Promise.resolve({
-      engine,
-      ...(hasTokenizer
-        ? { tokenizer, template: new FakeTemplate(tokenizer) }
-        : { endIds: tokenizer.endIds }),
-      close: () => void (seen.closed += 1),
-    });
-  };
-  return { engine, seen, open };
-}
 
 Deno.test("generate streams the text and ends it with a line end", async () => {
   const { engine, seen, open } = fakeSession();

@@ -24,6 +24,29 @@ const timings = z.strictObject({
   predicted_per_token_ms: z.number(),
   predicted_per_second: z.number(),
 });
+const kvLayer = z.strictObject({
+  role: z.enum(["dense", "window", "selected"]),
+  budgets: z.array(z.int()).optional(),
+  weights: z.array(z.number()).optional(),
+});
+export const kv = z.strictObject({
+  policy: z.string(),
+  sinks: z.int(),
+  window: z.int(),
+  budget: z.union([z.int(), z.string().regex(/^[\d.]+%$/)]),
+  interval: z.int(),
+  neighbours: z.boolean(),
+  dense_layers: z.int().optional(),
+  table: z.strictObject({ layers: z.array(kvLayer) }).optional(),
+  fetch: z.enum(["in-step", "ahead"]),
+  recall_every: z.int(),
+  rows_per_step: z.number(),
+  bytes_per_step: z.number(),
+  resident_share: z.number(),
+  tiers: z.strictObject({ device: z.int(), host: z.int(), disk: z.int() }),
+  recall: z.strictObject({ mass: z.number(), overlap: z.number(), steps: z.int() }).optional(),
+  notes: z.array(z.string()).optional(),
+});
 const finishReason = z.enum(["stop", "length"]);
 const ids = z.array(z.int());
 
@@ -71,6 +94,7 @@ export const completion = z.strictObject({
   choices: z.array(z.strictObject({ ...completionChoice, finish_reason: finishReason })),
   usage,
   timings,
+  kv: kv.optional(),
 });
 export const completionChunk = z.strictObject({
   ...completionEnvelope,
@@ -78,6 +102,7 @@ export const completionChunk = z.strictObject({
     .max(1),
   usage: usage.nullish(),
   timings: timings.optional(),
+  kv: kv.optional(),
 });
 export const chat = z.strictObject({
   ...chatEnvelope,
@@ -95,6 +120,7 @@ export const chat = z.strictObject({
   })),
   usage,
   timings,
+  kv: kv.optional(),
 });
 export const chatChunk = z.strictObject({
   ...chatEnvelope,
@@ -111,6 +137,7 @@ export const chatChunk = z.strictObject({
   })).max(1),
   usage: usage.nullish(),
   timings: timings.optional(),
+  kv: kv.optional(),
 });
 export const failure = z.strictObject({
   error: z.strictObject({

@@ -1,0 +1,69 @@
+import { assert } from "std-testing";
+import { type KvReport, resolveKv } from "../../src/butler/settings.ts";
+import { runCommand } from "../../src/cli/cli.ts";
+import { chatCommand } from "../../src/cli/commands/chat.ts";
+import { generateCommand } from "../../src/cli/commands/generate.ts";
+import { scoreCommand } from "../../src/cli/commands/score.ts";
+import { FakeIo } from "./_io.ts";
+import { fakeSession } from "./_session.ts";
+
+/** What an engine reports that ran with `loki`. */
+const REPORT: KvReport = {
+  policy: "loki",
+  settings: resolveKv({ policy: "loki" }, { numLayers: 2, numKvHeads: 2 }, {
+    fits: false,
+    canProject: true,
+    canPredict: false,
+  }).settings,
+  rowsPerStep: 1023.6,
+  bytesPerStep: 4096,
+  residentShare: 0.8125,
+  tiers: { device: 1, host: 2, disk: 3 },
+  recall: null,
+  notes: ["a note"],
+};
+
+Deno.test("generate and score say what was done with the KV cache", async () => {
+  const session = (report: KvReport) =>
+    fakeSession({ kvReport: () => report, reply: ({ forcedIds }) => forcedIds ?? [1] }).open;
+  const ids = ["--ids", "[1,2,3,4,5]"];
+  for (const command of [generateCommand, scoreCommand]) {
+    const io = new FakeIo();
+    await runCommand(command(session(REPORT)), ids, io);
+    assert.equal(
+      io.err,
+      "note: a note\nKV cache: loki, 1024 rows a step, 81.3 % of the wanted rows resident\n",
+    );
+    const json = new FakeIo();
+    await runCommand(command(session(REPORT)), [...ids, "--json"], json);
+    assert.equal(json.err, "");
+    const { kv } = JSON.parse(json.out);
+    assert.equal(kv.policy, "loki");
+    assert.equal(kv.rows_per_step, 1023.6);
+    assert.deepEqual(kv.notes, ["a note"]);
+    const dense = new FakeIo();
+    await runCommand(command(session({ ...REPORT, policy: "dense", notes: [] })), ids, dense);
+    assert.equal(dense.err, "");
+  }
+});
+
+Deno.test("commands with a model pass the settings of the KV cache on", async () => {
+  const args = "--policy oracle --budget 5% --no-neighbours --kv-device 1M --calibration c.bin";
+  const texts = [
+    [generateCommand, "--ids [1]"],
+    [scoreCommand, "--ids [1,2,3]"],
+    [chatCommand, "--max-tokens 1"],
+  ] as const;
+  for (const [command, more] of texts) {
+    const { seen, open } = fakeSession({ reply: ({ forcedIds }) => forcedIds ?? [1] });
+    const line = `${more} ${args}`.split(" ");
+    assert.equal(await runCommand(command(open), line, new FakeIo({ lines: ["a"] })), 0);
+    assert.deepEqual(seen.options?.kv, {
+      policy: "oracle",
+      budget: { share: 0.05 },
+      neighbours: false,
+    });
+    assert.equal(seen.options?.tiers.deviceBytes, 2 ** 20);
+    assert.equal(seen.options?.calibration, "c.bin");
+  }
+});
