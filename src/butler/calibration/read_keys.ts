@@ -57,12 +57,15 @@ export async function readKeys(
   }
   const firstPage = Math.floor(first / PAGE_SIZE);
   const numPages = Math.ceil((first + count) / PAGE_SIZE) - firstPage;
+  // Reads are rounded up, and buffers are whole vec4s: from such a place on nothing is too long.
+  const entry = slot * kv.maxPages + firstPage;
+  const skipped = entry % 4;
   const table = await readback.copyAndRead(
     kv.pageTable,
-    (slot * kv.maxPages + firstPage) * 4,
-    numPages * 4,
+    (entry - skipped) * 4,
+    (skipped + numPages) * 4,
   );
-  const pages = new Uint32Array(table.slice().buffer);
+  const pages = new Uint32Array(table.slice().buffer).subarray(skipped);
   const bytes = pageBytes(source.parts, source);
   const encoder = device.createCommandEncoder({ label: "read keys" });
   pages.forEach((page, index) => {
