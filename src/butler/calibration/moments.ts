@@ -8,7 +8,8 @@ import { CalibrationError } from "./errors.ts";
  * direction that only moves all scores of one query head by the same amount still decides which head
  * wins. On the default model the recall of the true top 64 (rows that are neither sinks nor window,
  * layers above 0, text that was not calibrated on) is 0.51 and 0.45 at contexts of 2,048 and 4,096
- * about zero, and 0.47 and 0.40 about the mean.
+ * about zero, and 0.47 and 0.40 about the mean. The attention mass that sinks, window and the 256 best
+ * rows cover does not decide it: 0.968 and 0.936 about zero, 0.970 and 0.935 about the mean.
  */
 export class KeyMoments {
   #count = 0;
