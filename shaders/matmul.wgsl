@@ -9,25 +9,13 @@
 // weights are unpacked once for all tokens of the tile. Token tiles are neighbours in the grid.
 //
 // WG: lanes. ROWS, TOKENS: tile. SUBGROUPS: sum with subgroupAdd (WG is then one subgroup).
-// EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
-// which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes.
+// EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows
+// of the gate, half of the up matrix, which follows the gate in the same buffer). OUT_ROWS: rows of y
+// a tile makes. OUT = f32, OUT_WIDTH = 1.
 // SUMS = ROWS * TOKENS, a multiple of 4; SUM_QUADS = SUMS / 4; PARTIAL_QUADS = SUM_QUADS * WG.
 // BIAS: add a bias. The weight defines and X_STEP: see common/weights.wgsl.
 
-@group(0) @binding(0) var<storage, read> weights: array<vec4u>;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-#if BIAS
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<uniform> params: MatmulParams;
-@group(0) @binding(5) var<uniform> step: StepParams;
-#else
-@group(0) @binding(3) var<uniform> params: MatmulParams;
-@group(0) @binding(4) var<uniform> step: StepParams;
-#endif
-
-#include "common/dispatch.wgsl"
-#include "common/weights.wgsl"
+#include "common/product.wgsl"
 
 #if SUBGROUPS
 // (ROWS, TOKENS): sums of the tile
@@ -45,39 +33,6 @@ fn total(r: u32, t: u32) -> f32 {
 #else
   return partial[(at / 4u) * WG][at % 4u];
 #endif
-}
-
-fn silu(value: f32) -> f32 {
-  return value / (1.0 + exp(-value));
-}
-
-// Row of the weights that line `j` of the tile is, held inside the matrix.
-fn weight_row(tile: u32, j: u32) -> u32 {
-#if EPILOGUE == swiglu
-  let row = min(tile * OUT_ROWS + (j % OUT_ROWS), params.rows - 1u);
-  return row + (j / OUT_ROWS) * params.rows;
-#else
-  return min(tile * ROWS + j, params.rows - 1u);
-#endif
-}
-
-fn finish(tile: u32, j: u32, t: u32, value: f32) {
-  let row = tile * OUT_ROWS + j;
-  if (row >= params.rows || t >= step.num_rows) {
-    return;
-  }
-  let at = t * params.y_stride + params.row_offset + row;
-  var sum = value;
-#if BIAS
-  sum += bias[params.row_offset + row];
-#endif
-#if EPILOGUE == add
-  sum += y[at];
-#endif
-#if EPILOGUE == gated
-  sum *= silu(y[at]);
-#endif
-  y[at] = sum;
 }
 
 @compute @workgroup_size(WG)
@@ -164,10 +119,13 @@ fn main(
   for (var out = lane; out < OUT_ROWS * TOKENS; out += WG) {
     let j = out / TOKENS;
     let t = out % TOKENS;
+    let row = tile * OUT_ROWS + j;
+    if (row < params.rows && first + t < step.num_rows) {
 #if EPILOGUE == swiglu
-    finish(tile, j, first + t, silu(total(j, t)) * total(j + OUT_ROWS, t));
+      finish(row, first + t, silu(total(j, t)) * total(j + OUT_ROWS, t));
 #else
-    finish(tile, j, first + t, total(j, t));
+      finish(row, first + t, total(j, t));
 #endif
+    }
   }
 }

@@ -6,6 +6,7 @@
  */
 import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
 import {
+  canUseLanes,
   compileMatmul,
   MATMUL_PARAMS,
   type MatmulEpilogue,
@@ -43,10 +44,51 @@ interface Tile {
 const LEAST_WORKGROUPS = 16;
 
 /** Rows of a tile: as the plan says, fewer for a matrix that would make too few workgroups. */
-function tileRows(planned: number, matrixRows: number): number {
+function tileRows(planned: number, least: number, matrixRows: number): number {
   let rows = planned;
-  while (rows % 8 === 0 && rows > 8 && matrixRows / rows < LEAST_WORKGROUPS) rows /= 2;
+  while (rows % (2 * least) === 0 && matrixRows / rows < LEAST_WORKGROUPS) rows /= 2;
   return rows;
+}
+
+/** The tiles of a product, by the tokens they have. */
+function variants(plan: KernelPlan, options: ProductOptions): MatmulVariant[] {
+  const { matrix, epilogue, bias, yOffset = 0, yStride } = options;
+  const common = {
+    type: matrix.type,
+    epilogue,
+    bias: bias !== undefined,
+    lanes: plan.matmulLanes,
+    subgroups: plan.subgroups,
+  };
+  const laneTiles = matrix.parts.every((part) =>
+      canUseLanes(
+        epilogue === "swiglu" ? part.rows / 2 : part.rows,
+        yOffset + part.firstRow,
+        yStride,
+      )
+    )
+    ? plan.laneTiles
+    : [];
+  const rowTiles = plan.tokenTiles.filter((tokens) => tokens < (laneTiles[0] ?? Infinity));
+  return [
+    ...rowTiles.map((tokens) => ({
+      ...common,
+      form: "rows" as const,
+      tokens,
+      // Only the largest tile is worth the compile time of many rows.
+      rows: tileRows(
+        tokens === plan.tokenTiles.at(-1) ? plan.matmulRows : plan.matvecRows,
+        4,
+        matrix.rows,
+      ),
+    })),
+    ...laneTiles.map((tokens) => ({
+      ...common,
+      form: "lanes" as const,
+      tokens,
+      rows: tileRows(plan.laneRows, 2 * plan.matmulLanes, matrix.rows),
+    })),
+  ];
 }
 
 /** A product with its kernels and bindings. */
@@ -73,20 +115,7 @@ export class Product {
   ): Promise<Product> {
     const { matrix, epilogue, bias } = options;
     const tiles: Tile[] = [];
-    for (const tokens of plan.tokenTiles) {
-      const variant: MatmulVariant = {
-        type: matrix.type,
-        epilogue,
-        bias: bias !== undefined,
-        lanes: plan.matmulLanes,
-        // Only the largest tile is worth the compile time of many rows.
-        rows: tileRows(
-          tokens === plan.tokenTiles.at(-1) ? plan.matmulRows : plan.matvecRows,
-          matrix.rows,
-        ),
-        tokens,
-        subgroups: plan.subgroups,
-      };
+    for (const variant of variants(plan, options)) {
       tiles.push({ variant, kernel: await compileMatmul(kernels, variant) });
     }
     const params: GPUBuffer[] = [];
@@ -118,10 +147,19 @@ export class Product {
     return new Product(tiles, parts, params);
   }
 
+  /** The smallest tile that holds the rows; of two sizes, not one that would be half empty. */
+  #tileFor(numRows: number): Tile {
+    const holds = this.#tiles.findIndex(({ variant }) => variant.tokens >= numRows);
+    const tile = this.#tiles.at(holds)!;
+    const smaller = holds > 0 ? this.#tiles[holds - 1]! : tile;
+    return 2 * numRows < tile.variant.tokens && smaller.variant.form === tile.variant.form
+      ? smaller
+      : tile;
+  }
+
   /** Sends the product for `numRows` token rows. */
   encode(pass: GPUComputePassEncoder, numRows: number, stepOffset: number): void {
-    const tile = this.#tiles.find(({ variant }) => variant.tokens >= numRows) ??
-      this.#tiles.at(-1)!;
+    const tile = this.#tileFor(numRows);
     for (const { group, rows } of this.#parts) {
       const workgroups = matmulWorkgroups(tile.variant, rows, numRows);
       dispatch(pass, tile.kernel, group, workgroups, stepOffset);

@@ -16,6 +16,13 @@ export interface KernelPlan {
   readonly matmulRows: number;
   /** Tokens that a tile may have, ascending, 1 first; the smallest that holds a batch is taken. */
   readonly tokenTiles: readonly number[];
+  /**
+   * Tokens of tiles in which a lane has tokens of its own, ascending; where a matrix allows it they
+   * stand in for all of `tokenTiles` that are as large as the first. None without subgroups.
+   */
+  readonly laneTiles: readonly number[];
+  /** Rows of those tiles, a multiple of 2 x matmulLanes. */
+  readonly laneRows: number;
   /** Use subgroup operations. */
   readonly subgroups: boolean;
   /** Lanes of norms, rotation, embedding and merge. */
@@ -37,6 +44,8 @@ const SOFTWARE: KernelPlan = {
   matvecRows: 16,
   matmulRows: 32,
   tokenTiles: [1, 4, 8],
+  laneTiles: [8, 32],
+  laneRows: 32,
   subgroups: true,
   rowLanes: 8,
   attentionLanes: 8,
@@ -50,6 +59,8 @@ const HARDWARE: KernelPlan = {
   matvecRows: 4,
   matmulRows: 4,
   tokenTiles: [1, 2, 4, 8],
+  laneTiles: [],
+  laneRows: 64,
   subgroups: true,
   rowLanes: 32,
   attentionLanes: 64,
@@ -75,8 +86,8 @@ export const PLAN_NAMES = Object.keys(SOFTWARE) as readonly (keyof KernelPlan)[]
 /**
  * Chooses the sizes for an adapter.
  *
- * @param overrides Values by name, as text: numbers, `true` / `false`, lists with commas. Names of
- * other tables are passed over.
+ * @param overrides Values by name, as text: numbers, `true` / `false`, lists with commas or `none`.
+ * Names of other tables are passed over.
  * @throws {DeviceError} If a value makes no sense for this adapter.
  */
 export function selectPlan(
@@ -97,7 +108,7 @@ export function selectPlan(
     if (!(name in base)) continue;
     const old = chosen[name];
     const value = Array.isArray(old)
-      ? text.split(",").map(Number)
+      ? (text === "none" ? [] : text.split(",").map(Number))
       : typeof old === "boolean"
       ? text === "true"
       : typeof old === "string"
@@ -112,6 +123,7 @@ export function selectPlan(
     }
     chosen[name] = value;
   }
+  if (chosen["subgroups"] === false && !("laneTiles" in overrides)) chosen["laneTiles"] = [];
   const plan = chosen as unknown as KernelPlan;
   checkPlan(plan, caps);
   return plan;
@@ -143,6 +155,15 @@ function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
   }
   if (plan.attentionSplit % (plan.attentionLanes * 4) !== 0) {
     refuse("attentionSplit must be a multiple of 4 x attentionLanes");
+  }
+  if (plan.laneTiles.length > 0) {
+    const lanes = plan.matmulLanes;
+    if (!plan.subgroups) refuse("laneTiles need subgroups");
+    if (
+      plan.laneTiles.some((tokens) => tokens % lanes !== 0) || plan.laneRows % (2 * lanes) !== 0
+    ) {
+      refuse(`laneTiles must be multiples of ${lanes}, laneRows of ${2 * lanes}`);
+    }
   }
   const tokens = plan.tokenTiles.at(-1)!;
   const sums = Math.max(plan.matvecRows, plan.matmulRows * tokens) *

@@ -30,9 +30,10 @@ const VARIANTS: readonly Overrides[] = [
   { attentionForm: "tiled", attentionLanes: "8", attentionSplit: "64", attentionQueries: "1" },
   { attentionLanes: "4", attentionSplit: "32" },
   { attentionSplit: "64", attentionQueries: "2" },
-  { matvecRows: "4", matmulRows: "8" },
-  { tokenTiles: "1" },
-  { tokenTiles: "1,3" },
+  { matvecRows: "4", matmulRows: "8", laneTiles: "none" },
+  { tokenTiles: "1", laneTiles: "none" },
+  { tokenTiles: "1,3", laneTiles: "none" },
+  { laneTiles: "16", laneRows: "16" },
   { readback: "awaited" },
   { sample_wg: "64", sample_splits: "64" },
 ];

@@ -1,6 +1,6 @@
 /**
- * Host partner of `shaders/matmul.wgsl`: products of a stored weight matrix with one or many token
- * rows.
+ * Host partner of `shaders/matmul.wgsl` and `shaders/matmul_lanes.wgsl`: products of a stored weight
+ * matrix with one or many token rows.
  *
  * @module
  */
@@ -8,6 +8,7 @@ import type { WeightType } from "../../model/types.ts";
 import type { Kernel, Kernels, KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
 import { STEP_PARAMS } from "../step_params.ts";
+import type { Defines } from "../preprocessor.ts";
 import { weightDefines } from "../weight_layout.ts";
 
 /** Static sizes of one product. */
@@ -32,8 +33,15 @@ export const MATMUL_PARAMS = defineParams("MatmulParams", {
  */
 export type MatmulEpilogue = "store" | "add" | "swiglu" | "gated";
 
+/**
+ * Who makes a sum: `rows`, all lanes together, walking along the row of weights; `lanes`, one lane
+ * alone, which has tokens of its own (needs subgroups, see {@linkcode canUseLanes}).
+ */
+export type MatmulForm = "rows" | "lanes";
+
 /** What is compiled in. */
 export interface MatmulVariant {
+  readonly form: MatmulForm;
   readonly type: WeightType;
   readonly epilogue: MatmulEpilogue;
   readonly bias: boolean;
@@ -47,20 +55,20 @@ export interface MatmulVariant {
 
 /** Name of a variant. */
 function matmulVariantName(v: MatmulVariant): string {
-  return `matmul_${v.type}_${v.epilogue}${
+  return `matmul${v.form === "lanes" ? "_lanes" : ""}_${v.type}_${v.epilogue}${
     v.bias ? "_bias" : ""
   }_r${v.rows}_t${v.tokens}_wg${v.lanes}${v.subgroups ? "_sg" : ""}`;
 }
 
+/** Rows of y that a tile makes. */
+function outRows(v: MatmulVariant): number {
+  return v.epilogue === "swiglu" ? v.rows / 2 : v.rows;
+}
+
 /** Source, defines and bindings of a variant. */
 export function matmulSpec(v: MatmulVariant): KernelSpec {
-  const outRows = v.epilogue === "swiglu" ? v.rows / 2 : v.rows;
-  const sums = v.rows * v.tokens;
-  if (sums % 4 !== 0) {
-    throw new RangeError(`a tile of ${v.rows} x ${v.tokens} sums is no whole quads`);
-  }
   return {
-    shader: "matmul",
+    shader: v.form === "rows" ? "matmul" : "matmul_lanes",
     variant: matmulVariantName(v),
     defines: {
       ...weightDefines(v.type),
@@ -68,16 +76,54 @@ export function matmulSpec(v: MatmulVariant): KernelSpec {
       BIAS: v.bias,
       WG: v.lanes,
       ROWS: v.rows,
-      OUT_ROWS: outRows,
+      OUT_ROWS: outRows(v),
       TOKENS: v.tokens,
-      SUBGROUPS: v.subgroups,
-      SUMS: sums,
-      SUM_QUADS: sums / 4,
-      PARTIAL_QUADS: sums / 4 * v.lanes,
+      ...(v.form === "rows" ? rowsDefines(v) : lanesDefines(v)),
     },
     bindings: ["read", "read", "write", ...(v.bias ? ["read"] as const : []), "uniform", "step"],
     structs: [MATMUL_PARAMS, STEP_PARAMS],
   };
+}
+
+function rowsDefines(v: MatmulVariant): Defines {
+  const sums = v.rows * v.tokens;
+  if (sums % 4 !== 0) {
+    throw new RangeError(`a tile of ${v.rows} x ${v.tokens} sums is no whole quads`);
+  }
+  return {
+    OUT: "f32",
+    OUT_WIDTH: "1u",
+    SUBGROUPS: v.subgroups,
+    SUMS: sums,
+    SUM_QUADS: sums / 4,
+    PARTIAL_QUADS: sums / 4 * v.lanes,
+  };
+}
+
+function lanesDefines(v: MatmulVariant): Defines {
+  const whole = v.subgroups && v.tokens % v.lanes === 0 && outRows(v) % v.lanes === 0;
+  if (!whole || outRows(v) % LANES_WIDTH !== 0) {
+    throw new RangeError(
+      `a tile of ${v.rows} x ${v.tokens} sums cannot be spread over ${v.lanes} lanes`,
+    );
+  }
+  const turns = v.tokens / v.lanes;
+  return {
+    OUT: `vec${LANES_WIDTH}f`,
+    OUT_WIDTH: `${LANES_WIDTH}u`,
+    GROUPS: v.rows / v.lanes,
+    TURNS: turns,
+    SUMS: v.rows * turns,
+    OUT_QUADS: outRows(v) / LANES_WIDTH,
+  };
+}
+
+/** Rows of y that a lane writes at a time in the form `lanes`. */
+const LANES_WIDTH = 4;
+
+/** Whether the form `lanes` can write a y of these sizes. */
+export function canUseLanes(rows: number, rowOffset: number, yStride: number): boolean {
+  return [rows, rowOffset, yStride].every((size) => size % LANES_WIDTH === 0);
 }
 
 /** Compiles a variant. */
@@ -87,6 +133,5 @@ export function compileMatmul(kernels: Kernels, variant: MatmulVariant): Promise
 
 /** Workgroups for `rows` rows of y and `tokens` token rows. */
 export function matmulWorkgroups(v: MatmulVariant, rows: number, tokens: number): number {
-  const outRows = v.epilogue === "swiglu" ? v.rows / 2 : v.rows;
-  return Math.ceil(rows / outRows) * Math.ceil(tokens / v.tokens);
+  return Math.ceil(rows / outRows(v)) * Math.ceil(tokens / v.tokens);
 }
