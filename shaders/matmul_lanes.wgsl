@@ -76,9 +76,9 @@ fn main(
         acc[(OUT_ROWS + {q}u * 4u + 2u) * TURNS + {t}u],
         acc[(OUT_ROWS + {q}u * 4u + 3u) * TURNS + {t}u],
       );
-      finish(tile * OUT_ROWS + {q}u * 4u, token_{t}, silu(sums) * ups);
+      _ = finish(tile * OUT_ROWS + {q}u * 4u, token_{t}, silu(sums) * ups);
 #else
-      finish(tile * OUT_ROWS + {q}u * 4u, token_{t}, sums);
+      _ = finish(tile * OUT_ROWS + {q}u * 4u, token_{t}, sums);
 #endif
     }
 #endfor

@@ -2,18 +2,16 @@
 // See matmul.wgsl.
 //
 // OUT: type of what a lane writes at a time, f32 or vec4f; OUT_WIDTH: how many rows that is.
+// BIAS_AT, SQUARES_AT, GAIN_AT, NORMED_AT, PARAMS_AT, STEP_AT: bindings.
 
 @group(0) @binding(0) var<storage, read> weights: array<vec4u>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<OUT>;
 #if BIAS
-@group(0) @binding(3) var<storage, read> bias: array<OUT>;
-@group(0) @binding(4) var<uniform> params: MatmulParams;
-@group(0) @binding(5) var<uniform> step: StepParams;
-#else
-@group(0) @binding(3) var<uniform> params: MatmulParams;
-@group(0) @binding(4) var<uniform> step: StepParams;
+@group(0) @binding(BIAS_AT) var<storage, read> bias: array<OUT>;
 #endif
+@group(0) @binding(PARAMS_AT) var<uniform> params: MatmulParams;
+@group(0) @binding(STEP_AT) var<uniform> step: StepParams;
 
 #include "common/dispatch.wgsl"
 #include "common/weights.wgsl"
@@ -32,8 +30,9 @@ fn weight_row(tile: u32, j: u32) -> u32 {
 #endif
 }
 
-// Writes the sums of rows row .. row + OUT_WIDTH - 1 for token t, both of which must exist.
-fn finish(row: u32, t: u32, value: OUT) {
+// Writes the sums of rows row .. row + OUT_WIDTH - 1 for token t, both of which must exist, and
+// returns what was written.
+fn finish(row: u32, t: u32, value: OUT) -> OUT {
   let at = (t * params.y_stride + params.row_offset + row) / OUT_WIDTH;
   var sum = value;
 #if BIAS
@@ -46,4 +45,5 @@ fn finish(row: u32, t: u32, value: OUT) {
   sum *= silu(y[at]);
 #endif
   y[at] = sum;
+  return sum;
 }

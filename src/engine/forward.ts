@@ -49,6 +49,8 @@ export class Forward {
   #merge!: GPUBindGroup;
   #outputNorm!: GPUBindGroup;
   #output!: Product;
+  /** Whether products with one token do the norms between them. */
+  #normsFused = true;
 
   private constructor(options: ForwardOptions, kernels: ForwardKernels) {
     this.#options = options;
@@ -72,7 +74,7 @@ export class Forward {
 
   async #build(source: ModelSource, weights: WeightStore): Promise<void> {
     const { kernels, plan, config, kv, step, rows, angles } = this.#options;
-    const { x, normed, qkv, attended, gated, logits, partial } = this.#buffers;
+    const { x, normed, squares, qkv, attended, gated, logits, partial } = this.#buffers;
     const tensor = (name: string) => requireTensor(source, name);
     const own = <T extends GPUBuffer | Product>(thing: T): T => {
       this.#owned.push(thing);
@@ -116,14 +118,10 @@ export class Forward {
       );
     const decodeParams = attentionParams(plan.attentionSplit);
     const prefillParams = attentionParams(NO_SPLIT);
-    const norm = async (name: string, from: GPUBuffer) =>
-      kernels.bind(this.#kernels.norm, [
-        from,
-        await weights.vector(name, [tensor(name)]),
-        normed,
-        normParams,
-        step,
-      ]);
+    const gainOf = (name: string) => weights.vector(name, [tensor(name)]);
+    const norm = (gain: GPUBuffer) =>
+      kernels.bind(this.#kernels.norm, [x, gain, normed, normParams, step]);
+    const normBefore = { squares, width: hiddenSize, eps: config.rmsNormEps };
 
     const embedding = await matrix("token_embd");
     this.#embed = this.#embedGroups(embedding, (words) => uniform("embed params", words));
@@ -136,9 +134,10 @@ export class Forward {
     ]);
 
     const qkvRows = (numHeads + 2 * numKvHeads) * headDim;
+    let nextGain = await gainOf("blk.0.attn_norm");
     for (let l = 0; l < config.numLayers; l++) {
       const name = (part: string) => `blk.${l}.${part}`;
-      const attentionNorm = await norm(name("attn_norm"), x);
+      const attentionNorm = norm(nextGain);
       const qkvTensors = ["attn_q", "attn_k", "attn_v"].map((part) => tensor(name(part)));
       const bias = config.qkvBias
         ? await weights.vector(
@@ -160,6 +159,7 @@ export class Forward {
             yOffset,
             epilogue: "store",
             ...(bias === undefined ? {} : { bias }),
+            ...(l === 0 ? {} : { normBefore }),
           }),
         );
         yOffset += stacked.rows;
@@ -199,22 +199,27 @@ export class Forward {
         decode: attend("decode", decodeParams),
         prefill: attend("prefill", prefillParams),
       };
-      const toHidden = (m: DeviceMatrix, from: GPUBuffer, xStride: number) =>
-        product({
+      const toHidden = (m: DeviceMatrix, from: GPUBuffer, xStride: number, gain?: GPUBuffer) => {
+        this.#normsFused &&= m.parts.length === 1;
+        return product({
           matrix: m,
           x: from,
           xStride,
           y: x,
           yStride: paddedCols(hiddenSize),
           epilogue: "add",
+          ...(gain === undefined ? {} : { normAfter: { squares, gain, normed } }),
         });
+      };
+      const ffnGain = await gainOf(name("ffn_norm"));
       // Attention writes head after head: its rows have no padding.
       const attentionOutput = await toHidden(
         await matrix(name("attn_output")),
         attended,
         numHeads * headDim,
+        ffnGain,
       );
-      const ffnNorm = await norm(name("ffn_norm"), x);
+      const ffnNorm = norm(ffnGain);
       const toGated = (m: DeviceMatrix, epilogue: "store" | "gated" | "swiglu") =>
         product({
           matrix: m,
@@ -222,6 +227,7 @@ export class Forward {
           y: gated,
           yStride: paddedCols(intermediateSize),
           epilogue,
+          normBefore,
         });
       const gateUp = [tensor(name("ffn_gate")), tensor(name("ffn_up"))];
       const ffn = weights.canJoin(gateUp)
@@ -230,10 +236,13 @@ export class Forward {
           await toGated(await matrix(name("ffn_gate")), "store"),
           await toGated(await matrix(name("ffn_up")), "gated"),
         ];
+      const last = l === config.numLayers - 1;
+      nextGain = await gainOf(last ? "output_norm" : `blk.${l + 1}.attn_norm`);
       const ffnDown = await toHidden(
         await matrix(name("ffn_down")),
         gated,
         paddedCols(intermediateSize),
+        ...(last ? [] : [nextGain]),
       );
       this.#layers.push({
         attentionNorm,
@@ -246,7 +255,7 @@ export class Forward {
         ffnDown,
       });
     }
-    this.#outputNorm = await norm("output_norm", x);
+    this.#outputNorm = norm(nextGain);
     this.#output = await product({
       matrix: config.tiedEmbeddings ? embedding : await matrix("output"),
       x: normed,
@@ -303,16 +312,17 @@ export class Forward {
     const heads = config.numHeads + 2 * config.numKvHeads;
     const attentionGroups = attentionWorkgroups(variant, config.numKvHeads, numRows, numSplits);
     for (const group of this.#embed) dispatch(pass, embed, group, numRows, stepOffset);
-    for (const layer of this.#layers) {
-      dispatch(pass, norm, layer.attentionNorm, numRows, stepOffset);
-      for (const product of layer.qkv) product.encode(pass, numRows, stepOffset);
+    const fused = this.#normsFused && numRows === 1;
+    for (const [index, layer] of this.#layers.entries()) {
+      if (!fused || index === 0) dispatch(pass, norm, layer.attentionNorm, numRows, stepOffset);
+      for (const product of layer.qkv) product.encode(pass, numRows, stepOffset, fused);
       dispatch(pass, rope, layer.rope, numRows * heads, stepOffset);
       dispatch(pass, attention, layer.attention[kind], attentionGroups, stepOffset);
       if (numSplits > 1) dispatch(pass, merge, this.#merge, numRows * config.numHeads, stepOffset);
-      layer.attentionOutput.encode(pass, numRows, stepOffset);
-      dispatch(pass, norm, layer.ffnNorm, numRows, stepOffset);
-      for (const product of layer.ffn) product.encode(pass, numRows, stepOffset);
-      layer.ffnDown.encode(pass, numRows, stepOffset);
+      layer.attentionOutput.encode(pass, numRows, stepOffset, fused);
+      if (!fused) dispatch(pass, norm, layer.ffnNorm, numRows, stepOffset);
+      for (const product of layer.ffn) product.encode(pass, numRows, stepOffset, fused);
+      layer.ffnDown.encode(pass, numRows, stepOffset, fused);
     }
   }
 

@@ -75,6 +75,8 @@ export function activationBuffers(options: ForwardOptions) {
     x: f32("x", maxRows, hidden),
     /** (rows, hidden) */
     normed: f32("normed", Math.max(maxRows, options.maxLogitRows), hidden),
+    /** (tiles of a product) sums of squares of a row of x that is normed on the way */
+    squares: f32("squares", 1, hidden / 4),
     /** (rows, heads + 2 kv heads, head size) */
     qkv: f32("qkv", maxRows, heads + 2 * config.numKvHeads * config.headDim),
     /** (rows, heads, head size); the product reads its last row up to the padded width */

@@ -33,6 +33,28 @@ export interface ProductOptions {
   /** (yStride) f32, added to the sums. */
   readonly bias?: BufferPart;
   readonly step: BufferPart;
+  /** x is what a product with `normAfter` left, where {@linkcode Product.encode} is told so. */
+  readonly normBefore?: NormBefore;
+  /** Prepares the norm that follows, where {@linkcode Product.encode} is told so. */
+  readonly normAfter?: NormAfter;
+}
+
+/** The norm before a product with one token. */
+export interface NormBefore {
+  /** (at least {@linkcode squareTiles} of the product before) f32 */
+  readonly squares: BufferPart;
+  /** Rows of the product before. */
+  readonly width: number;
+  readonly eps: number;
+}
+
+/** The norm after a product with one token. The matrix must have one part. */
+export interface NormAfter {
+  readonly squares: BufferPart;
+  /** (rows) f32 */
+  readonly gain: BufferPart;
+  /** (yStride) f32: y times the gain */
+  readonly normed: BufferPart;
 }
 
 interface Tile {
@@ -48,6 +70,16 @@ function tileRows(planned: number, least: number, matrixRows: number): number {
   let rows = planned;
   while (rows % (2 * least) === 0 && matrixRows / rows < LEAST_WORKGROUPS) rows /= 2;
   return rows;
+}
+
+/** Tiles in which a product of `rows` rows with one token adds up its squares. */
+export function squareTiles(plan: KernelPlan, rows: number): number {
+  return Math.ceil(rows / oneTokenRows(plan, rows));
+}
+
+/** Rows of a tile with one token. */
+function oneTokenRows(plan: KernelPlan, rows: number): number {
+  return tileRows(plan.tokenTiles.length === 1 ? plan.matmulRows : plan.matvecRows, 4, rows);
 }
 
 /** The tiles of a product, by the tokens they have. */
@@ -76,7 +108,7 @@ function variants(plan: KernelPlan, options: ProductOptions): MatmulVariant[] {
       form: "rows" as const,
       tokens,
       // Only the largest tile is worth the compile time of many rows.
-      rows: tileRows(
+      rows: tokens === 1 ? oneTokenRows(plan, matrix.rows) : tileRows(
         tokens === plan.tokenTiles.at(-1) ? plan.matmulRows : plan.matvecRows,
         4,
         matrix.rows,
@@ -91,20 +123,38 @@ function variants(plan: KernelPlan, options: ProductOptions): MatmulVariant[] {
   ];
 }
 
+async function compileNormTile(
+  kernels: Kernels,
+  oneToken: MatmulVariant,
+  norm: "in" | "out",
+): Promise<Tile> {
+  const variant = { ...oneToken, norm };
+  return { variant, kernel: await compileMatmul(kernels, variant) };
+}
+
+interface Part {
+  readonly group: GPUBindGroup;
+  readonly rows: number;
+}
+
 /** A product with its kernels and bindings. */
 export class Product {
   readonly #tiles: readonly Tile[];
-  readonly #parts: readonly { readonly group: GPUBindGroup; readonly rows: number }[];
+  readonly #parts: readonly Part[];
   readonly #params: readonly GPUBuffer[];
+  /** For one token and a norm before or after. */
+  readonly #norm: { readonly tile: Tile; readonly parts: readonly Part[] } | undefined;
 
   private constructor(
     tiles: readonly Tile[],
-    parts: readonly { group: GPUBindGroup; rows: number }[],
+    parts: readonly Part[],
     params: readonly GPUBuffer[],
+    norm: { tile: Tile; parts: readonly Part[] } | undefined,
   ) {
     this.#tiles = tiles;
     this.#parts = parts;
     this.#params = params;
+    this.#norm = norm;
   }
 
   /** Compiles what is new and makes the bind groups. */
@@ -118,7 +168,13 @@ export class Product {
     for (const variant of variants(plan, options)) {
       tiles.push({ variant, kernel: await compileMatmul(kernels, variant) });
     }
+    const { normBefore, normAfter } = options;
+    const normTile = normBefore === undefined && normAfter === undefined
+      ? undefined
+      : await compileNormTile(kernels, tiles[0]!.variant, normBefore === undefined ? "out" : "in");
+    const squares = (normBefore ?? normAfter)?.squares;
     const params: GPUBuffer[] = [];
+    const normParts: Part[] = [];
     const parts = matrix.parts.map((part) => {
       // Gate and up rows lie one after the other in one part; y gets one row for both.
       const rows = epilogue === "swiglu" ? part.rows / 2 : part.rows;
@@ -131,20 +187,30 @@ export class Product {
           row_offset: (options.yOffset ?? 0) + part.firstRow,
           y_stride: options.yStride,
           x_stride: (options.xStride ?? paddedCols(matrix.cols)) / 4,
+          square_vecs: Math.ceil(squareTiles(plan, normBefore?.width ?? 0) / 4),
+          norm_width: normBefore?.width ?? 0,
+          norm_eps: normBefore?.eps ?? 0,
         }),
       );
       params.push(uniform);
-      const group = kernels.bind(tiles[0]!.kernel, [
-        part.buffer,
-        options.x,
-        options.y,
-        ...(bias === undefined ? [] : [bias]),
-        uniform,
-        options.step,
-      ]);
-      return { group, rows };
+      const bind = (kernel: Kernel, norm: readonly BufferPart[]) =>
+        kernels.bind(kernel, [
+          part.buffer,
+          options.x,
+          options.y,
+          ...(bias === undefined ? [] : [bias]),
+          ...norm,
+          uniform,
+          options.step,
+        ]);
+      if (normTile !== undefined) {
+        const after = normAfter === undefined ? [] : [normAfter.gain, normAfter.normed];
+        normParts.push({ group: bind(normTile.kernel, [squares!, ...after]), rows });
+      }
+      return { group: bind(tiles[0]!.kernel, []), rows };
     });
-    return new Product(tiles, parts, params);
+    const norm = normTile === undefined ? undefined : { tile: normTile, parts: normParts };
+    return new Product(tiles, parts, params, norm);
   }
 
   /** The smallest tile that holds the rows; of two sizes, not one that would be half empty. */
@@ -157,10 +223,21 @@ export class Product {
       : tile;
   }
 
-  /** Sends the product for `numRows` token rows. */
-  encode(pass: GPUComputePassEncoder, numRows: number, stepOffset: number): void {
-    const tile = this.#tileFor(numRows);
-    for (const { group, rows } of this.#parts) {
+  /**
+   * Sends the product for `numRows` token rows.
+   *
+   * @param withNorm Takes part in the norm before or after it, if it has one; for one row.
+   */
+  encode(
+    pass: GPUComputePassEncoder,
+    numRows: number,
+    stepOffset: number,
+    withNorm = false,
+  ): void {
+    const { tile, parts } = withNorm && this.#norm !== undefined
+      ? this.#norm
+      : { tile: this.#tileFor(numRows), parts: this.#parts };
+    for (const { group, rows } of parts) {
       const workgroups = matmulWorkgroups(tile.variant, rows, numRows);
       dispatch(pass, tile.kernel, group, workgroups, stepOffset);
     }

@@ -174,6 +174,9 @@ async function checkProduct(
     row_offset: 0,
     y_stride: rows,
     x_stride: cols / 4,
+    square_vecs: 0,
+    norm_width: 0,
+    norm_eps: 0,
   });
   await scratch.run([{
     spec: matmulSpec(variant),

@@ -41,6 +41,9 @@ async function check(rig: Rig, v: MatmulVariant, shape: Shape, seed: number): Pr
     row_offset: rowOffset,
     y_stride: yStride,
     x_stride: xStride / 4,
+    square_vecs: 0,
+    norm_width: 0,
+    norm_eps: 0,
   }));
   await rig.run([{
     spec: matmulSpec(v),

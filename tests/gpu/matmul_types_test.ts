@@ -35,6 +35,9 @@ async function unitProducts(rig: Rig, stored: Stored, v: MatmulVariant): Promise
     row_offset: 0,
     y_stride: rows,
     x_stride: stride / 4,
+    square_vecs: 0,
+    norm_width: 0,
+    norm_eps: 0,
   }));
   await rig.run([{
     spec: matmulSpec(v),

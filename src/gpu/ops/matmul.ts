@@ -5,7 +5,7 @@
  * @module
  */
 import type { WeightType } from "../../model/types.ts";
-import type { Kernel, Kernels, KernelSpec } from "../kernels.ts";
+import type { BindingKind, Kernel, Kernels, KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
 import { STEP_PARAMS } from "../step_params.ts";
 import type { Defines } from "../preprocessor.ts";
@@ -25,6 +25,10 @@ export const MATMUL_PARAMS = defineParams("MatmulParams", {
   y_stride: "u32",
   /** vec4f in a row of x. */
   x_stride: "u32",
+  /** With a norm of x: vec4f of its squares, columns, and eps. */
+  square_vecs: "u32",
+  norm_width: "u32",
+  norm_eps: "f32",
 });
 
 /**
@@ -39,6 +43,12 @@ export type MatmulEpilogue = "store" | "add" | "swiglu" | "gated";
  */
 export type MatmulForm = "rows" | "lanes";
 
+/**
+ * What a product with one token does for a norm between it and the next: `out`, it also writes y
+ * times the gain and the squares of its tiles; `in`, it takes these and finishes the norm.
+ */
+export type MatmulNorm = "none" | "in" | "out";
+
 /** What is compiled in. */
 export interface MatmulVariant {
   readonly form: MatmulForm;
@@ -51,13 +61,34 @@ export interface MatmulVariant {
   readonly rows: number;
   readonly tokens: number;
   readonly subgroups: boolean;
+  /** `none` by default; the others with the form `rows` and one token only. */
+  readonly norm?: MatmulNorm;
 }
 
 /** Name of a variant. */
 function matmulVariantName(v: MatmulVariant): string {
+  const norm = normOf(v) === "none" ? "" : `_norm_${normOf(v)}`;
   return `matmul${v.form === "lanes" ? "_lanes" : ""}_${v.type}_${v.epilogue}${
     v.bias ? "_bias" : ""
-  }_r${v.rows}_t${v.tokens}_wg${v.lanes}${v.subgroups ? "_sg" : ""}`;
+  }${norm}_r${v.rows}_t${v.tokens}_wg${v.lanes}${v.subgroups ? "_sg" : ""}`;
+}
+
+function normOf(v: MatmulVariant): MatmulNorm {
+  return v.norm ?? "none";
+}
+
+/** Bindings after weights, x and y, by the name of their place in the shader. */
+function extraBindings(v: MatmulVariant): [name: string, kind: BindingKind][] {
+  const norm = normOf(v);
+  return [
+    ...(v.bias ? [["BIAS_AT", "read"] as [string, BindingKind]] : []),
+    ...(norm === "in" ? [["SQUARES_AT", "read"] as [string, BindingKind]] : []),
+    ...(norm === "out"
+      ? [["SQUARES_AT", "write"], ["GAIN_AT", "read"], ["NORMED_AT", "write"]] as const
+      : []).map(([name, kind]): [string, BindingKind] => [name, kind]),
+    ["PARAMS_AT", "uniform"],
+    ["STEP_AT", "step"],
+  ];
 }
 
 /** Rows of y that a tile makes. */
@@ -67,6 +98,10 @@ function outRows(v: MatmulVariant): number {
 
 /** Source, defines and bindings of a variant. */
 export function matmulSpec(v: MatmulVariant): KernelSpec {
+  if (normOf(v) !== "none" && (v.form !== "rows" || v.tokens !== 1)) {
+    throw new RangeError("only a product with one token can take part in a norm");
+  }
+  const extra = extraBindings(v);
   return {
     shader: v.form === "rows" ? "matmul" : "matmul_lanes",
     variant: matmulVariantName(v),
@@ -78,9 +113,10 @@ export function matmulSpec(v: MatmulVariant): KernelSpec {
       ROWS: v.rows,
       OUT_ROWS: outRows(v),
       TOKENS: v.tokens,
+      ...Object.fromEntries(extra.map(([name], index) => [name, 3 + index])),
       ...(v.form === "rows" ? rowsDefines(v) : lanesDefines(v)),
     },
-    bindings: ["read", "read", "write", ...(v.bias ? ["read"] as const : []), "uniform", "step"],
+    bindings: ["read", "read", "write", ...extra.map(([, kind]) => kind)],
     structs: [MATMUL_PARAMS, STEP_PARAMS],
   };
 }
@@ -90,10 +126,15 @@ function rowsDefines(v: MatmulVariant): Defines {
   if (sums % 4 !== 0) {
     throw new RangeError(`a tile of ${v.rows} x ${v.tokens} sums is no whole quads`);
   }
+  const outs = outRows(v) * v.tokens;
   return {
     OUT: "f32",
     OUT_WIDTH: "1u",
+    NORM: normOf(v),
     SUBGROUPS: v.subgroups,
+    // Where a shuffle is cheap: a subgroup of eight is a vector of a CPU.
+    SHUFFLES: v.subgroups && v.lanes === 8 && outs % 8 === 0,
+    OUT_TURNS: Math.floor(outs / 8),
     SUMS: sums,
     SUM_QUADS: sums / 4,
     PARTIAL_QUADS: sums / 4 * v.lanes,
