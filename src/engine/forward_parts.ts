@@ -15,7 +15,7 @@ import {
 import { embedSpec } from "../gpu/ops/embed.ts";
 import { rmsNormSpec } from "../gpu/ops/rms_norm.ts";
 import { ropeSpec } from "../gpu/ops/rope.ts";
-import type { KernelPlan } from "../gpu/plan.ts";
+import { attentionFormOf, type KernelPlan } from "../gpu/plan.ts";
 import { paddedCols } from "../gpu/weight_layout.ts";
 import { type DeviceTier, PAGE_SIZE } from "../kv/device_tier.ts";
 import type { ModelConfig, WeightType } from "../model/types.ts";
@@ -138,9 +138,10 @@ function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVar
   const { plan, config, kvType, kernels } = options;
   const group = config.numHeads / config.numKvHeads;
   const quads = group * config.headDim / 4;
-  const onCpu = plan.attentionForm === "lanes";
-  const form = onCpu && quads <= MOST_LANE_QUADS ? "lanes" : "tiled";
-  if (form === "lanes" && (PAGE_SIZE % plan.attentionLanes || plan.attentionSplit % PAGE_SIZE)) {
+  const planned = attentionFormOf(plan, kind);
+  const onCpu = planned !== "tiled";
+  const form = onCpu && quads > MOST_LANE_QUADS ? "tiled" : planned;
+  if (form !== "tiled" && (PAGE_SIZE % plan.attentionLanes || plan.attentionSplit % PAGE_SIZE)) {
     throw new DeviceError(
       "failed",
       `kernel settings do not fit: with attentionForm lanes, attentionLanes must divide ` +
@@ -152,7 +153,11 @@ function attentionVariant(options: ForwardOptions, kind: StepKind): AttentionVar
   const variant: AttentionVariant = {
     headDim: config.headDim,
     group,
-    queryRows: kind === "decode" ? 1 : Math.max(1, Math.min(rows, most)),
+    queryRows: kind === "decode"
+      ? 1
+      : form === "queries"
+      ? plan.attentionLanes
+      : Math.max(1, Math.min(rows, most)),
     kvType,
     pageSize: PAGE_SIZE,
     lanes: plan.attentionLanes,

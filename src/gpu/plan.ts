@@ -5,7 +5,7 @@
  * @module
  */
 import { type DeviceCaps, DeviceError } from "./device.ts";
-import type { AttentionForm } from "./ops/attention.ts";
+import { ATTENTION_FORMS, type AttentionForm } from "./ops/attention.ts";
 
 /** Sizes that kernels are compiled with. */
 export interface KernelPlan {
@@ -32,6 +32,7 @@ export interface KernelPlan {
   readonly attentionSplit: number;
   /** Queries (rows x heads of a group) that share keys in prefill, at most. */
   readonly attentionQueries: number;
+  /** `queries` is for prompts; decoding, and where it cannot be had, it stands for `lanes`. */
   readonly attentionForm: AttentionForm;
 }
 
@@ -51,7 +52,7 @@ const SOFTWARE: KernelPlan = {
   attentionLanes: 8,
   attentionSplit: 256,
   attentionQueries: 6,
-  attentionForm: "lanes",
+  attentionForm: "queries",
 };
 
 const HARDWARE: KernelPlan = {
@@ -78,6 +79,14 @@ const SOFTWARE_CONTEXT = 65536;
 /** Tokens of context that the kernels are right for; Infinity where only memory sets a limit. */
 export function contextLimit(caps: Pick<DeviceCaps, "software">): number {
   return caps.software ? SOFTWARE_CONTEXT : Infinity;
+}
+
+/** The form of attention for decoding or for the rows of a prompt. */
+export function attentionFormOf(plan: KernelPlan, kind: "decode" | "prefill"): AttentionForm {
+  if (plan.attentionForm !== "queries") return plan.attentionForm;
+  // Keys pass from lane to lane by shuffles.
+  const shuffles = plan.subgroups && plan.attentionLanes === plan.matmulLanes;
+  return kind === "prefill" && shuffles ? "queries" : "lanes";
 }
 
 /** Names that {@linkcode selectPlan} takes as overrides. */
@@ -146,8 +155,8 @@ function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
   if (plan.subgroups && plan.rowLanes !== caps.subgroupMin) {
     refuse(`rowLanes must be the subgroup size, ${caps.subgroupMin}`);
   }
-  if (plan.attentionForm !== "tiled" && plan.attentionForm !== "lanes") {
-    refuse("attentionForm must be tiled or lanes");
+  if (!ATTENTION_FORMS.includes(plan.attentionForm)) {
+    refuse(`attentionForm must be one of ${ATTENTION_FORMS.join(", ")}`);
   }
   if (plan.tokenTiles[0] !== 1) refuse("tokenTiles must begin with 1");
   if (plan.matvecRows % 4 !== 0 || plan.matmulRows % 4 !== 0) {

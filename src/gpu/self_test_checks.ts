@@ -14,7 +14,7 @@ import { EMBED_PARAMS, embedSpec } from "./ops/embed.ts";
 import { MATMUL_PARAMS, type MatmulForm, matmulSpec, matmulWorkgroups } from "./ops/matmul.ts";
 import { NORM_PARAMS, rmsNormSpec } from "./ops/rms_norm.ts";
 import { ROPE_PARAMS, ropeAngles, ropeSpec } from "./ops/rope.ts";
-import type { KernelPlan } from "./plan.ts";
+import { attentionFormOf, type KernelPlan } from "./plan.ts";
 import type { Scratch, ScratchCall } from "./scratch.ts";
 import {
   rowBytes,
@@ -291,15 +291,16 @@ async function checkAttention(
 ): Promise<number> {
   const group = 2;
   const split = Math.max(plan.attentionLanes * 4, CACHE_PAGE);
+  const form = attentionFormOf(plan, decode ? "decode" : "prefill");
   const variant: AttentionVariant = {
     headDim: HEAD_DIM,
     group,
-    // One kernel for both checks.
-    queryRows: 2,
+    // One kernel for both checks, but where a lane has a row.
+    queryRows: form === "queries" ? plan.attentionLanes : 2,
     kvType: "f32",
     pageSize: CACHE_PAGE,
     lanes: plan.attentionLanes,
-    form: plan.attentionForm,
+    form,
   };
   // Decoding: one row that needs two splits. A prompt: three rows, one tile and a half.
   const positions = decode ? [split + 2] : [0, 1, 2];

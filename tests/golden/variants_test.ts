@@ -29,7 +29,7 @@ const VARIANTS: readonly Overrides[] = [
   { attentionForm: "tiled", attentionLanes: "4", attentionSplit: "16" },
   { attentionForm: "tiled", attentionLanes: "8", attentionSplit: "64", attentionQueries: "1" },
   { attentionLanes: "4", attentionSplit: "32" },
-  { attentionSplit: "64", attentionQueries: "2" },
+  { attentionForm: "lanes", attentionSplit: "64", attentionQueries: "2" },
   { matvecRows: "4", matmulRows: "8", laneTiles: "none" },
   { tokenTiles: "1", laneTiles: "none" },
   { tokenTiles: "1,3", laneTiles: "none" },
