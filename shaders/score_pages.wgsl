@@ -11,7 +11,8 @@
 // Mapping as in score_projected: a lane has runs of eight pages of sixteen.
 //
 // WG: lanes. GROUP: query heads of a KV head. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8.
-// HEAD_QUADS: vec4u of the minima. KV_TYPE. UNIT: pages.
+// HEAD_QUADS: vec4u of the minima. KV_TYPE. MODE. UNIT: pages. MODE: number of the
+// mode that the kernel works for.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> importance: array<vec4u>;
@@ -53,7 +54,7 @@ fn main(
   let info = rows[step.first_row + row];
   let range = candidates_of(info.y, info.z);
   let run = (block * WG + lane) * 8u;
-  if (range.x >= range.y || run < range.x / page_rows * page_rows ||
+  if (mode_of(info.y) != MODE || range.x >= range.y || run < range.x / page_rows * page_rows ||
     run >= (range.y + page_rows - 1u) / page_rows * page_rows) {
     return;
   }

@@ -13,7 +13,8 @@
 // (block * rows + row) * kv_heads + kv_head. A lane has runs of eight neighbouring rows, so that it
 // writes whole vec4s and finds the run's largest score by itself.
 //
-// WG: lanes. GROUP: query heads of a KV head. TURNS: runs of a lane. UNIT: rows.
+// WG: lanes. GROUP: query heads of a KV head. TURNS: runs of a lane. MODE. UNIT: rows. MODE: number of the
+// mode that the kernel works for.
 
 @group(0) @binding(0) var<storage, read> imp_queries: array<vec4f>;
 @group(0) @binding(1) var<storage, read> importance: array<vec4u>;
@@ -43,7 +44,7 @@ fn main(
   let info = rows[step.first_row + row];
   let range = candidates_of(info.y, info.z);
   let begin = block * (8u * TURNS * WG);
-  if (range.x >= range.y || begin >= range.y) {
+  if (mode_of(info.y) != MODE || range.x >= range.y || begin >= range.y) {
     return;
   }
   let list = row * params.num_kv_heads + kv_head;

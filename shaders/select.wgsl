@@ -17,7 +17,8 @@
 // score. Nothing is assumed of the data: at worst everything survives.
 // Each lane has one stretch of the survivors, in order, which keeps the result in order.
 //
-// WG: lanes, a power of two up to 256. BINS_A_LANE = 256 / WG. UNIT: rows | pages. UNROLL: survivors a
+// WG: lanes, a power of two up to 256. BINS_A_LANE = 256 / WG. UNIT: rows | pages. PAGES_MODE: number of
+// the mode of pages. UNROLL: survivors a
 // lane looks at in one turn, for speed and for adapters that end every loop after so many turns.
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4u>;
@@ -276,9 +277,16 @@ fn main(
   }
   let info = rows[step.first_row + row];
   let recipe = info.y * params.recipe_stride;
-  if (recipes[recipe] != 1u) {
+  let mode = mode_of(info.y);
+#if UNIT == pages
+  if (mode != PAGES_MODE) {
     return;
   }
+#else
+  if (mode == 0u || mode == PAGES_MODE) {
+    return;
+  }
+#endif
   let rows_so_far = info.z + 1u;
   range = candidates_of(info.y, info.z);
   table = info.y * params.max_pages;

@@ -3,6 +3,7 @@ import {
   type ImportanceProjectVariant,
   importanceProjectWorkgroups,
 } from "../../src/gpu/ops/importance_project.ts";
+import { ROW_KEEPS } from "../../src/gpu/ops/list_params.ts";
 import {
   scoreProjectedSpec,
   type ScoreProjectedVariant,
@@ -94,7 +95,7 @@ const PROJECTIONS: readonly (ImportanceProjectVariant & { readonly kvHeads: numb
 Deno.test("importance keys and queries agree with the plain product", async () => {
   using rig = await Rig.create();
   for (const v of PROJECTIONS) {
-    const c = { kvHeads: v.kvHeads, group: v.group, recipes: {} };
+    const c = { kvHeads: v.kvHeads, group: v.group, recipes: {}, keeps: ROW_KEEPS.key | 4 };
     const decode = [[0, 0], [3, 95], [1, 31], [2, 32], [6, 77], [5, 3], [4, 64], [7, 1]]
       .map(([slot, position]) => ({ slot: slot!, position: position! }));
     await checkProjection(rig, v, { ...c, rows: decode, seed: 1, firstRow: 3 });
@@ -174,19 +175,19 @@ Deno.test("scores of importance keys agree, with candidates that begin and end a
     const rows = [[3, 700], [0, 31], [4, 100], [2, 277], [5, 64], [1, 0], [6, 1200], [7, 95]]
       .map(([slot, position]) => ({ slot: slot!, position: position! }));
     const recipes = {
-      3: recipe(kvHeads, 64, 192, 9),
-      0: recipe(kvHeads, 0, 1, 9),
-      2: recipe(kvHeads, 5, 33, 9),
-      5: recipe(kvHeads, 63, 0, 9),
-      1: recipe(kvHeads, 3, 2, 9),
-      6: recipe(kvHeads, 31, 7, 9),
-      7: recipe(kvHeads, 95, 0, 9),
+      3: recipe("projected", kvHeads, 64, 192, 9),
+      0: recipe("projected", kvHeads, 0, 1, 9),
+      2: recipe("projected", kvHeads, 5, 33, 9),
+      5: recipe("projected", kvHeads, 63, 0, 9),
+      1: recipe("projected", kvHeads, 3, 2, 9),
+      6: recipe("projected", kvHeads, 31, 7, 9),
+      7: recipe("projected", kvHeads, 95, 0, 9),
     };
     await checkScores(rig, v, { ...c, rows, recipes, seed: 11, firstRow: 2 });
     await checkScores(rig, v, {
       ...c,
       rows: [{ slot: 2, position: 2111 }],
-      recipes: { 2: recipe(kvHeads, 65, 64, 9) },
+      recipes: { 2: recipe("projected", kvHeads, 65, 64, 9) },
       seed: 12,
       importanceQuads: 96,
     });

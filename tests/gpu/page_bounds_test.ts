@@ -5,6 +5,7 @@ import {
   type ScorePagesVariant,
   scorePagesWorkgroups,
 } from "../../src/gpu/ops/page_bounds.ts";
+import { ROW_KEEPS } from "../../src/gpu/ops/list_params.ts";
 import { pageScoreReference } from "../reference/score.ts";
 import { unpackCache } from "./_cache.ts";
 import { fillKeys, fillQueries } from "./_list_keys.ts";
@@ -32,14 +33,14 @@ async function check(rig: Rig, shape: Shape, chunks: readonly number[], seed: nu
   const slot = 2;
   const length = chunks.reduce((sum, count) => sum + count, 0);
   const all = Array.from({ length }, (_, position) => ({ slot, position }));
-  const recipes = { [slot]: recipe(kvHeads, 0, 1, 3) };
+  const recipes = { [slot]: recipe("pages", kvHeads, 0, 1, 3) };
   const whole: ListCase = {
     kvHeads,
     group,
     rows: all,
     recipes,
     seed,
-    unit: "pages",
+    keeps: ROW_KEEPS.bounds,
     importanceQuads: quads,
   };
   const setup = listSetup(rig, whole, random);
