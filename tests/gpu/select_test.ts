@@ -67,7 +67,7 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
       return Array.from(list);
     })
   );
-  const scratch = rig.storage(blankWords(words.length));
+  const scratch = rig.storage(blankWords(2 * words.length));
   const picked = rig.storage(blankWords(rows.length * kvHeads * listCapacity));
   const counts = rig.storage(blankWords(rows.length * kvHeads));
   const selection = rig.storage(blankWords(setup.slots * selection_stride));
