@@ -90,7 +90,7 @@ fn main(
       let page = offset / page_rows;
 #endif
       let cell = cell_of(page, kv_head, run);
-      var best = 0u;
+      var best = vec4f(lowest());
       for (var half = 0u; half < 2u; half++) {
         var score = vec4f(0.0);
         for (var j = 0u; j < 4u; j++) {

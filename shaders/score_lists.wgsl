@@ -77,7 +77,7 @@ fn main(
     run >= (range.y + page_rows - 1u) / page_rows * page_rows) {
     return;
   }
-  var best = 0u;
+  var best = vec4f(lowest());
   for (var half = 0u; half < 2u; half++) {
     let at = run + half * 4u;
     let score = vec4f(score_at(at), score_at(at + 1u), score_at(at + 2u), score_at(at + 3u));

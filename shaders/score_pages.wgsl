@@ -61,7 +61,7 @@ fn main(
   let list = row * params.num_kv_heads + kv_head;
   let queries_at = (row * (params.num_heads + 2u * params.num_kv_heads) + kv_head * GROUP) *
     (HEAD_DIM / 4u);
-  var best = 0u;
+  var best = vec4f(lowest());
   for (var half = 0u; half < 2u; half++) {
     var score = vec4f(0.0);
     for (var j = 0u; j < 4u; j++) {

@@ -64,7 +64,7 @@ fn main(
       let page = imp_pages[table + run / page_rows];
       let cell = (page * params.num_kv_heads + kv_head) * params.importance_quads +
         run % page_rows * 2u;
-      var best = 0u;
+      var best = vec4f(lowest());
       for (var half = 0u; half < 2u; half++) {
         let at = cell + half * 8u;
 #for j 4
@@ -76,10 +76,12 @@ fn main(
         let k_{j}_1 = vec4f(unpack2x16float(a_{j}.z), unpack2x16float(a_{j}.w));
         let k_{j}_2 = vec4f(unpack2x16float(b_{j}.x), unpack2x16float(b_{j}.y));
         let k_{j}_3 = vec4f(unpack2x16float(b_{j}.z), unpack2x16float(b_{j}.w));
-        var s_{j} = -3.4e38;
+        var s_{j} = lowest();
 #for g GROUP
-        s_{j} = max(s_{j}, dot(q_{g}_0, k_{j}_0) + dot(q_{g}_1, k_{j}_1) +
-          dot(q_{g}_2, k_{j}_2) + dot(q_{g}_3, k_{j}_3));
+        {
+          let sum = fma(q_{g}_3, k_{j}_3, fma(q_{g}_2, k_{j}_2, fma(q_{g}_1, k_{j}_1, q_{g}_0 * k_{j}_0)));
+          s_{j} = max(s_{j}, sum.x + sum.y + sum.z + sum.w);
+        }
 #endfor
 #endfor
         best = max(best, put_scores(list, run + half * 4u, vec4f(s_0, s_1, s_2, s_3), range));

@@ -133,7 +133,7 @@ export function readLists(
       const first = Math.floor(from / PAGE_ROWS) * PAGE_ROWS;
       const end = Math.ceil(to / PAGE_ROWS) * PAGE_ROWS;
       for (let run = first; run < end; run += 8) {
-        let key = 0;
+        let key = scoreKey(-Infinity);
         for (let i = run; i < run + 8; i++) {
           if (i >= from && i < to) key = Math.max(key, scoreKey(scores[i]!));
           else assert.equal(scores[i], -Infinity, `row ${row}: index ${i} is no candidate`);
