@@ -32,6 +32,8 @@ export interface ListCase {
   readonly firstRow?: number;
   /** Bits of ROW_KEEPS, for every row. */
   readonly keeps?: number;
+  /** Mode that the kernel works for; slots of others have no candidates. */
+  readonly mode?: ListMode;
   readonly listCapacity?: number;
   /** vec4u of a page of a KV head in the importance store. */
   readonly importanceQuads?: number;
@@ -87,7 +89,11 @@ export function listSetup(rig: Rig, c: ListCase, random: Random) {
     params,
     pageTable,
     step: { num_rows: rows.length, first_row: firstRow },
-    candidates: rows.map(({ slot, position }) => candidatesOf(recipes[slot]!, position)),
+    candidates: rows.map(({ slot, position }) => {
+      const mine = recipes[slot]!;
+      const works = c.mode === undefined || c.mode === mine.mode;
+      return candidatesOf(works ? mine : { ...mine, mode: "rest" }, position);
+    }),
     /** Index of the page of a row. */
     pageOf: (slot: number, position: number) =>
       pageTable[slot * maxPages + Math.floor(position / PAGE_ROWS)]!,

@@ -220,11 +220,11 @@ Deno.test("attention mass becomes scores, averaged over five neighbours or as it
   const recipes = {
     3: recipe("mass", 2, 0, 32, 9),
     0: recipe("mass", 2, 0, 6, 9),
-    1: recipe("rest", 2, 0, 6, 9),
+    1: recipe("pages", 2, 0, 6, 9),
     2: recipe("mass", 2, 64, 33, 9),
     5: recipe("mass", 2, 3, 2, 9),
   };
-  const c: ListCase = { kvHeads: 2, group: 1, rows, recipes, seed: 3 };
+  const c: ListCase = { kvHeads: 2, group: 1, rows, recipes, seed: 3, mode: "mass" };
   for (const lanes of [8, 64]) {
     await checkLists(rig, { target: "lists", eachRow: true }, true, lanes, c);
     await checkLists(rig, { target: "lists", eachRow: false }, lanes === 8, lanes, c);
