@@ -59,7 +59,8 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
       if (from === to) return [];
       floats.set(list, start + from);
       const first = Math.floor(from / 32) * 32;
-      words.fill(0, start + maxima_at + first / 8, start + maxima_at + Math.ceil(to / 32) * 4);
+      const none = scoreKey(-Infinity);
+      words.fill(none, start + maxima_at + first / 8, start + maxima_at + Math.ceil(to / 32) * 4);
       list.forEach((score, i) => {
         const at = start + maxima_at + Math.floor((from + i) / 8);
         words[at] = Math.max(words[at]!, scoreKey(score));
