@@ -4,7 +4,7 @@
 // qkv      (rows, heads + 2 kv_heads, HEAD_DIM) f32; q is read              read
 // k_cache  (pages, kv_heads, 32, HEAD_DIM) vec4                             read
 // pages    (slots, max_pages) u32; only with SOURCE pages                   read
-// rows     (rows of the step) vec4u: token, slot, position, 0               read
+// rows     (rows of the step) vec4u: token, slot, position, bits            read
 // lse      (rows, heads) f32: logarithm of the sum of exponentials of a head's scores   read
 // imp_pages  (slots, max_pages) u32; only with TARGET store                 read
 // mass     TARGET lists: (lists, mass_stride) f32, index = position; a list is a KV head, with EACH_ROW
@@ -19,7 +19,7 @@
 // WG: lanes. GROUP: query heads of a KV head. TURNS: positions of a lane. QUERY_ROWS: rows that a key is
 // loaded for together. QUERIES = QUERY_ROWS * GROUP. QUERY_QUADS = QUERIES * HEAD_DIM / 4.
 // ROW_QUADS = GROUP * HEAD_DIM / 4. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8. SHARED: queries lie in workgroup
-// memory. KV_TYPE. CACHE_VEC.
+// memory. KV_TYPE. CACHE_VEC. KEEPS: bit of the rows whose attention counts.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CACHE_VEC>;
@@ -67,7 +67,7 @@ fn main(
   let begin = params.base + block * (TURNS * WG);
   let furthest = rows[step.first_row + end_row - 1u].z;
   let end = params.base + min(params.count, furthest + 1u - min(params.base, furthest + 1u));
-  if (begin >= end) {
+  if (begin >= end || (rows[step.first_row + first_row].w & KEEPS) == 0u) {
     return;
   }
   let row_quads = (params.num_heads + 2u * params.num_kv_heads) * (HEAD_DIM / 4u);

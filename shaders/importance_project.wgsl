@@ -4,7 +4,7 @@
 //
 // k_cache      (pages, kv_heads, 32, HEAD_DIM) vec4                        read
 // pages        (slots, max_pages) u32: page of the cache                   read
-// rows         (rows of the step) vec4u: token, slot, position, 0          read
+// rows         (rows of the step) vec4u: token, slot, position, bits       read
 // matrix       (kv_heads, HEAD_DIM, 16) f32                                read
 // imp_pages    (slots, max_pages) u32: page of the importance store        read
 // importance   (pages, kv_heads, importance_quads) vec4u, seen as vec2u: 16 f16 a row    written
@@ -14,7 +14,7 @@
 // Four lanes a head of a row, four values each: KV heads of a row first, then query heads.
 //
 // WG: lanes, a multiple of 4. GROUP: query heads of a KV head. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8.
-// KV_TYPE. CACHE_VEC. QUERIES.
+// KV_TYPE. CACHE_VEC. QUERIES. KEEPS: bit of the rows whose key is kept.
 
 @group(0) @binding(0) var<storage, read> k_cache: array<CACHE_VEC>;
 @group(0) @binding(1) var<storage, read> pages: array<u32>;
@@ -65,6 +65,9 @@ fn main(
   var sum = vec4f(0.0);
   if (head < params.num_kv_heads) {
     let info = rows[step.first_row + row];
+    if ((info.w & KEEPS) == 0u) {
+      return;
+    }
     let place = info.y * params.max_pages + info.z / page_rows;
     let cell = cell_of(pages[place], head, info.z);
     let start = head * (HEAD_DIM * 4u) + column;

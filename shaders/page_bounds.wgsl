@@ -3,7 +3,7 @@
 //
 // k_cache     (pages, kv_heads, 32, HEAD_DIM) words: f16 pairs or f32                  read
 // pages       (slots, max_pages) u32: page of the cache                               read
-// rows        (rows of the step) vec4u: token, slot, position, 0                      read
+// rows        (rows of the step) vec4u: token, slot, position, bits                   read
 // imp_pages   (slots, max_pages) u32: page of the importance store                    read
 // importance  (pages, kv_heads, importance_quads) vec4u, seen as words: minima and maxima of the
 //             first sixteen rows, then of the others, in the type of the cache        written
@@ -11,7 +11,7 @@
 // One workgroup a row and KV head, lanes along the head dimension. Of neighbouring rows of a sub-page
 // only the last one works.
 //
-// WG: lanes. KV_TYPE. HEAD_WORDS: words of a row.
+// WG: lanes. KV_TYPE. HEAD_WORDS: words of a row. KEEPS: bit of the rows whose bounds are kept.
 
 @group(0) @binding(0) var<storage, read> k_cache: array<u32>;
 @group(0) @binding(1) var<storage, read> pages: array<u32>;
@@ -57,6 +57,9 @@ fn main(
     return;
   }
   let info = rows[step.first_row + row];
+  if ((info.w & KEEPS) == 0u) {
+    return;
+  }
   if (row + 1u < step.num_rows) {
     let next = rows[step.first_row + row + 1u];
     if (next.y == info.y && next.z > info.z && next.z / sub_page == info.z / sub_page) {

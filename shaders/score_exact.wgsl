@@ -14,7 +14,8 @@
 //
 // WG: lanes. GROUP: query heads of a KV head. TURNS: runs of a lane. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8.
 // QUERY_QUADS = GROUP * HEAD_DIM / 4. SHARED: queries lie in workgroup memory. KV_TYPE. CACHE_VEC.
-// UNIT: rows.
+// MODE. UNIT: rows. MODE: number of the
+// mode that the kernel works for.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CACHE_VEC>;
@@ -58,7 +59,7 @@ fn main(
   let info = rows[step.first_row + row];
   let range = candidates_of(info.y, info.z);
   let begin = params.base + block * (8u * TURNS * WG);
-  if (range.x >= range.y || begin >= range.y || begin - params.base >= params.count) {
+  if (mode_of(info.y) != MODE || range.x >= range.y || begin >= range.y || begin - params.base >= params.count) {
     return;
   }
   let list = row * params.num_kv_heads + kv_head;
@@ -89,7 +90,7 @@ fn main(
       let page = offset / page_rows;
 #endif
       let cell = cell_of(page, kv_head, run);
-      var best = 0u;
+      var best = vec4f(lowest());
       for (var half = 0u; half < 2u; half++) {
         var score = vec4f(0.0);
         for (var j = 0u; j < 4u; j++) {

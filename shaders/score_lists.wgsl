@@ -9,7 +9,8 @@
 //
 // Mapping as in score_projected, with one run a lane. Pooled positions: 0 .. end of the candidates.
 //
-// WG: lanes. POOL. TARGET. EACH_ROW. UNIT: rows.
+// WG: lanes. POOL. TARGET. EACH_ROW. MODE. UNIT: rows. MODE: number of the
+// mode that the kernel works for.
 
 @group(0) @binding(0) var<storage, read> mass: array<f32>;
 @group(0) @binding(1) var<storage, read> imp_pages: array<u32>;
@@ -72,11 +73,11 @@ fn main(
   mass_list = kv_head;
 #endif
   let run = (block * WG + lane) * 8u;
-  if (range.x >= range.y || run < range.x / page_rows * page_rows ||
+  if (mode_of(info.y) != MODE || range.x >= range.y || run < range.x / page_rows * page_rows ||
     run >= (range.y + page_rows - 1u) / page_rows * page_rows) {
     return;
   }
-  var best = 0u;
+  var best = vec4f(lowest());
   for (var half = 0u; half < 2u; half++) {
     let at = run + half * 4u;
     let score = vec4f(score_at(at), score_at(at + 1u), score_at(at + 2u), score_at(at + 3u));

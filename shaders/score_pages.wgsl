@@ -11,7 +11,8 @@
 // Mapping as in score_projected: a lane has runs of eight pages of sixteen.
 //
 // WG: lanes. GROUP: query heads of a KV head. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8.
-// HEAD_QUADS: vec4u of the minima. KV_TYPE. UNIT: pages.
+// HEAD_QUADS: vec4u of the minima. KV_TYPE. MODE. UNIT: pages. MODE: number of the
+// mode that the kernel works for.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> importance: array<vec4u>;
@@ -53,14 +54,14 @@ fn main(
   let info = rows[step.first_row + row];
   let range = candidates_of(info.y, info.z);
   let run = (block * WG + lane) * 8u;
-  if (range.x >= range.y || run < range.x / page_rows * page_rows ||
+  if (mode_of(info.y) != MODE || range.x >= range.y || run < range.x / page_rows * page_rows ||
     run >= (range.y + page_rows - 1u) / page_rows * page_rows) {
     return;
   }
   let list = row * params.num_kv_heads + kv_head;
   let queries_at = (row * (params.num_heads + 2u * params.num_kv_heads) + kv_head * GROUP) *
     (HEAD_DIM / 4u);
-  var best = 0u;
+  var best = vec4f(lowest());
   for (var half = 0u; half < 2u; half++) {
     var score = vec4f(0.0);
     for (var j = 0u; j < 4u; j++) {

@@ -13,7 +13,8 @@
 // (block * rows + row) * kv_heads + kv_head. A lane has runs of eight neighbouring rows, so that it
 // writes whole vec4s and finds the run's largest score by itself.
 //
-// WG: lanes. GROUP: query heads of a KV head. TURNS: runs of a lane. UNIT: rows.
+// WG: lanes. GROUP: query heads of a KV head. TURNS: runs of a lane. MODE. UNIT: rows. MODE: number of the
+// mode that the kernel works for.
 
 @group(0) @binding(0) var<storage, read> imp_queries: array<vec4f>;
 @group(0) @binding(1) var<storage, read> importance: array<vec4u>;
@@ -43,7 +44,7 @@ fn main(
   let info = rows[step.first_row + row];
   let range = candidates_of(info.y, info.z);
   let begin = block * (8u * TURNS * WG);
-  if (range.x >= range.y || begin >= range.y) {
+  if (mode_of(info.y) != MODE || range.x >= range.y || begin >= range.y) {
     return;
   }
   let list = row * params.num_kv_heads + kv_head;
@@ -63,7 +64,7 @@ fn main(
       let page = imp_pages[table + run / page_rows];
       let cell = (page * params.num_kv_heads + kv_head) * params.importance_quads +
         run % page_rows * 2u;
-      var best = 0u;
+      var best = vec4f(lowest());
       for (var half = 0u; half < 2u; half++) {
         let at = cell + half * 8u;
 #for j 4
@@ -75,10 +76,12 @@ fn main(
         let k_{j}_1 = vec4f(unpack2x16float(a_{j}.z), unpack2x16float(a_{j}.w));
         let k_{j}_2 = vec4f(unpack2x16float(b_{j}.x), unpack2x16float(b_{j}.y));
         let k_{j}_3 = vec4f(unpack2x16float(b_{j}.z), unpack2x16float(b_{j}.w));
-        var s_{j} = -3.4e38;
+        var s_{j} = lowest();
 #for g GROUP
-        s_{j} = max(s_{j}, dot(q_{g}_0, k_{j}_0) + dot(q_{g}_1, k_{j}_1) +
-          dot(q_{g}_2, k_{j}_2) + dot(q_{g}_3, k_{j}_3));
+        {
+          let sum = fma(q_{g}_3, k_{j}_3, fma(q_{g}_2, k_{j}_2, fma(q_{g}_1, k_{j}_1, q_{g}_0 * k_{j}_0)));
+          s_{j} = max(s_{j}, sum.x + sum.y + sum.z + sum.w);
+        }
 #endfor
 #endfor
         best = max(best, put_scores(list, run + half * 4u, vec4f(s_0, s_1, s_2, s_3), range));

@@ -4,7 +4,7 @@
 // rows       (rows of the step) vec4u: token, slot, position, 0                               read
 // recipes    (slots, recipe_stride) u32                                                       read
 // pages      (slots, max_pages) u32: page of the cache                                        read
-// scratch    (rows, kv_heads, score_stride) u32                                               written
+// scratch    (rows, kv_heads, 2, score_stride) u32                                            written
 // picked     (rows, kv_heads, list_capacity) u32: positions, ascending                        written
 // picked_count  (rows, kv_heads) u32                                                          written
 // selection  (slots, selection_stride) u32: mode, prefix, window start, window rows, a count for
@@ -17,7 +17,8 @@
 // score. Nothing is assumed of the data: at worst everything survives.
 // Each lane has one stretch of the survivors, in order, which keeps the result in order.
 //
-// WG: lanes, a power of two up to 256. BINS_A_LANE = 256 / WG. UNIT: rows | pages. UNROLL: survivors a
+// WG: lanes, a power of two up to 256. BINS_A_LANE = 256 / WG. UNIT: rows | pages. PAGES_MODE: number of
+// the mode of pages. UNROLL: survivors a
 // lane looks at in one turn, for speed and for adapters that end every loop after so many turns.
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4u>;
@@ -34,12 +35,14 @@
 #include "common/dispatch.wgsl"
 #include "common/candidates.wgsl"
 #include "common/score_keys.wgsl"
+#include "common/radix.wgsl"
 
 const page_rows = 32u;
-
-var<workgroup> bins: array<atomic<u32>, 256>;
-var<workgroup> lane_sums: array<vec2u, WG>;
-var<workgroup> found: vec4u;
+#if UNIT == pages
+const item_rows = sub_page;
+#else
+const item_rows = 1u;
+#endif
 
 // Of the list that the workgroup is at.
 var<private> scores_at: u32;
@@ -48,53 +51,6 @@ var<private> table: u32;
 var<private> picked_at: u32;
 var<private> selected_at: u32;
 
-// Sum of the values of the lanes before this one, and of all lanes. To be called by all lanes.
-struct Scan {
-  before: vec2u,
-  total: vec2u,
-}
-
-fn scan(lane: u32, value: vec2u) -> Scan {
-  workgroupBarrier();
-  lane_sums[lane] = value;
-  workgroupBarrier();
-  var result = Scan(vec2u(0u), vec2u(0u));
-  for (var other = 0u; other < WG; other += 4u) {
-#for j 4
-    let sum_{j} = lane_sums[other + {j}u];
-    result.before += select(vec2u(0u), sum_{j}, other + {j}u < lane);
-    result.total += sum_{j};
-#endfor
-  }
-  return result;
-}
-
-// The bin, from the highest down, with which `wanted` entries are reached; entries in the bins above
-// it; entries in it. Leaves all bins empty. To be called by all lanes; the result is uniform.
-fn find_bin(lane: u32, wanted: u32) -> vec3u {
-  workgroupBarrier();
-  let top = 255u - lane * BINS_A_LANE;
-  var sum = 0u;
-#for i BINS_A_LANE
-  let bin_{i} = atomicLoad(&bins[top - {i}u]);
-  sum += bin_{i};
-#endfor
-  var above = scan(lane, vec2u(sum, 0u)).before.x;
-#for i BINS_A_LANE
-  if (above < wanted && above + bin_{i} >= wanted) {
-    found = vec4u(top - {i}u, above, bin_{i}, 0u);
-  }
-  above += bin_{i};
-  atomicStore(&bins[top - {i}u], 0u);
-#endfor
-  return workgroupUniformLoad(&found).xyz;
-}
-
-fn key_at(position: u32) -> u32 {
-  let at = scores_at + position;
-  return keys_of(vec4u(scores[at / 4u][at % 4u])).x;
-}
-
 // Four candidates of an eight; 0 for what is none.
 fn quad_keys(index: u32) -> vec4u {
   let indices = vec4u(index) + vec4u(0u, 1u, 2u, 3u);
@@ -102,21 +58,28 @@ fn quad_keys(index: u32) -> vec4u {
   return select(vec4u(0u), keys_of(scores[(scores_at + index) / 4u]), within);
 }
 
-fn put_row(index: u32, position: u32) {
-  picked[picked_at + index] = position;
-  selection[selected_at + index] =
-    pages[table + position / page_rows] * page_rows + position % page_rows;
-}
-
-// Entry `index` of the result.
-fn put(index: u32, item: u32) {
+// Device rows of the result, and with pages the rows of each; all lanes have put their items.
+fn finish(lane: u32, wanted: u32) {
+  storageBarrier();
+  workgroupBarrier();
+  for (var i = lane; i < wanted; i += WG) {
+    let item = picked[picked_at + i * item_rows];
 #if UNIT == pages
-#for i 16
-  put_row(index * sub_page + {i}u, item * sub_page + {i}u);
+#for j 16
+    put_row(i * sub_page + {j}u, item * sub_page + {j}u);
 #endfor
 #else
-  put_row(index, item);
+    put_row(i, item);
 #endif
+  }
+}
+
+fn put_row(index: u32, position: u32) {
+#if UNIT == pages
+  picked[picked_at + index] = position;
+#endif
+  selection[selected_at + index] =
+    pages[table + position / page_rows] * page_rows + position % page_rows;
 }
 
 // A bound that at least `wanted` candidates reach; 1 if the maxima give none.
@@ -191,35 +154,44 @@ fn pick(lane: u32, wanted: u32, scratch_at: u32) {
   let hot = scratch_at + params.maxima_at;
   let eights = list_eights(lane, bound, hot);
 
-  // This lane's stretch of the eights leaves its survivors behind each other, from `mine` on.
+  // This lane's stretch of the eights leaves its survivors behind each other, from `mine` on, and
+  // their keys from `keys` on.
   let share = (eights + WG - 1u) / WG;
   let begin = min(lane * share, eights);
   let end = min(begin + share, eights);
   let mine = scratch_at + begin * 8u;
+  let keys = mine + params.score_stride;
   var size = 0u;
+  var low = 0xffffffffu;
+  var high = 0u;
   for (var i = begin; i < end; i++) {
     let index = scratch[hot + i] * 8u;
 #for q 2
     let keys_{q} = quad_keys(index + {q}u * 4u);
+    high = max(high, largest_of(keys_{q}));
 #for j 4
     if (keys_{q}[{j}] >= bound) {
       scratch[mine + size] = index + {q}u * 4u + {j}u;
+      scratch[keys + size] = keys_{q}[{j}];
+      low = min(low, keys_{q}[{j}]);
       size++;
     }
 #endfor
 #endfor
   }
+  let ends = reach(lane, vec2u(low, high));
 
-  // The wanted-th largest key begins with `prefix`, as far as `mask` goes; `left` of those that begin
-  // with it are still wanted.
+  // With keys counted from the lowest: the wanted-th largest agrees with `prefix` in the bits of
+  // `mask`; of those that do, `left` are still wanted.
   var prefix = 0u;
   var mask = 0u;
   var left = wanted;
-  for (var shift = 32u; shift > 0u;) {
-    shift -= 8u;
+  var shift = 32u - min(24u, countLeadingZeros(ends.y - ends.x));
+  for (var round = 0u; round < 4u; round++) {
+    shift -= min(shift, 8u);
     for (var i = 0u; i < size; i += UNROLL) {
 #for u UNROLL
-      let key_{u} = key_at(scratch[mine + min(i + {u}u, size - 1u)]);
+      let key_{u} = scratch[keys + min(i + {u}u, size - 1u)] - ends.x;
 #endfor
 #for u UNROLL
       if (i + {u}u < size && (key_{u} & mask) == prefix) {
@@ -228,10 +200,10 @@ fn pick(lane: u32, wanted: u32, scratch_at: u32) {
 #endfor
     }
     let bin = find_bin(lane, left);
-    prefix |= bin.x << shift;
-    mask |= 255u << shift;
+    prefix = (prefix & ~(255u << shift)) | (bin.x << shift);
+    mask = 0xffffffffu << shift;
     left -= bin.y;
-    if (bin.z == left) {
+    if (bin.z == left || shift == 0u) {
       break;
     }
   }
@@ -240,7 +212,7 @@ fn pick(lane: u32, wanted: u32, scratch_at: u32) {
   var equal = 0u;
   for (var i = 0u; i < size; i += UNROLL) {
 #for u UNROLL
-    let key_{u} = key_at(scratch[mine + min(i + {u}u, size - 1u)]) & mask;
+    let key_{u} = (scratch[keys + min(i + {u}u, size - 1u)] - ends.x) & mask;
     above += select(0u, 1u, i + {u}u < size && key_{u} > prefix);
     equal += select(0u, 1u, i + {u}u < size && key_{u} == prefix);
 #endfor
@@ -250,13 +222,15 @@ fn pick(lane: u32, wanted: u32, scratch_at: u32) {
   var ties = left - min(before.y, left);
   for (var i = 0u; i < size; i += UNROLL) {
 #for u UNROLL
-    let item_{u} = scratch[mine + min(i + {u}u, size - 1u)];
-    let key_{u} = key_at(item_{u}) & mask;
-    let tied_{u} = key_{u} == prefix && ties > 0u;
-    if (i + {u}u < size && (key_{u} > prefix || tied_{u})) {
-      put(next, item_{u});
-      next++;
-      ties -= select(0u, 1u, tied_{u});
+    {
+      let at = min(i + {u}u, size - 1u);
+      let key = (scratch[keys + at] - ends.x) & mask;
+      let tied = key == prefix && ties > 0u;
+      if (i + {u}u < size && (key > prefix || tied)) {
+        picked[picked_at + next * item_rows] = scratch[mine + at];
+        next++;
+        ties -= select(0u, 1u, tied);
+      }
     }
 #endfor
   }
@@ -276,9 +250,16 @@ fn main(
   }
   let info = rows[step.first_row + row];
   let recipe = info.y * params.recipe_stride;
-  if (recipes[recipe] != 1u) {
+  let mode = mode_of(info.y);
+#if UNIT == pages
+  if (mode != PAGES_MODE) {
     return;
   }
+#else
+  if (mode == 0u || mode == PAGES_MODE) {
+    return;
+  }
+#endif
   let rows_so_far = info.z + 1u;
   range = candidates_of(info.y, info.z);
   table = info.y * params.max_pages;
@@ -288,10 +269,8 @@ fn main(
   selected_at = header + params.recipe_stride + kv_head * params.list_capacity;
 
 #if UNIT == pages
-  const item_rows = sub_page;
   let window_start = range.y * sub_page;
 #else
-  const item_rows = 1u;
   let window_rows = min(recipes[recipe + 2u], rows_so_far);
   let window_start = max(min(range.x, rows_so_far), rows_so_far - window_rows);
 #endif
@@ -310,9 +289,10 @@ fn main(
   }
   if (wanted == candidates) {
     for (var i = lane; i < candidates; i += WG) {
-      put(i, range.x + i);
+      picked[picked_at + i * item_rows] = range.x + i;
     }
   } else if (wanted > 0u) {
-    pick(lane, wanted, scores_at);
+    pick(lane, wanted, index * params.score_stride * 2u);
   }
+  finish(lane, wanted);
 }

@@ -3,6 +3,10 @@
 
 const sub_page = 16u;
 
+fn mode_of(slot: u32) -> u32 {
+  return recipes[slot * params.recipe_stride];
+}
+
 // (from, to): candidates are from <= index < to; none where both are equal.
 fn candidates_of(slot: u32, position: u32) -> vec2u {
   let at = slot * params.recipe_stride;
@@ -13,5 +17,5 @@ fn candidates_of(slot: u32, position: u32) -> vec2u {
 #else
   let to = position + 1u - min(recipes[at + 2u], position + 1u);
 #endif
-  return vec2u(first, select(first, max(first, to), recipes[at] == 1u));
+  return vec2u(first, max(first, to));
 }

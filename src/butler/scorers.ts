@@ -9,7 +9,7 @@ import {
   importanceProjectSpec,
   importanceProjectWorkgroups,
 } from "../gpu/ops/importance_project.ts";
-import { LIST_PARAMS, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, LIST_PARAMS, ROW_KEEPS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import { pageBoundsSpec, scorePagesSpec, scorePagesWorkgroups } from "../gpu/ops/page_bounds.ts";
 import { scoreExactSpec, scoreExactWorkgroups } from "../gpu/ops/score_exact.ts";
 import { scoreProjectedSpec, scoreProjectedWorkgroups } from "../gpu/ops/score_projected.ts";
@@ -65,10 +65,19 @@ export interface KeyTransit {
 const ANY_COUNT = 2 ** 31;
 
 /** Order of the recipes of a slot. */
-export const SCORER_KINDS = ["projected", "exact", "pages"] as const;
+export const SCORER_KINDS = ["projected", "exact", "pages", "mass", "pooled"] as const;
 
 /** A way of scoring. */
 export type ScorerKind = typeof SCORER_KINDS[number];
+
+/** What each of them is to the kernels: the mode of its recipes, the bit of rows it keeps things of. */
+export const SCORER_WORDS: Readonly<Record<ScorerKind, { mode: number; keeps: number }>> = {
+  projected: { mode: LIST_MODES.projected, keeps: ROW_KEEPS.key },
+  exact: { mode: LIST_MODES.exact, keeps: 0 },
+  pages: { mode: LIST_MODES.pages, keeps: ROW_KEEPS.bounds },
+  mass: { mode: LIST_MODES.mass, keeps: ROW_KEEPS.mass },
+  pooled: { mode: LIST_MODES.mass, keeps: ROW_KEEPS.mass },
+};
 
 /** One way of scoring, bound to buffers. */
 export interface Scorer extends Disposable {

@@ -5,7 +5,7 @@
  * @module
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
 import { ImportanceStore } from "./importance_store.ts";
@@ -14,6 +14,7 @@ import {
   type KeyTransit,
   type Scorer,
   SCORER_KINDS,
+  SCORER_WORDS,
   type ScorerKind,
   type ScorerOptions,
   type ScorerTables,
@@ -298,7 +299,8 @@ export class Selector {
       const view = entry.view.layer(layer);
       const words = this.#buffers.recipeWords(index, layer, slot);
       const mine = only === null ? this.#options.spansOf(slot, layer) === null : slot === only;
-      words[0] = Number(mine && view.kind === "selected" && view.fresh);
+      const counts = mine && view.kind === "selected" && view.fresh;
+      words[0] = counts ? SCORER_WORDS[kind].mode : LIST_MODES.rest;
     }
     this.#buffers.sendRecipes();
   }
@@ -311,7 +313,8 @@ export class Selector {
       words[0] = 0;
       if (view.kind === "selected" && view.fresh) {
         const { recipe } = view;
-        words.set([1, recipe.from, n - recipe.windowStart, 0, ...recipe.budgets]);
+        const { mode } = SCORER_WORDS[entry.kind];
+        words.set([mode, recipe.from, n - recipe.windowStart, 0, ...recipe.budgets]);
         work.ends[index] = Math.max(work.ends[index]!, recipe.to * recipe.unit);
       }
     }
@@ -358,7 +361,8 @@ export class Selector {
   ): void {
     const index = SCORER_KINDS.indexOf(kind);
     const words = this.#tableWords;
-    rows.forEach(([slot, position], row) => words.set([0, slot, position, 0], row * 4));
+    const { keeps } = SCORER_WORDS[kind];
+    rows.forEach(([slot, position], row) => words.set([0, slot, position, keeps], row * 4));
     const { queue } = this.#options.kernels.device;
     queue.writeBuffer(this.#tables[index]!.store, 0, words, 0, rows.length * 4);
     this.#storeCounts[index] = rows.length;
@@ -369,9 +373,13 @@ export class Selector {
     SCORER_KINDS.forEach((kind, index) => {
       if (!this.#scorers.has(kind)) return;
       const words = this.#tableWords;
+      const { keeps } = SCORER_WORDS[kind];
       rows.forEach(({ slot, position }, row) => {
         const mine = this.#slots.get(slot)?.kind === kind;
-        words.set(mine ? [0, slot, position, 0] : [0, this.importance.trashSlot, 0, 0], row * 4);
+        words.set(
+          mine ? [0, slot, position, keeps] : [0, this.importance.trashSlot, 0, 0],
+          row * 4,
+        );
       });
       queue.writeBuffer(this.#tables[index]!.own, 0, words, 0, rows.length * 4);
     });

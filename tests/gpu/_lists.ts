@@ -2,7 +2,7 @@
 import {
   candidatesOf,
   LIST_PARAMS,
-  type ListUnit,
+  type ListMode,
   maximaAt,
   packRecipe,
   PAGE_ROWS,
@@ -30,7 +30,10 @@ export interface ListCase {
   readonly recipes: Readonly<Record<number, Recipe>>;
   readonly seed: number;
   readonly firstRow?: number;
-  readonly unit?: ListUnit;
+  /** Bits of ROW_KEEPS, for every row. */
+  readonly keeps?: number;
+  /** Mode that the kernel works for; slots of others have no candidates. */
+  readonly mode?: ListMode;
   readonly listCapacity?: number;
   /** vec4u of a page of a KV head in the importance store. */
   readonly importanceQuads?: number;
@@ -39,29 +42,30 @@ export interface ListCase {
 }
 
 /** A recipe that picks the same number of rows for each KV head. */
-export function recipe(kvHeads: number, first: number, window: number, budget: number): Recipe {
-  return { select: true, first, window, budgets: new Array<number>(kvHeads).fill(budget) };
+export function recipe(
+  mode: ListMode,
+  kvHeads: number,
+  first: number,
+  window: number,
+  budget: number,
+): Recipe {
+  return { mode, first, window, budgets: new Array<number>(kvHeads).fill(budget) };
 }
 
 /** Fills buffers that more than one kernel reads. */
 export function listSetup(rig: Rig, c: ListCase, random: Random) {
-  const { kvHeads, group, rows, firstRow = 0, unit = "rows", listCapacity = 64 } = c;
+  const { kvHeads, group, rows, firstRow = 0, listCapacity = 64 } = c;
   const slots = Math.max(...rows.map(({ slot }) => slot)) + 2;
   const last = Math.max(...rows.map(({ position }) => position));
   const maxPages = Math.floor(last / PAGE_ROWS) + 2;
-  const length = unit === "pages" ? Math.ceil(last / 16) + 1 : last + 1;
+  const length = last + 1;
   const words = new Uint32Array(slots * recipeStride(kvHeads));
-  const idle: Recipe = {
-    select: false,
-    first: 1,
-    window: 1,
-    budgets: recipe(kvHeads, 1, 1, 5).budgets,
-  };
+  const idle = recipe("rest", kvHeads, 1, 1, 5);
   const recipes = Array.from({ length: slots }, (_, slot) => c.recipes[slot] ?? idle);
   recipes.forEach((entry, slot) => packRecipe(entry, slot, words));
   const table = new Uint32Array((firstRow + rows.length + 1) * 4).fill(0xffffff);
   rows.forEach(({ slot, position }, row) =>
-    table.set([7, slot, position, 0], (firstRow + row) * 4)
+    table.set([7, slot, position, c.keeps ?? 0], (firstRow + row) * 4)
   );
   const pageTable = Uint32Array.from(random.permutation(slots * maxPages));
   const params = {
@@ -85,7 +89,11 @@ export function listSetup(rig: Rig, c: ListCase, random: Random) {
     params,
     pageTable,
     step: { num_rows: rows.length, first_row: firstRow },
-    candidates: rows.map(({ slot, position }) => candidatesOf(recipes[slot]!, position, unit)),
+    candidates: rows.map(({ slot, position }) => {
+      const mine = recipes[slot]!;
+      const works = c.mode === undefined || c.mode === mine.mode;
+      return candidatesOf(works ? mine : { ...mine, mode: "rest" }, position);
+    }),
     /** Index of the page of a row. */
     pageOf: (slot: number, position: number) =>
       pageTable[slot * maxPages + Math.floor(position / PAGE_ROWS)]!,
@@ -131,7 +139,7 @@ export function readLists(
       const first = Math.floor(from / PAGE_ROWS) * PAGE_ROWS;
       const end = Math.ceil(to / PAGE_ROWS) * PAGE_ROWS;
       for (let run = first; run < end; run += 8) {
-        let key = 0;
+        let key = scoreKey(-Infinity);
         for (let i = run; i < run + 8; i++) {
           if (i >= from && i < to) key = Math.max(key, scoreKey(scores[i]!));
           else assert.equal(scores[i], -Infinity, `row ${row}: index ${i} is no candidate`);

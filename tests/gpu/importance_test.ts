@@ -3,6 +3,7 @@ import {
   type ImportanceProjectVariant,
   importanceProjectWorkgroups,
 } from "../../src/gpu/ops/importance_project.ts";
+import { ROW_KEEPS } from "../../src/gpu/ops/list_params.ts";
 import {
   scoreProjectedSpec,
   type ScoreProjectedVariant,
@@ -58,7 +59,8 @@ async function checkProjection(rig: Rig, v: ImportanceProjectVariant, c: ListCas
   const halves = new Uint16Array(got.buffer);
   const wantKeys: number[] = [];
   const gotKeys: number[] = [];
-  rows.forEach(({ slot, position }) => {
+  const kept = (c.keeps ?? 0) & ROW_KEEPS.key ? rows : [];
+  kept.forEach(({ slot, position }) => {
     const page = impTable[slot * setup.maxPages + Math.floor(position / 32)]!;
     for (let h = 0; h < kvHeads; h++) {
       const at = ((page * kvHeads + h) * quads * 4 + position % 32 * 8) * 2;
@@ -68,7 +70,7 @@ async function checkProjection(rig: Rig, v: ImportanceProjectVariant, c: ListCas
     }
   });
   // Half precision has eleven bits.
-  assertClose(gotKeys, wantKeys, { nmse: 1e-6, max: 2e-3 }, `${where}: keys`);
+  if (kept.length > 0) assertClose(gotKeys, wantKeys, { nmse: 1e-6, max: 2e-3 }, `${where}: keys`);
   assert.deepEqual(got, storeWords, `${where}: other rows of the store`);
   if (!v.queries) return;
   const want: (number | null)[] = [];
@@ -91,10 +93,18 @@ const PROJECTIONS: readonly (ImportanceProjectVariant & { readonly kvHeads: numb
   { headDim: 80, group: 2, kvType: "f16", queries: true, lanes: 4, kvHeads: 2 },
 ];
 
+Deno.test("importance keys are kept of the rows that say so, and of no other", async () => {
+  using rig = await Rig.create();
+  const v = PROJECTIONS[0]!;
+  const rows = [{ slot: 1, position: 40 }, { slot: 0, position: 3 }];
+  const c = { kvHeads: v.kvHeads, group: v.group, recipes: {}, rows, seed: 3 };
+  await checkProjection(rig, v, { ...c, keeps: ROW_KEEPS.bounds | ROW_KEEPS.mass });
+});
+
 Deno.test("importance keys and queries agree with the plain product", async () => {
   using rig = await Rig.create();
   for (const v of PROJECTIONS) {
-    const c = { kvHeads: v.kvHeads, group: v.group, recipes: {} };
+    const c = { kvHeads: v.kvHeads, group: v.group, recipes: {}, keeps: ROW_KEEPS.key | 4 };
     const decode = [[0, 0], [3, 95], [1, 31], [2, 32], [6, 77], [5, 3], [4, 64], [7, 1]]
       .map(([slot, position]) => ({ slot: slot!, position: position! }));
     await checkProjection(rig, v, { ...c, rows: decode, seed: 1, firstRow: 3 });
@@ -170,23 +180,24 @@ Deno.test("scores of importance keys agree, with candidates that begin and end a
   using rig = await Rig.create();
   for (const v of SCORERS) {
     const { kvHeads, group } = v;
-    const c = { kvHeads, group };
+    const c = { kvHeads, group, mode: "projected" } as const;
     const rows = [[3, 700], [0, 31], [4, 100], [2, 277], [5, 64], [1, 0], [6, 1200], [7, 95]]
       .map(([slot, position]) => ({ slot: slot!, position: position! }));
     const recipes = {
-      3: recipe(kvHeads, 64, 192, 9),
-      0: recipe(kvHeads, 0, 1, 9),
-      2: recipe(kvHeads, 5, 33, 9),
-      5: recipe(kvHeads, 63, 0, 9),
-      1: recipe(kvHeads, 3, 2, 9),
-      6: recipe(kvHeads, 31, 7, 9),
-      7: recipe(kvHeads, 95, 0, 9),
+      3: recipe("projected", kvHeads, 64, 192, 9),
+      0: recipe("projected", kvHeads, 0, 1, 9),
+      2: recipe("projected", kvHeads, 5, 33, 9),
+      5: recipe("projected", kvHeads, 63, 0, 9),
+      1: recipe("projected", kvHeads, 3, 2, 9),
+      6: recipe("projected", kvHeads, 31, 7, 9),
+      7: recipe("projected", kvHeads, 95, 0, 9),
+      4: recipe("exact", kvHeads, 0, 1, 9),
     };
     await checkScores(rig, v, { ...c, rows, recipes, seed: 11, firstRow: 2 });
     await checkScores(rig, v, {
       ...c,
       rows: [{ slot: 2, position: 2111 }],
-      recipes: { 2: recipe(kvHeads, 65, 64, 9) },
+      recipes: { 2: recipe("projected", kvHeads, 65, 64, 9) },
       seed: 12,
       importanceQuads: 96,
     });

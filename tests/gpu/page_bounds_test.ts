@@ -5,6 +5,12 @@ import {
   type ScorePagesVariant,
   scorePagesWorkgroups,
 } from "../../src/gpu/ops/page_bounds.ts";
+import {
+  attentionMassSpec,
+  type AttentionMassVariant,
+  attentionMassWorkgroups,
+} from "../../src/gpu/ops/attention_mass.ts";
+import { ROW_KEEPS } from "../../src/gpu/ops/list_params.ts";
 import { pageScoreReference } from "../reference/score.ts";
 import { unpackCache } from "./_cache.ts";
 import { fillKeys, fillQueries } from "./_list_keys.ts";
@@ -32,14 +38,14 @@ async function check(rig: Rig, shape: Shape, chunks: readonly number[], seed: nu
   const slot = 2;
   const length = chunks.reduce((sum, count) => sum + count, 0);
   const all = Array.from({ length }, (_, position) => ({ slot, position }));
-  const recipes = { [slot]: recipe(kvHeads, 0, 1, 3) };
+  const recipes = { [slot]: recipe("pages", kvHeads, 0, 1, 3) };
   const whole: ListCase = {
     kvHeads,
     group,
     rows: all,
     recipes,
     seed,
-    unit: "pages",
+    keeps: ROW_KEEPS.bounds,
     importanceQuads: quads,
   };
   const setup = listSetup(rig, whole, random);
@@ -113,6 +119,50 @@ async function check(rig: Rig, shape: Shape, chunks: readonly number[], seed: nu
   );
   assertClose(lists.flat(), want, F32_BOUNDS, `${scorePagesSpec(shape).variant}, seed ${seed}`);
 }
+
+Deno.test("bounds and mass are kept of the rows that say so, and of no other", async () => {
+  using rig = await Rig.create();
+  const shape = SHAPES[0]!;
+  const { kvHeads, group, headDim } = shape;
+  const rows = [{ slot: 1, position: 40 }];
+  const c: ListCase = { kvHeads, group, rows, recipes: {}, seed: 4, keeps: ROW_KEEPS.key };
+  const random = new Random(c.seed);
+  const setup = listSetup(rig, c, random);
+  const keys = rig.storage(fillKeys(shape, c, setup, random).words);
+  const blank = blankWords(setup.slots * setup.maxPages * kvHeads * 256);
+  const store = rig.storage(blank);
+  const { rows: rowTable, pages, params } = setup.buffers;
+  const mass: AttentionMassVariant = {
+    ...shape,
+    source: "pages",
+    target: "store",
+    eachRow: true,
+    turns: 1,
+    queryRows: 1,
+    shared: false,
+  };
+  await rig.run([{
+    spec: pageBoundsSpec(shape),
+    parts: [keys, pages, rowTable, pages, store, params],
+    step: setup.step,
+    workgroups: kvHeads,
+  }, {
+    spec: attentionMassSpec(mass),
+    parts: [
+      rig.storage(fillQueries(headDim, c, random).qkv),
+      keys,
+      rowTable,
+      rig.storage(new Float32Array(kvHeads * group)),
+      store,
+      pages,
+      pages,
+      params,
+    ],
+    step: setup.step,
+    workgroups: attentionMassWorkgroups(mass, kvHeads, 1, 41),
+  }]);
+  assert.deepEqual(await rig.words(store, blank.length), blank);
+});
 
 Deno.test("bounds of pages, made in chunks of any length, and their scores agree", async () => {
   using rig = await Rig.create();

@@ -96,14 +96,23 @@ Deno.test("exact scores agree, with candidates that begin and end anywhere", asy
     const rows = [[3, 350], [0, 31], [4, 100], [2, 277], [5, 64], [1, 0], [6, 520]]
       .map(([slot, position]) => ({ slot: slot!, position: position! }));
     const recipes = {
-      3: recipe(kvHeads, 64, 192, 9),
-      0: recipe(kvHeads, 0, 1, 9),
-      2: recipe(kvHeads, 5, 33, 9),
-      5: recipe(kvHeads, 63, 0, 9),
-      1: recipe(kvHeads, 3, 2, 9),
-      6: recipe(kvHeads, 31, 7, 9),
+      3: recipe("exact", kvHeads, 64, 192, 9),
+      0: recipe("exact", kvHeads, 0, 1, 9),
+      2: recipe("exact", kvHeads, 5, 33, 9),
+      5: recipe("exact", kvHeads, 63, 0, 9),
+      1: recipe("exact", kvHeads, 3, 2, 9),
+      6: recipe("exact", kvHeads, 31, 7, 9),
+      4: recipe("projected", kvHeads, 0, 1, 9),
     };
-    await check(rig, v, { kvHeads, group, rows, recipes, seed: 21, firstRow: 2 });
+    await check(rig, v, {
+      kvHeads,
+      group,
+      rows,
+      recipes,
+      seed: 21,
+      firstRow: 2,
+      mode: "exact",
+    });
   }
 });
 
@@ -117,7 +126,7 @@ Deno.test("exact scores of keys that pass by in pieces agree", async () => {
         kvHeads,
         group,
         rows: [{ slot: 1, position }],
-        recipes: { 1: recipe(kvHeads, 41, 13, 9) },
+        recipes: { 1: recipe("exact", kvHeads, 41, 13, 9) },
         seed: position,
       }, piece);
     }

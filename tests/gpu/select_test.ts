@@ -46,7 +46,7 @@ const VARIANTS: readonly SelectVariant[] = [
 /** Runs a selection and compares everything it writes. */
 async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, where: string) {
   const random = new Random(c.seed);
-  const setup = listSetup(rig, { ...c, unit: v.unit }, random);
+  const setup = listSetup(rig, c, random);
   const { kvHeads, rows, listCapacity = 64 } = c;
   const { score_stride, maxima_at, selection_stride } = setup.params;
   const perItem = v.unit === "pages" ? 16 : 1;
@@ -59,7 +59,8 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
       if (from === to) return [];
       floats.set(list, start + from);
       const first = Math.floor(from / 32) * 32;
-      words.fill(0, start + maxima_at + first / 8, start + maxima_at + Math.ceil(to / 32) * 4);
+      const none = scoreKey(-Infinity);
+      words.fill(none, start + maxima_at + first / 8, start + maxima_at + Math.ceil(to / 32) * 4);
       list.forEach((score, i) => {
         const at = start + maxima_at + Math.floor((from + i) / 8);
         words[at] = Math.max(words[at]!, scoreKey(score));
@@ -67,7 +68,7 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
       return Array.from(list);
     })
   );
-  const scratch = rig.storage(blankWords(words.length));
+  const scratch = rig.storage(blankWords(2 * words.length));
   const picked = rig.storage(blankWords(rows.length * kvHeads * listCapacity));
   const counts = rig.storage(blankWords(rows.length * kvHeads));
   const selection = rig.storage(blankWords(setup.slots * selection_stride));
@@ -94,7 +95,7 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
   const want = blankWords(setup.slots * selection_stride);
   rows.forEach(({ slot, position }, row) => {
     const entry = c.recipes[slot];
-    if (entry === undefined || !entry.select) return;
+    if (entry === undefined || entry.mode === "rest") return;
     const { from, to } = setup.candidates[row]!;
     const n = position + 1;
     const at = slot * selection_stride;
@@ -124,6 +125,7 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
 
 for (const v of VARIANTS) {
   const unit = v.unit === "pages" ? 16 : 1;
+  const mode = v.unit === "pages" ? "pages" : "projected";
   Deno.test(`selection of ${v.unit} is exact whatever the scores: ${v.lanes} lanes`, async () => {
     using rig = await Rig.create();
     for (const [name, scores] of Object.entries(SCORES)) {
@@ -133,7 +135,7 @@ for (const v of VARIANTS) {
           kvHeads: 2,
           group: 1,
           rows: [{ slot: 1, position: 1777 * unit + 5 }],
-          recipes: { 1: recipe(2, 13, 45, budget) },
+          recipes: { 1: recipe(mode, 2, 13, 45, budget) },
           listCapacity: 320 * unit,
           seed: budget,
         };
@@ -145,7 +147,7 @@ for (const v of VARIANTS) {
   Deno.test(`selection of ${v.unit} keeps slots apart: ${v.lanes} lanes`, async () => {
     using rig = await Rig.create();
     const ragged = (first: number, window: number, budgets: number[]): Recipe => ({
-      select: true,
+      mode,
       first,
       window,
       budgets,
@@ -179,7 +181,7 @@ for (const v of VARIANTS) {
         group: 1,
         rows: [{ slot, position }],
         recipes: {
-          [slot]: recipe(kvHeads, random.int(0, 40), random.int(0, 99), random.int(0, 200)),
+          [slot]: recipe(mode, kvHeads, random.int(0, 40), random.int(0, 99), random.int(0, 200)),
         },
         listCapacity: random.int(1, 13) * 16 * unit,
         seed,
@@ -197,7 +199,7 @@ Deno.test("selection is exact over 131,072 rows, also where all scores are equal
       kvHeads: 1,
       group: 1,
       rows: [{ slot: 0, position: 131071 }],
-      recipes: { 0: recipe(1, 64, 192, 768) },
+      recipes: { 0: recipe("mass", 1, 64, 192, 768) },
       listCapacity: 768,
       seed: 1,
     };
@@ -206,13 +208,13 @@ Deno.test("selection is exact over 131,072 rows, also where all scores are equal
 });
 
 Deno.test("candidatesOf() leaves out sinks, window and slots that rest", () => {
-  const entry = recipe(1, 4, 3, 9);
-  assert.deepEqual(candidatesOf(entry, 9, "rows"), { from: 4, to: 7 });
-  assert.deepEqual(candidatesOf(entry, 6, "rows"), { from: 4, to: 4 });
-  assert.deepEqual(candidatesOf(entry, 0, "rows"), { from: 4, to: 4 });
-  assert.deepEqual(candidatesOf({ ...entry, select: false }, 99, "rows"), { from: 4, to: 4 });
-  assert.deepEqual(candidatesOf({ ...entry, first: 0 }, 47, "pages"), { from: 0, to: 2 });
-  assert.deepEqual(candidatesOf({ ...entry, first: 0 }, 48, "pages"), { from: 0, to: 3 });
+  const entry = recipe("exact", 1, 4, 3, 9);
+  assert.deepEqual(candidatesOf(entry, 9), { from: 4, to: 7 });
+  assert.deepEqual(candidatesOf(entry, 6), { from: 4, to: 4 });
+  assert.deepEqual(candidatesOf(entry, 0), { from: 4, to: 4 });
+  assert.deepEqual(candidatesOf({ ...entry, mode: "rest" }, 99), { from: 4, to: 4 });
+  assert.deepEqual(candidatesOf({ ...entry, first: 0, mode: "pages" }, 47), { from: 0, to: 2 });
+  assert.deepEqual(candidatesOf({ ...entry, first: 0, mode: "pages" }, 48), { from: 0, to: 3 });
 });
 
 Deno.test("lists have room for a maximum of each eight scores of whole pages", () => {

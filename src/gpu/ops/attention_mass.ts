@@ -6,7 +6,7 @@
  */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_PARAMS, TILE } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS, ROW_KEEPS, TILE } from "./list_params.ts";
 import type { KvType } from "./rope.ts";
 
 /** Where mass is kept. */
@@ -53,6 +53,7 @@ export function attentionMassSpec(v: AttentionMassVariant): KernelSpec {
       WG: v.lanes,
       GROUP: v.group,
       TURNS: v.turns,
+      KEEPS: `${ROW_KEEPS.mass}u`,
       QUERY_ROWS: v.queryRows,
       QUERIES: v.queryRows * v.group,
       QUERY_QUADS: v.queryRows * v.group * v.headDim / 4,
@@ -100,6 +101,7 @@ export function scoreListsSpec(v: ScoreListsVariant): KernelSpec {
       POOL: v.pool,
       TARGET: v.target,
       EACH_ROW: v.eachRow,
+      MODE: `${LIST_MODES.mass}u`,
       UNIT: "rows",
     },
     bindings: ["read", "read", "read", "read", "write", "uniform", "step"],

@@ -1,7 +1,7 @@
 /** Host partner of `shaders/importance_project.wgsl`: what rows are scored by. @module */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_PARAMS } from "./list_params.ts";
+import { LIST_PARAMS, ROW_KEEPS } from "./list_params.ts";
 import type { KvType } from "./rope.ts";
 
 /** What is compiled in. */
@@ -32,6 +32,7 @@ export function importanceProjectSpec(v: ImportanceProjectVariant): KernelSpec {
       VALUES: false,
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
       QUERIES: v.queries,
+      KEEPS: `${ROW_KEEPS.key}u`,
     },
     bindings: [
       "read",

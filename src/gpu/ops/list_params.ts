@@ -58,16 +58,43 @@ export function scoreStride(positions: number): number {
 }
 
 /**
- * u32 of a slot's recipe: mode (0: leave the slot alone, 1: select), first candidate (the sinks), rows
- * of the window, 0, then the budget of each KV head in rows (or pages), padded to whole vec4u.
+ * u32 of a slot's recipe: mode (see {@linkcode LIST_MODES}), first candidate (the sinks), rows of the
+ * window, 0, then the budget of each KV head in rows (or pages), padded to whole vec4u.
  */
 export function recipeStride(numKvHeads: number): number {
   return 4 + Math.ceil(numKvHeads / 4) * 4;
 }
 
+/** How a slot's candidates are scored, by the number that a recipe holds. */
+export const LIST_MODES = {
+  /** The slot is left alone: its selection stays as it is. */
+  rest: 0,
+  /** Importance keys (score_projected). */
+  projected: 1,
+  /** Whole keys (score_exact). */
+  exact: 2,
+  /** Bounds of pages of {@linkcode SUB_PAGE} (score_pages). */
+  pages: 3,
+  /** Attention mass (score_lists). */
+  mass: 4,
+} as const;
+
+/** Name of a mode. */
+export type ListMode = keyof typeof LIST_MODES;
+
+/** What of a row of the step goes to the importance store: bits of the fourth word of its entry. */
+export const ROW_KEEPS = {
+  /** Its importance key (importance_project). */
+  key: 1,
+  /** The bounds of its sub-page (page_bounds). */
+  bounds: 2,
+  /** The attention that it gives to others (attention_mass). */
+  mass: 4,
+} as const;
+
 /** What is selected for a slot. */
 export interface Recipe {
-  readonly select: boolean;
+  readonly mode: ListMode;
   /** First candidate: rows before it are always attended. */
   readonly first: number;
   /** Newest rows that are always attended. */
@@ -79,11 +106,8 @@ export interface Recipe {
 /** Writes a recipe at its slot of the buffer of recipes. */
 export function packRecipe(recipe: Recipe, slot: number, out: Uint32Array): void {
   const at = slot * recipeStride(recipe.budgets.length);
-  out.set([recipe.select ? 1 : 0, recipe.first, recipe.window, 0, ...recipe.budgets], at);
+  out.set([LIST_MODES[recipe.mode], recipe.first, recipe.window, 0, ...recipe.budgets], at);
 }
-
-/** What a list's indices stand for. */
-export type ListUnit = "rows" | "pages";
 
 /**
  * Candidates `from <= index < to` of a row at `position`; none where both are equal. Of pages, the one
@@ -92,12 +116,12 @@ export type ListUnit = "rows" | "pages";
 export function candidatesOf(
   recipe: Recipe,
   position: number,
-  unit: ListUnit,
 ): { readonly from: number; readonly to: number } {
-  const to = unit === "pages"
+  const { mode, first, window } = recipe;
+  const to = mode === "pages"
     ? Math.floor(position / SUB_PAGE)
-    : Math.max(0, position + 1 - recipe.window);
-  return { from: recipe.first, to: recipe.select ? Math.max(recipe.first, to) : recipe.first };
+    : Math.max(0, position + 1 - window);
+  return { from: first, to: mode === "rest" ? first : Math.max(first, to) };
 }
 
 /** u32 of a selection before its lists. */

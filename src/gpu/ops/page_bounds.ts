@@ -6,7 +6,7 @@
  */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_PARAMS, PAGE_ROWS, SUB_PAGE, TILE } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS, PAGE_ROWS, ROW_KEEPS, SUB_PAGE, TILE } from "./list_params.ts";
 import type { KvType } from "./rope.ts";
 
 /** What is compiled in. */
@@ -23,6 +23,7 @@ export function pageBoundsSpec(v: PageBoundsVariant): KernelSpec {
     variant: `page_bounds_d${v.headDim}_${v.kvType}_wg${v.lanes}`,
     defines: {
       WG: v.lanes,
+      KEEPS: `${ROW_KEEPS.bounds}u`,
       KV_TYPE: v.kvType,
       VALUES: false,
       HEAD_WORDS: `${v.kvType === "f16" ? v.headDim / 2 : v.headDim}u`,
@@ -57,6 +58,7 @@ export function scorePagesSpec(v: ScorePagesVariant): KernelSpec {
       HEAD_QUADS: `${v.headDim / (v.kvType === "f16" ? 8 : 4)}u`,
       KV_TYPE: v.kvType,
       VALUES: false,
+      MODE: `${LIST_MODES.pages}u`,
       UNIT: "pages",
     },
     bindings: ["read", "read", "read", "read", "read", "write", "uniform", "step"],

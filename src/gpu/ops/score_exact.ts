@@ -1,7 +1,7 @@
 /** Host partner of `shaders/score_exact.wgsl`: exact scores of each candidate row. @module */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_PARAMS, TILE } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS, TILE } from "./list_params.ts";
 import type { KvType } from "./rope.ts";
 
 /** What is compiled in. */
@@ -38,6 +38,7 @@ export function scoreExactSpec(v: ScoreExactVariant): KernelSpec {
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
       SOURCE: v.source,
       SHARED: v.shared,
+      MODE: `${LIST_MODES.exact}u`,
       UNIT: "rows",
     },
     bindings: [

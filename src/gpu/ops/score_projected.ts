@@ -1,7 +1,7 @@
 /** Host partner of `shaders/score_projected.wgsl`: importance of each candidate row. @module */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_PARAMS, TILE } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS, TILE } from "./list_params.ts";
 
 /** What is compiled in. */
 export interface ScoreProjectedVariant {
@@ -17,7 +17,13 @@ export function scoreProjectedSpec(v: ScoreProjectedVariant): KernelSpec {
   return {
     shader: "score_projected",
     variant: `score_projected_g${v.group}_wg${v.lanes}_t${v.turns}`,
-    defines: { WG: v.lanes, GROUP: v.group, TURNS: v.turns, UNIT: "rows" },
+    defines: {
+      WG: v.lanes,
+      GROUP: v.group,
+      TURNS: v.turns,
+      MODE: `${LIST_MODES.projected}u`,
+      UNIT: "rows",
+    },
     bindings: ["read", "read", "read", "read", "read", "write", "uniform", "step"],
     structs: [LIST_PARAMS, STEP_PARAMS],
   };

@@ -1,11 +1,12 @@
 /** Host partner of `shaders/select.wgsl`: the best candidates of each list of scores. @module */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_PARAMS, type ListUnit } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS } from "./list_params.ts";
 
 /** What is compiled in. */
 export interface SelectVariant {
-  readonly unit: ListUnit;
+  /** What is picked: rows, or pages of sixteen. A kernel passes over slots of the other kind. */
+  readonly unit: "rows" | "pages";
   /** A power of two, 4 to 256. */
   readonly lanes: number;
 }
@@ -22,6 +23,7 @@ export function selectSpec(v: SelectVariant): KernelSpec {
       WG: v.lanes,
       BINS_A_LANE: 256 / v.lanes,
       UNIT: v.unit,
+      PAGES_MODE: `${LIST_MODES.pages}u`,
       UNROLL: v.unit === "rows" ? 4 : 1,
     },
     bindings: [
