@@ -63,7 +63,7 @@ export class SelectionBuffers {
     this.#recipeWords = new Uint32Array(this.#recipes.buffer.size / 4);
     const lists = maxRows * numKvHeads;
     this.scores = kernels.storage("scores", lists * this.scoreStride * 4);
-    this.scratch = kernels.storage("selection scratch", lists * this.scoreStride * 4);
+    this.scratch = kernels.storage("selection scratch", lists * 2 * this.scoreStride * 4);
     this.queries = kernels.storage("importance queries", maxRows * numHeads * 16 * 4);
   }
 
