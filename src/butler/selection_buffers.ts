@@ -87,6 +87,11 @@ export class SelectionBuffers {
     return this.#counts.part(layer);
   }
 
+  /** Which list of {@linkcode picked} and {@linkcode counts} a slot's row of a step has. */
+  listIndex(_slot: number, row: number): number {
+    return row;
+  }
+
   /** Words of a slot's recipe in a layer, to be filled in place; {@linkcode sendRecipes} follows. */
   recipeWords(kind: number, layer: number, slot: number): Uint32Array {
     const part = kind * this.sizes.numLayers + layer;

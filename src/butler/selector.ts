@@ -154,6 +154,41 @@ export class Selector {
     }
   }
 
+  /** Buffers and a scorer of their own for exact scores, beside those in use. The caller disposes. */
+  async createTruth(): Promise<{ scorer: Scorer; buffers: SelectionBuffers }> {
+    const buffers = this.#makeBuffers(this.#buffers.sizes.listCapacity);
+    const { importance } = this;
+    const scorer = await createScorer(
+      "exact",
+      this.#options,
+      { selection: buffers, importance, matrices: null, transit: this.#transit },
+      this.#tables[SCORER_KINDS.indexOf("exact")]!,
+    );
+    return { scorer, buffers };
+  }
+
+  /** Lets one slot alone be scored in buffers of {@linkcode createTruth}. */
+  writeTruth(
+    buffers: SelectionBuffers,
+    layer: number,
+    slot: number,
+    recipe: { from: number; windowRows: number; budgets: readonly number[] },
+  ): void {
+    const index = SCORER_KINDS.indexOf("exact");
+    for (let other = 0; other < buffers.sizes.numSlots; other++) {
+      buffers.recipeWords(index, layer, other)[0] = LIST_MODES.rest;
+    }
+    const { from, windowRows, budgets } = recipe;
+    buffers.recipeWords(index, layer, slot).set([
+      LIST_MODES.exact,
+      from,
+      windowRows,
+      0,
+      ...budgets,
+    ]);
+    buffers.sendRecipes();
+  }
+
   /** Takes a sequence out of its slot, so that it can go on in another one. */
   park(slot: number): ParkedSelection | null {
     const entry = this.#slots.get(slot);

@@ -19,6 +19,7 @@ import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { Forward } from "./forward.ts";
 import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
+import { RecallMeter, type RecallSums, type SampledRow } from "./recall_meter.ts";
 import type { StagedChunk } from "./staged_prefill.ts";
 import { isEmpty } from "./stage_passes.ts";
 import { type BoundAttention, SelectedAttention, slabPlace } from "./selected_attention.ts";
@@ -41,10 +42,14 @@ export interface DecodePlan {
   /** For the step's uniform. */
   readonly denseSplits: number;
   readonly rowsSplits: number;
+  /** Of the longest row, should it attend to everything. */
+  readonly allSplits: number;
   readonly stageSplits: number;
   readonly storeCounts: readonly number[];
   /** Rows of sequences below the device. */
   readonly offloaded: readonly OffloadedRow[];
+  /** Rows whose recall is measured in this step. */
+  readonly sampled: readonly SampledRow[];
 }
 
 interface Tally extends Moved {
@@ -53,6 +58,7 @@ interface Tally extends Moved {
   rows: number;
   /** Bytes of keys that exact scores had to read. */
   scoring: number;
+  readonly recall: RecallSums;
 }
 
 /** What is known of a sequence without a slot. */
@@ -69,6 +75,7 @@ export class CacheSteps {
   readonly #tallies = new Map<number, Tally>();
   readonly #stride: number;
   #offload: OffloadSteps | null = null;
+  #recall: RecallMeter | null = null;
   #bound: BoundAttention[] = [];
 
   private constructor(options: CacheStepsOptions, attention: SelectedAttention) {
@@ -120,7 +127,17 @@ export class CacheSteps {
     const transit = below ? this.#offload!.transit : null;
     await this.#selector.begin(slot, settings, maxRows, transit);
     const nothing = { bytes: 0, wanted: 0, resident: 0 };
-    this.#tallies.set(slot, { settings, steps: 0, rows: 0, scoring: 0, ...nothing });
+    const recall = { mass: 0, heads: 0, overlap: 0, lists: 0, steps: 0 };
+    if (settings.recallEvery > 0) {
+      this.#recall ??= await RecallMeter.create({
+        forward,
+        selector: this.#selector,
+        lse: this.#attention.lse,
+        ...(readback === undefined ? {} : { readback }),
+      });
+      await this.#recall.prepare();
+    }
+    this.#tallies.set(slot, { settings, steps: 0, rows: 0, scoring: 0, ...nothing, recall });
   }
 
   /** Takes a sequence out of its slot; null for one that attends to everything on the device. */
@@ -157,7 +174,7 @@ export class CacheSteps {
       bytesPerStep: steps === 0 ? 0 : bytes / steps,
       residentShare: wanted === 0 ? 1 : resident / wanted,
       tiers: this.#options.cache.tiersOf(slot),
-      recall: null,
+      recall: recallOf(tally.recall),
       notes: tally.scoring === 0 ? [] : [
         `exact scores read ${
           Math.round(tally.scoring / Math.max(1, steps))
@@ -230,9 +247,11 @@ export class CacheSteps {
       numRows: rows.length,
       denseSplits: splits(most((layer) => layer.denseKeys)),
       rowsSplits: splits(most((layer) => layer.rowsKeys)),
+      allSplits: splits(rows.reduce((longest, row) => Math.max(longest, row.position + 1), 0)),
       stageSplits: this.#offload?.stageSplits ?? 1,
       storeCounts: [...this.#selector.storeCounts],
       offloaded,
+      sampled: this.#sample(rows),
     };
   }
 
@@ -260,16 +279,30 @@ export class CacheSteps {
       ? []
       : await this.#offload!.prepareLayer(submission, layer, offloaded, this.#selector);
     const passing = streams.some((streamed) => !isEmpty(streamed));
+    const { sampled } = plan;
+    if (sampled.length > 0) {
+      await this.#recall!.encodeExact(
+        submission,
+        layer,
+        numRows,
+        sampled,
+        plan.allSplits,
+        STEP_SLOTS.all * this.#stride,
+        this.#offload,
+      );
+    }
     this.#layer(layer).encode(submission.pass, numRows, {
       dense: work.dense ? { splits: plan.denseSplits, stepOffset: offset } : null,
       rows: work.rows
         ? { splits: plan.rowsSplits, stepOffset: STEP_SLOTS.selected * this.#stride }
         : null,
-      place: passing ? { first: true, last: false } : null,
+      // Measuring needs the sums that a single pass does not leave.
+      place: passing || sampled.length > 0 ? { first: true, last: !passing } : null,
     });
     if (passing) {
       await this.#offload!.encodeStreams(submission, layer, numRows, offloaded, streams);
     }
+    if (sampled.length > 0) this.#recall!.encodeAttended(submission, layer, sampled);
   }
 
   /** After the last layer of a decode step, before its last submission. */
@@ -284,9 +317,13 @@ export class CacheSteps {
    */
   async endDecode(
     submission: Submission,
-    { offloaded }: DecodePlan,
+    { offloaded, sampled }: DecodePlan,
   ): Promise<ReadonlyMap<number, unknown>> {
     const failures = new Map<number, unknown>();
+    if (sampled.length > 0) {
+      const sumsOf = (slot: number) => this.#tallies.get(slot)!.recall;
+      await this.#recall!.finish(submission, sampled, sumsOf);
+    }
     if (offloaded.length === 0) return failures;
     await this.#offload!.endDecode(submission, offloaded);
     for (const { slot } of offloaded) {
@@ -301,6 +338,20 @@ export class CacheSteps {
       if (failure !== undefined) failures.set(slot, failure);
     }
     return failures;
+  }
+
+  /** Rows whose turn it is to be measured. */
+  #sample(rows: readonly SelectorRow[]): SampledRow[] {
+    return rows.map(({ slot, position }, row) => ({
+      row,
+      slot,
+      n: position + 1,
+      below: this.#options.cache.offloaded(slot) !== null,
+    })).filter(({ slot }) => {
+      const tally = this.#tallies.get(slot);
+      const every = tally?.settings.recallEvery ?? 0;
+      return every > 0 && tally !== undefined && tally.steps % every === 0;
+    });
   }
 
   #count(slot: number, n: number): void {
@@ -335,8 +386,19 @@ export class CacheSteps {
 
   [Symbol.dispose](): void {
     this.#unbind();
+    this.#recall?.[Symbol.dispose]();
     this.#offload?.[Symbol.dispose]();
     this.#selector[Symbol.dispose]();
     this.#attention[Symbol.dispose]();
   }
+}
+
+/** Means over what was measured; null if nothing was. */
+function recallOf({ mass, heads, overlap, lists, steps }: RecallSums): KvReport["recall"] {
+  if (steps === 0) return null;
+  return {
+    mass: heads === 0 ? 1 : mass / heads,
+    overlap: lists === 0 ? 1 : overlap / lists,
+    steps,
+  };
 }

@@ -299,6 +299,7 @@ export class ModelRunner implements Runner {
       numLogits,
       selectedSplits: plan?.rowsSplits ?? 1,
       stageSplits: plan?.stageSplits ?? 1,
+      allSplits: plan?.allSplits ?? 1,
       storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.storeCounts : []),
     });
     if (numLogits > 0) this.#sampler.prepare(samples);
@@ -416,8 +417,16 @@ export class ModelRunner implements Runner {
   }
 
   #writeStep(step: StepNumbers): void {
-    const { numRows, numSplits, firstLogit, numLogits, selectedSplits, stageSplits, storeCounts } =
-      step;
+    const {
+      numRows,
+      numSplits,
+      firstLogit,
+      numLogits,
+      selectedSplits,
+      stageSplits,
+      allSplits,
+      storeCounts,
+    } = step;
     const stride = this.#buffers.stepStride / 4;
     const put = (slot: number, num_rows: number, num_splits: number, logits_row = 0) =>
       this.#stepWords.set(
@@ -428,6 +437,7 @@ export class ModelRunner implements Runner {
     put(STEP_SLOTS.head, numLogits, numSplits, firstLogit);
     put(STEP_SLOTS.selected, numRows, selectedSplits);
     put(STEP_SLOTS.stage, numRows, stageSplits);
+    put(STEP_SLOTS.all, numRows, allSplits);
     storeCounts.forEach((count, kind) => put(STEP_SLOTS.store + kind, count, 1));
     this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
   }
@@ -451,6 +461,7 @@ interface StepNumbers {
   readonly numLogits: number;
   readonly selectedSplits: number;
   readonly stageSplits: number;
+  readonly allSplits: number;
   readonly storeCounts: readonly number[];
 }
 
