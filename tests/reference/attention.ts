@@ -63,6 +63,18 @@ export function joinReference(a: PartialResult, b: PartialResult): PartialResult
   };
 }
 
+/** What part of a query head's attention each key gets. */
+export function weightsReference(
+  query: readonly number[],
+  keys: readonly (readonly number[])[],
+): number[] {
+  const { maximum, normaliser } = partialReference(query, keys, keys);
+  return keys.map((key) => {
+    const score = key.reduce((sum, value, d) => sum + value * query[d]!, 0);
+    return Math.exp(score / Math.sqrt(query.length) - maximum) / normaliser;
+  });
+}
+
 /** Logarithm of the sum of e^score over all keys. */
 export function logSum(result: PartialResult): number {
   return result.maximum + Math.log(result.normaliser);

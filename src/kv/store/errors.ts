@@ -9,3 +9,34 @@ export class StoreFullError extends Error {
 export class StoreReadError extends Error {
   override readonly name = "StoreReadError";
 }
+
+/**
+ * The error of a full store.
+ *
+ * @param hostBlocks - Blocks that host memory holds.
+ * @param disk - The tier below it, and what the system last said when it refused to write.
+ */
+export function fullError(
+  blockBytes: number,
+  hostBlocks: number,
+  disk: { readonly capacity: number; readonly lastRefusal: string | null } | null,
+): StoreFullError {
+  if (disk === null) {
+    return new StoreFullError(
+      "host memory has no room for more rows of the KV cache " +
+        `(${hostBlocks} blocks of ${blockBytes} bytes). Give more with --kv-host, or a folder ` +
+        "for what does not fit with --kv-disk.",
+    );
+  }
+  const refusal = disk.lastRefusal === null ? "" : `; the disk last refused: ${disk.lastRefusal}`;
+  return new StoreFullError(
+    "neither host memory nor disk has room for more rows of the KV cache " +
+      `(${hostBlocks} and ${disk.capacity} blocks of ${blockBytes} bytes${refusal}). Give more ` +
+      "with --kv-host or --kv-disk-size, or another folder with --kv-disk.",
+  );
+}
+
+/** @throws {Error} If something that must hold does not. */
+export function assertStore(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new Error(`row store: ${message}`);
+}

@@ -22,7 +22,8 @@ export interface FileState {
 export interface FileOps {
   /** Creates a file that must not exist, for reading and writing, for this user alone. */
   create(path: string): number;
-  open(path: string): number;
+  /** Opens a file that exists. */
+  open(path: string, writable: boolean): number;
   /** Reads up to out.length bytes; returns how many, 0 at the end of the file. */
   read(handle: number, out: Uint8Array, position: number): number;
   /** Writes up to data.length bytes; returns how many. */
@@ -38,8 +39,8 @@ export interface FileOps {
   removeFolder(path: string): void;
   list(path: string): FileEntry[];
   state(path: string): FileState;
-  /** Sets a file's time to now. */
-  touch(path: string): void;
+  /** Sets the time of a file, in milliseconds since 1970. */
+  touch(path: string, timeMs: number): void;
   /**
    * Locks a file for as long as the process lives or until the lock is disposed of; null if another
    * handle has it.
@@ -50,7 +51,7 @@ export interface FileOps {
 /** The file system. */
 export const systemFiles: FileOps = {
   create: (path) => fs.openSync(path, "wx+", 0o600),
-  open: (path) => fs.openSync(path, "r"),
+  open: (path, writable) => fs.openSync(path, writable ? "r+" : "r"),
   read: (handle, out, position) => fs.readSync(handle, out, 0, out.length, position),
   write: (handle, data, position) => fs.writeSync(handle, data, 0, data.length, position),
   sync: (handle) => fs.fsyncSync(handle),
@@ -69,10 +70,7 @@ export const systemFiles: FileOps = {
     const { size, mtimeMs } = fs.statSync(path);
     return { size, mtimeMs };
   },
-  touch: (path) => {
-    const now = new Date();
-    fs.utimesSync(path, now, now);
-  },
+  touch: (path, timeMs) => fs.utimesSync(path, timeMs / 1000, timeMs / 1000),
   lock: (path) => {
     const file = Deno.openSync(path, { read: true, write: true });
     let locked = false;

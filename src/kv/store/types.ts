@@ -150,15 +150,16 @@ export interface KvStore extends Disposable {
 
   /**
    * Keeps a full block findable, also after its sequence has ended, as long as nobody needs its
-   * room. The block cannot be put again from here on.
+   * room. The block cannot be put again from here on. A block has one name and a name one block:
+   * what comes later is ignored, but for extras where there were none.
    *
-   * @param extras - Kept beside the block (copied).
+   * @param extras - Kept beside the block (copied); not counted in any cap, so they must be small.
    */
   offerPrefix(key: string, sequence: StoredSequence, index: number, extras?: Uint8Array): void;
 
   /**
    * A sequence that begins with the longest chain of `keys` that is found, in any tier or in the
-   * prefix folder; perhaps none. Blocks are shared, not copied.
+   * prefix folder; perhaps none, and no more than there is room for. Blocks are shared, not copied.
    */
   adoptPrefix(keys: readonly string[], accept?: AcceptPrefix): StoredSequence;
 
