@@ -12,7 +12,7 @@ import {
   selectionStride,
 } from "../../src/gpu/ops/list_params.ts";
 import { scoreKey } from "../reference/select.ts";
-import { type Random, type Rig } from "./_rig.ts";
+import type { Random, Rig } from "./_rig.ts";
 import { assert } from "std-testing";
 
 /** A row of a step. */
@@ -76,6 +76,7 @@ export function listSetup(rig: Rig, c: ListCase, random: Random) {
     selection_stride: selectionStride(kvHeads, listCapacity),
     base: c.base ?? 0,
     count: c.count ?? 0xffffffff,
+    mass_stride: length + 3,
   };
   return {
     slots,

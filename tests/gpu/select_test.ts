@@ -7,7 +7,7 @@ import {
 } from "../../src/gpu/ops/list_params.ts";
 import { selectSpec, type SelectVariant } from "../../src/gpu/ops/select.ts";
 import { scoreKey, selectReference } from "../reference/select.ts";
-import { BLANK, blankWords, type ListCase, listSetup, recipe } from "./_lists.ts";
+import { blankWords, type ListCase, listSetup, recipe } from "./_lists.ts";
 import { Random, Rig } from "./_rig.ts";
 import { assert } from "std-testing";
 

@@ -43,6 +43,8 @@ export const LIST_PARAMS = defineParams("ListParams", {
   base: "u32",
   /** Positions that the keys given cover from `base` on. */
   count: "u32",
+  /** f32 of a list of attention mass. */
+  mass_stride: "u32",
 });
 
 /** Where the maxima of a list begin, in u32: after the scores of `positions` positions (or pages). */

@@ -1,0 +1,194 @@
+import {
+  importanceProjectSpec,
+  type ImportanceProjectVariant,
+  importanceProjectWorkgroups,
+} from "../../src/gpu/ops/importance_project.ts";
+import {
+  scoreProjectedSpec,
+  type ScoreProjectedVariant,
+  scoreProjectedWorkgroups,
+} from "../../src/gpu/ops/score_projected.ts";
+import { floatToHalf, halfToFloat } from "../../src/model/quants.ts";
+import { projectReference, scoreReference } from "../reference/score.ts";
+import { BLANK, blankWords, type ListCase, listSetup, readLists, recipe } from "./_lists.ts";
+import { fillKeys } from "./_list_keys.ts";
+import { assertClose, F32_BOUNDS, Random, Rig, untouched } from "./_rig.ts";
+import { assert } from "std-testing";
+
+/** Values of an importance key. */
+const DIMS = 16;
+
+/** Projects, and compares keys, queries and what is left alone. */
+async function checkProjection(rig: Rig, v: ImportanceProjectVariant, c: ListCase) {
+  const random = new Random(c.seed);
+  const setup = listSetup(rig, c, random);
+  const { kvHeads, rows } = c;
+  const heads = kvHeads * c.group;
+  const quads = setup.params.importance_quads;
+  const keys = fillKeys(v, c, setup, random);
+  const impTable = Uint32Array.from(random.permutation(setup.slots * setup.maxPages));
+  const matrix = random.floats(kvHeads * v.headDim * DIMS, 0.3);
+  const qkv = new Float32Array(rows.length * (heads + 2 * kvHeads) * v.headDim).fill(NaN);
+  rows.forEach((_, row) =>
+    qkv.set(random.floats(heads * v.headDim), row * (heads + 2 * kvHeads) * v.headDim)
+  );
+  const storeWords = blankWords(setup.slots * setup.maxPages * kvHeads * quads * 4);
+  const store = rig.storage(storeWords);
+  const queries = rig.storage(untouched((rows.length + 1) * heads * DIMS));
+  await rig.run([{
+    spec: importanceProjectSpec(v),
+    parts: [
+      rig.storage(keys.words),
+      setup.buffers.pages,
+      setup.buffers.rows,
+      rig.storage(matrix),
+      rig.storage(impTable),
+      store,
+      ...(v.queries ? [rig.storage(qkv), queries] : []),
+      setup.buffers.params,
+    ],
+    step: setup.step,
+    workgroups: importanceProjectWorkgroups(v, kvHeads, rows.length),
+  }]);
+
+  const where = `${importanceProjectSpec(v).variant}, seed ${c.seed}`;
+  const matrixOf = (h: number) =>
+    Array.from(matrix.subarray(h * v.headDim * DIMS, (h + 1) * v.headDim * DIMS));
+  const got = await rig.words(store, storeWords.length);
+  const halves = new Uint16Array(got.buffer);
+  const wantKeys: number[] = [];
+  const gotKeys: number[] = [];
+  rows.forEach(({ slot, position }) => {
+    const page = impTable[slot * setup.maxPages + Math.floor(position / 32)]!;
+    for (let h = 0; h < kvHeads; h++) {
+      const at = ((page * kvHeads + h) * quads * 4 + position % 32 * 8) * 2;
+      wantKeys.push(...projectReference(keys.row(slot, h, position), matrixOf(h), DIMS));
+      gotKeys.push(...Array.from(halves.subarray(at, at + DIMS), halfToFloat));
+      got.fill(BLANK, at / 2, at / 2 + 8);
+    }
+  });
+  // Half precision has eleven bits.
+  assertClose(gotKeys, wantKeys, { nmse: 1e-6, max: 2e-3 }, `${where}: keys`);
+  assert.deepEqual(got, storeWords, `${where}: other rows of the store`);
+  if (!v.queries) return;
+  const want: (number | null)[] = [];
+  rows.forEach((_, row) => {
+    for (let head = 0; head < heads; head++) {
+      const at = (row * (heads + 2 * kvHeads) + head) * v.headDim;
+      const query = Array.from(qkv.subarray(at, at + v.headDim));
+      want.push(...projectReference(query, matrixOf(Math.floor(head / c.group)), DIMS));
+    }
+  });
+  for (let i = 0; i < heads * DIMS; i++) want.push(null);
+  assertClose(await rig.floats(queries, want.length), want, F32_BOUNDS, `${where}: queries`);
+}
+
+const PROJECTIONS: readonly (ImportanceProjectVariant & { readonly kvHeads: number })[] = [
+  { headDim: 64, group: 3, kvType: "f16", queries: true, lanes: 8, kvHeads: 3 },
+  { headDim: 64, group: 3, kvType: "f16", queries: false, lanes: 8, kvHeads: 3 },
+  { headDim: 128, group: 1, kvType: "f32", queries: true, lanes: 32, kvHeads: 1 },
+  { headDim: 16, group: 8, kvType: "f32", queries: true, lanes: 64, kvHeads: 4 },
+  { headDim: 80, group: 2, kvType: "f16", queries: true, lanes: 4, kvHeads: 2 },
+];
+
+Deno.test("importance keys and queries agree with the plain product", async () => {
+  using rig = await Rig.create();
+  for (const v of PROJECTIONS) {
+    const c = { kvHeads: v.kvHeads, group: v.group, recipes: {} };
+    const decode = [[0, 0], [3, 95], [1, 31], [2, 32], [6, 77], [5, 3], [4, 64], [7, 1]]
+      .map(([slot, position]) => ({ slot: slot!, position: position! }));
+    await checkProjection(rig, v, { ...c, rows: decode, seed: 1, firstRow: 3 });
+    const chunk = Array.from({ length: 75 }, (_, i) => ({ slot: 1, position: 21 + i }));
+    await checkProjection(rig, v, { ...c, rows: chunk, seed: 2 });
+  }
+});
+
+/** Scores, and compares. */
+async function checkScores(rig: Rig, v: ScoreProjectedVariant, c: ListCase) {
+  const random = new Random(c.seed);
+  const setup = listSetup(rig, c, random);
+  const { kvHeads, group, rows } = c;
+  const heads = kvHeads * group;
+  const quads = setup.params.importance_quads;
+  const queries = random.floats(rows.length * heads * DIMS);
+  // Rows that no list has as a candidate hold no numbers.
+  const halves = new Uint16Array(setup.slots * setup.maxPages * kvHeads * quads * 8).fill(0x7e00);
+  const rowAt = (slot: number, h: number, position: number) =>
+    ((setup.pageOf(slot, position) * kvHeads + h) * quads * 4 + position % 32 * 8) * 2;
+  rows.forEach(({ slot }, row) => {
+    const { from, to } = setup.candidates[row]!;
+    for (let p = from; p < to; p++) {
+      for (let h = 0; h < kvHeads; h++) {
+        halves.set(Array.from(random.floats(DIMS), floatToHalf), rowAt(slot, h, p));
+      }
+    }
+  });
+  const scores = rig.storage(blankWords(rows.length * kvHeads * setup.params.score_stride));
+  const end = Math.max(...setup.candidates.map(({ to }) => to));
+  await rig.run([{
+    spec: scoreProjectedSpec(v),
+    parts: [
+      rig.storage(queries),
+      rig.storage(new Uint32Array(halves.buffer)),
+      setup.buffers.pages,
+      setup.buffers.rows,
+      setup.buffers.recipes,
+      scores,
+      setup.buffers.params,
+    ],
+    step: setup.step,
+    workgroups: scoreProjectedWorkgroups(v, kvHeads, rows.length, end),
+  }]);
+  const words = await rig.words(scores, rows.length * kvHeads * setup.params.score_stride);
+  const lists = readLists(setup, c, new Uint32Array(words));
+  const want = rows.flatMap(({ slot }, row) =>
+    Array.from({ length: kvHeads }, (_, h) => {
+      const { from, to } = setup.candidates[row]!;
+      const mine = Array.from({ length: group }, (_, g) => {
+        const at = (row * heads + h * group + g) * DIMS;
+        return Array.from(queries.subarray(at, at + DIMS));
+      });
+      return Array.from({ length: to - from }, (_, i) => {
+        const at = rowAt(slot, h, from + i);
+        const key = Array.from(halves.subarray(at, at + DIMS), halfToFloat);
+        return scoreReference(mine, key, 0.25);
+      });
+    })
+  );
+  const where = `${scoreProjectedSpec(v).variant}, seed ${c.seed}`;
+  assertClose(lists.flat(), want.flat(), F32_BOUNDS, where);
+}
+
+const SCORERS: readonly (ScoreProjectedVariant & { readonly kvHeads: number })[] = [
+  { group: 3, lanes: 8, turns: 4, kvHeads: 3 },
+  { group: 1, lanes: 64, turns: 1, kvHeads: 4 },
+  { group: 8, lanes: 8, turns: 1, kvHeads: 1 },
+  { group: 2, lanes: 32, turns: 2, kvHeads: 2 },
+];
+
+Deno.test("scores of importance keys agree, with candidates that begin and end anywhere", async () => {
+  using rig = await Rig.create();
+  for (const v of SCORERS) {
+    const { kvHeads, group } = v;
+    const c = { kvHeads, group };
+    const rows = [[3, 700], [0, 31], [4, 100], [2, 277], [5, 64], [1, 0], [6, 1200], [7, 95]]
+      .map(([slot, position]) => ({ slot: slot!, position: position! }));
+    const recipes = {
+      3: recipe(kvHeads, 64, 192, 9),
+      0: recipe(kvHeads, 0, 1, 9),
+      2: recipe(kvHeads, 5, 33, 9),
+      5: recipe(kvHeads, 63, 0, 9),
+      1: recipe(kvHeads, 3, 2, 9),
+      6: recipe(kvHeads, 31, 7, 9),
+      7: recipe(kvHeads, 95, 0, 9),
+    };
+    await checkScores(rig, v, { ...c, rows, recipes, seed: 11, firstRow: 2 });
+    await checkScores(rig, v, {
+      ...c,
+      rows: [{ slot: 2, position: 2111 }],
+      recipes: { 2: recipe(kvHeads, 65, 64, 9) },
+      seed: 12,
+      importanceQuads: 96,
+    });
+  }
+});
