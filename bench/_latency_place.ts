@@ -60,7 +60,10 @@ export async function openDevicePlace(
       placeRows(parts, rows, SLOT, 0, Math.ceil(need.numRows / BLOCK_ROWS));
       return Promise.resolve();
     },
-    begin: (need) => parts.runner.begin(SLOT, need),
+    async begin(need) {
+      endSlot(parts.runner);
+      await parts.runner.begin(SLOT, need);
+    },
     [Symbol.dispose]: () => subject[Symbol.dispose](),
   };
 }
@@ -90,9 +93,18 @@ export async function openOffloadPlace(
     subject,
     poolBytes,
     fill: () => Promise.reject(new Error("not built yet")),
-    begin: (need) => parts.runner.begin(SLOT, need),
+    async begin(need) {
+      endSlot(parts.runner);
+      await parts.runner.begin(SLOT, need);
+    },
     [Symbol.dispose]: () => subject[Symbol.dispose](),
   };
+}
+
+/** Forgets the settings that the slot ran under, where the runner keeps any; its rows stay. */
+function endSlot(runner: object): void {
+  const end: unknown = Reflect.get(runner, "end");
+  if (typeof end === "function") Reflect.apply(end, runner, [SLOT]);
 }
 
 /** What a turn asks for: settings of a policy over those of the command line. */

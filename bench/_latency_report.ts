@@ -29,6 +29,8 @@ export interface Measured {
 interface Figures {
   readonly ms: number;
   readonly ceilingMs: number | null;
+  /** On an adapter that is a CPU; it hardly depends on what else runs. */
+  readonly cpuMs: number | null;
 }
 
 /**
@@ -58,6 +60,7 @@ export function caseLines(
       : times.report?.bytesPerStep ?? 0;
     return {
       ms: summarize(times.runMs).median,
+      cpuMs: info.adapter.software ? cpuMsOf(times) : null,
       ceilingMs: rates === null ? null : ceilingMs(of, shapes, rates, uploadBytes),
     };
   });
@@ -69,6 +72,11 @@ export function caseLines(
   });
 }
 
+/** Least processor time of a step, in the mean of a turn. */
+function cpuMsOf({ moments }: TurnTimes): number {
+  return Math.min(...moments.map(({ cpuMs }) => cpuMs));
+}
+
 function caseLine(
   { place, policy, settings, context, rows, times, parts }: Measured,
   { ms, ceilingMs }: Figures,
@@ -76,6 +84,7 @@ function caseLine(
 ): Case {
   const middle = (list: readonly number[]) => list.length === 0 ? null : summarize(list).median;
   const { report } = times;
+  const cpuMsMin = cpuMsOf(times);
   const upload = middle(times.uploadMs);
   const gather = middle(times.gatherMs);
   const encode = middle(times.encodeMs);
@@ -89,8 +98,9 @@ function caseLine(
     ms,
     msMin: summarize(times.runMs).min,
     msLongest: middle(times.longestMs),
-    cpuMsMin: Math.min(...times.moments.map(({ cpuMs }) => cpuMs)),
+    cpuMsMin,
     timesDense: dense === null ? null : dense.ms / ms,
+    timesDenseByCpuTime: dense?.cpuMs == null ? null : dense.cpuMs / cpuMsMin,
     ceilingMs,
     ceilingTimesDense: ceilingMs === null || dense?.ceilingMs == null
       ? null

@@ -183,7 +183,7 @@ function measured(
   times.encodeMs.push(3);
   times.uploadMs.push(1);
   times.gatherMs.push(1.5);
-  times.moments.push({ wallMs: 1, cpuMs: 1 });
+  times.moments.push({ wallMs: 1, cpuMs: policy === "dense" ? 6 : 4 }, { wallMs: 1, cpuMs: 9 });
   const parts = {
     weights: 1,
     attention: 2,
@@ -208,7 +208,7 @@ Deno.test("caseLines(), growthNotes() and latencyCharts() say what was measured"
   const subject = {
     config: CONFIG,
     shapes: SHAPES,
-    parts: { info: { kv: { type: "f16", bytesPerToken: 192 } } },
+    parts: { info: { kv: { type: "f16", bytesPerToken: 192 }, adapter: { software: true } } },
   } as unknown as Subject;
   const lines = [100, 1000].flatMap((context) =>
     caseLines(
@@ -225,6 +225,7 @@ Deno.test("caseLines(), growthNotes() and latencyCharts() say what was measured"
   assert.equal(dense!["msMin"], 100);
   assert.equal(dense!["timesDense"], 1);
   assert.equal(loki!["timesDense"], 2.2);
+  assert.equal(loki!["timesDenseByCpuTime"], 1.5);
   assert.equal(loki!["hostMs"], 0.5);
   assert.equal(loki!["restMs"], 50 - 4 - 3);
   assert.ok(Number(loki!["ceilingTimesDense"]) > 1);
