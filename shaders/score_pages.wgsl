@@ -25,7 +25,7 @@
 #include "common/dispatch.wgsl"
 #include "common/candidates.wgsl"
 #include "common/score_out.wgsl"
-#include "common/kv_rows.wgsl"
+#include "common/eight.wgsl"
 
 const page_rows = 32u;
 

@@ -2,17 +2,7 @@
 // or f32. Needs `k_cache`, and `v_cache` with VALUES. A cell is the index of a row's first value;
 // i counts the eights from there.
 
-struct Eight {
-  a: vec4f,
-  b: vec4f,
-}
-
-fn eight(words: vec4u) -> Eight {
-  return Eight(
-    vec4f(unpack2x16float(words.x), unpack2x16float(words.y)),
-    vec4f(unpack2x16float(words.z), unpack2x16float(words.w)),
-  );
-}
+#include "common/eight.wgsl"
 
 fn load_key(cell: u32, i: u32) -> Eight {
 #if KV_TYPE == f16

@@ -30,7 +30,7 @@ export function importanceWords({ headDim, kvType }: ImportanceSizes): number {
 
 /** Pages for sequences; grows with what they need. */
 export class ImportanceStore {
-  /** (slots, maxPages) u32 */
+  /** (slots + 1, maxPages) u32; the last slot is {@linkcode trashSlot}. */
   readonly pageTable: GPUBuffer;
   readonly maxPages: number;
   readonly words: number;
@@ -46,8 +46,15 @@ export class ImportanceStore {
     this.#sizes = sizes;
     this.words = importanceWords(sizes);
     this.maxPages = Math.ceil(sizes.contextLength / PAGE_ROWS);
-    this.pageTable = kernels.storage("importance pages", sizes.numSlots * this.maxPages * 4);
+    const tableBytes = (sizes.numSlots + 1) * this.maxPages * 4;
+    this.pageTable = kernels.storage("importance pages", tableBytes);
     this.#pool = this.#makePool(1);
+    this.begin(sizes.numSlots, 1);
+  }
+
+  /** Takes what is written for rows of sequences that have nothing here. */
+  get trashSlot(): number {
+    return this.#sizes.numSlots;
   }
 
   get generation(): number {
@@ -84,6 +91,9 @@ export class ImportanceStore {
   /** Frees a slot's pages. */
   end(slot: number): void {
     this.#pool.release(slot);
+    // Entries that nobody uses name the first page, which is the trash slot's.
+    const words = new Uint32Array(this.maxPages);
+    this.#kernels.device.queue.writeBuffer(this.pageTable, slot * this.maxPages * 4, words);
   }
 
   get #pageBytes(): number {
@@ -94,14 +104,14 @@ export class ImportanceStore {
     return new PagePool({
       numPages,
       pageSize: PAGE_ROWS,
-      numSlots: this.#sizes.numSlots,
+      numSlots: this.#sizes.numSlots + 1,
       maxPagesPerSlot: this.maxPages,
     });
   }
 
   #grow(more: number): void {
     const { numPages, pagesInUse } = this.#pool.usage;
-    const most = this.maxPages * this.#sizes.numSlots;
+    const most = this.maxPages * this.#sizes.numSlots + 1;
     const wanted = Math.min(most, Math.max(pagesInUse + more, Math.min(most, numPages * 2)));
     const { device } = this.#kernels;
     const layers = Array.from(

@@ -5,13 +5,8 @@
  * @module
  */
 import type { BufferPart, Kernels } from "../gpu/kernels.ts";
-import {
-  maximaAt,
-  recipeStride,
-  scoreStride,
-  selectionHeader,
-  selectionStride,
-} from "../gpu/ops/list_params.ts";
+import { maximaAt, recipeStride, scoreStride } from "../gpu/ops/list_params.ts";
+import { selectionHeader, selectionStride } from "../gpu/ops/selection.ts";
 
 /** Sizes of {@linkcode SelectionBuffers}. */
 export interface SelectionSizes {
@@ -23,10 +18,9 @@ export interface SelectionSizes {
   readonly contextLength: number;
   /** Rows that a list has room for. */
   readonly listCapacity: number;
+  /** Recipes that a slot has in a layer: one for each way of scoring. */
+  readonly numKinds: number;
 }
-
-/** Word of a selection header that says where the window begins, and the value of one that slides. */
-export const SLIDING = 0xffffffff;
 
 /** Lists, recipes and scores. */
 export class SelectionBuffers {
@@ -58,10 +52,15 @@ export class SelectionBuffers {
     this.maximaAt = maximaAt(contextLength);
     const layered = (label: string, words: number) => new Layered(kernels, label, numLayers, words);
     this.#selection = layered("selection", numSlots * this.selectionStride);
-    this.#recipes = layered("recipes", numSlots * this.recipeStride);
+    this.#recipes = new Layered(
+      kernels,
+      "recipes",
+      numLayers * sizes.numKinds,
+      numSlots * this.recipeStride,
+    );
     this.#picked = layered("picked", maxRows * numKvHeads * listCapacity);
     this.#counts = layered("picked counts", maxRows * numKvHeads);
-    this.#recipeWords = new Uint32Array(numLayers * this.#recipes.strideWords);
+    this.#recipeWords = new Uint32Array(this.#recipes.buffer.size / 4);
     const lists = maxRows * numKvHeads;
     this.scores = kernels.storage("scores", lists * this.scoreStride * 4);
     this.scratch = kernels.storage("selection scratch", lists * this.scoreStride * 4);
@@ -73,9 +72,9 @@ export class SelectionBuffers {
     return this.#selection.part(layer);
   }
 
-  /** (slots, recipeStride) u32 of a layer. */
-  recipes(layer: number): BufferPart {
-    return this.#recipes.part(layer);
+  /** (slots, recipeStride) u32 of a layer and a way of scoring. */
+  recipes(kind: number, layer: number): BufferPart {
+    return this.#recipes.part(kind * this.sizes.numLayers + layer);
   }
 
   /** (rows, KV heads, listCapacity) u32 of a layer: positions, ascending. */
@@ -89,8 +88,9 @@ export class SelectionBuffers {
   }
 
   /** Words of a slot's recipe in a layer, to be filled in place; {@linkcode sendRecipes} follows. */
-  recipeWords(layer: number, slot: number): Uint32Array {
-    const at = layer * this.#recipes.strideWords + slot * this.recipeStride;
+  recipeWords(kind: number, layer: number, slot: number): Uint32Array {
+    const part = kind * this.sizes.numLayers + layer;
+    const at = part * this.#recipes.strideWords + slot * this.recipeStride;
     return this.#recipeWords.subarray(at, at + this.recipeStride);
   }
 

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { dispatch, type Kernel } from "../gpu/kernels.ts";
+import { type BufferPart, dispatch, type Kernel } from "../gpu/kernels.ts";
 import {
   attentionMergeSpec,
   attentionParams,
@@ -38,6 +38,7 @@ export interface AttentionParts {
 
 /** Encodes attention over the cache. */
 export class Attention {
+  readonly #parts: AttentionParts;
   readonly #options: ForwardOptions;
   readonly #rope: Kernel;
   readonly #attend: Readonly<Record<StepKind, { variant: AttentionVariant; kernel: Kernel }>>;
@@ -47,14 +48,16 @@ export class Attention {
   readonly #uniforms: readonly GPUBuffer[];
 
   private constructor(
-    { options, activations, headGains }: AttentionParts,
+    parts: AttentionParts,
     rope: Kernel,
     attend: Readonly<Record<StepKind, { variant: AttentionVariant; kernel: Kernel }>>,
     merge: Kernel,
   ) {
-    const { kernels, config, kv, plan, step, rows, angles } = options;
+    const { options, activations } = parts;
+    const { kernels, config, kv, plan, step, rows } = options;
     const { qkv, attended, partial } = activations;
     const { numHeads, numKvHeads } = config;
+    this.#parts = parts;
     this.#options = options;
     this.#rope = rope;
     this.#attend = attend;
@@ -84,7 +87,6 @@ export class Attention {
     this.#uniforms = [ropeParams, params.decode, params.prefill];
     this.#mergeGroup = kernels.bind(merge, [partial, rows, attended, params.decode, step]);
     this.#layers = Array.from({ length: config.numLayers }, (_, layer) => {
-      const gains = headGains(layer);
       const cache = [kv.keys(layer), kv.values(layer)] as const;
       const group = (kind: StepKind) =>
         kernels.bind(attend[kind].kernel, [
@@ -98,16 +100,7 @@ export class Attention {
           step,
         ]);
       return {
-        rope: kernels.bind(rope, [
-          qkv,
-          rows,
-          angles,
-          kv.table(layer),
-          ...cache,
-          ...(gains === undefined ? [] : [gains]),
-          ropeParams,
-          step,
-        ]),
+        rope: this.bindRope(layer, kv.table(layer), ...cache),
         attend: { decode: group("decode"), prefill: group("prefill") },
       };
     });
@@ -135,21 +128,47 @@ export class Attention {
     return new Attention(parts, rope, kinds, merge);
   }
 
+  /** The kernel of prefill attention, for other places of keys. */
+  get prefill(): { readonly variant: AttentionVariant; readonly kernel: Kernel } {
+    return this.#attend.prefill;
+  }
+
+  /** Binds the rotation of a layer to another place of keys and values. */
+  bindRope(layer: number, table: BufferPart, keys: GPUBuffer, values: GPUBuffer): GPUBindGroup {
+    const { kernels, rows, angles, step } = this.#options;
+    const gains = this.#parts.headGains(layer);
+    return kernels.bind(this.#rope, [
+      this.#parts.activations.qkv,
+      rows,
+      angles,
+      table,
+      keys,
+      values,
+      ...(gains === undefined ? [] : [gains]),
+      this.#uniforms[0]!,
+      step,
+    ]);
+  }
+
   /** Splits that decode attention needs for a sequence whose newest token is at `position`. */
   splitsFor(position: number): number {
     return Math.floor(position / this.#options.plan.attentionSplit) + 1;
   }
 
-  /** Rotates q and k, and writes k and v of the step's rows to their pages. */
+  /**
+   * Rotates q and k, and writes k and v of the step's rows to their pages.
+   *
+   * @param group Of {@linkcode bindRope}, where they go elsewhere.
+   */
   encodeRope(
     pass: GPUComputePassEncoder,
     layer: number,
     numRows: number,
     stepOffset: number,
+    group: GPUBindGroup = this.#layers[layer]!.rope,
   ): void {
     const { numHeads, numKvHeads } = this.#options.config;
-    const workgroups = numRows * (numHeads + 2 * numKvHeads);
-    dispatch(pass, this.#rope, this.#layers[layer]!.rope, workgroups, stepOffset);
+    dispatch(pass, this.#rope, group, numRows * (numHeads + 2 * numKvHeads), stepOffset);
   }
 
   /**

@@ -5,6 +5,8 @@
  * @module
  */
 import { DEFAULT_MODEL } from "../assets.ts";
+import { CalibrationError } from "../butler/calibration/errors.ts";
+import { type Calibration, findCalibration, readCalibration } from "../butler/calibration/file.ts";
 import { resolveKv } from "../butler/settings.ts";
 import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
@@ -79,7 +81,8 @@ async function build(
   onProgress: (progress: LoadProgress) => void,
 ): Promise<EngineParts> {
   const { config } = source;
-  const canDo = { canProject: false, canPredict: false };
+  const { calibration, notes: calibrationNotes } = await loadCalibration(options, source);
+  const canDo = { canProject: calibration !== null, canPredict: false };
   // What no request could be run with shows before a device is opened.
   resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });
@@ -126,19 +129,21 @@ async function build(
         maxSequences: options.maxSequences,
         maxPrefill,
         overrides: options.kernelOverrides,
+        calibration,
         ...readbackOverride(options),
       },
       source,
       weights,
     );
     resources.push(runner);
+    kv.onRelease = (slot) => runner.end(slot);
     weights.finish();
     onProgress({ phase: "pipelines", fraction: 0 });
     const measured = await warmUp(runner, kv, maxPrefill);
     kernels.check();
     const prefillChunk = options.prefillChunk ?? Math.min(maxPrefill, measured);
     onProgress({ phase: "ready", fraction: 1 });
-    const notes = [...source.notes, ...kv.notes];
+    const notes = [...source.notes, ...calibrationNotes, ...kv.notes];
     const asked = options.contextLength ?? config.contextLength;
     if (asked > contextLimit(caps)) {
       notes.push(`a software adapter runs at most ${contextLimit(caps)} tokens of context`);
@@ -208,6 +213,26 @@ async function build(
   } catch (error) {
     dispose();
     throw error;
+  }
+}
+
+/**
+ * The file that `loki` needs: the named one, or the one beside the model.
+ *
+ * @throws {CalibrationError} If a named file cannot be used.
+ */
+async function loadCalibration(
+  options: EngineOptions,
+  source: ModelSource,
+): Promise<{ calibration: Calibration | null; notes: readonly string[] }> {
+  const path = options.calibration ?? findCalibration(options.modelPath);
+  if (path === null) return { calibration: null, notes: [] };
+  const model = { ...source.config, fingerprint: await source.fingerprint() };
+  try {
+    return { calibration: readCalibration(path, model), notes: [] };
+  } catch (error) {
+    if (options.calibration !== null || !(error instanceof CalibrationError)) throw error;
+    return { calibration: null, notes: [`calibration left aside: ${error.message}`] };
   }
 }
 

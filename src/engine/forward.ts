@@ -221,6 +221,11 @@ export class Forward {
     });
   }
 
+  /** What it was made of. */
+  get options(): ForwardOptions {
+    return this.#options;
+  }
+
   /** Attention of the layers. */
   get attention(): Attention {
     return this.#attention;

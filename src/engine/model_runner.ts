@@ -4,7 +4,6 @@
  *
  * @module
  */
-import type { DeviceCaps } from "../gpu/device.ts";
 import type { Kernels } from "../gpu/kernels.ts";
 import { ropeAngles } from "../gpu/ops/rope.ts";
 import { Sampler, type SampleRow } from "../gpu/ops/sample.ts";
@@ -23,7 +22,11 @@ import type {
   Runner,
   Sampled,
 } from "./runner_types.ts";
+import { CacheSteps, type DecodePlan } from "./cache_steps.ts";
+import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import { Submission } from "./submission.ts";
+import type { SelectionBuffers } from "../butler/selection_buffers.ts";
+import type { Calibration } from "../butler/calibration/file.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { KvReport } from "../butler/settings_types.ts";
 import type { TokenLogprob } from "./types.ts";
@@ -47,6 +50,8 @@ export interface ModelRunnerOptions {
   /** Rows of a prefill chunk, at most. */
   readonly maxPrefill: number;
   readonly overrides: Readonly<Record<string, string>>;
+  /** What `loki` needs; null where there is none. */
+  readonly calibration?: Calibration | null;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -73,6 +78,7 @@ export class ModelRunner implements Runner {
   readonly #sampler: Sampler;
   readonly #readback: Readback;
   readonly #buffers: StepBuffers;
+  #cache: CacheSteps | null = null;
   readonly #rowWords: Uint32Array<ArrayBuffer>;
   readonly #angleValues: Float32Array<ArrayBuffer>;
   readonly #stepWords: Uint32Array<ArrayBuffer>;
@@ -92,7 +98,7 @@ export class ModelRunner implements Runner {
     const rows = maxRows(options);
     this.#rowWords = new Uint32Array(rows * 4);
     this.#angleValues = new Float32Array(rows * options.rope.dimensions);
-    this.#stepWords = new Uint32Array(buffers.stepStride / 4 * STEP_SLOTS);
+    this.#stepWords = new Uint32Array(buffers.stepStride / 4 * NUM_STEP_SLOTS);
   }
 
   /**
@@ -146,12 +152,29 @@ export class ModelRunner implements Runner {
     return this.#forward.logits;
   }
 
-  begin(_slot: number, _need: SequenceNeed): Promise<void> {
-    return Promise.resolve();
+  async begin(slot: number, need: SequenceNeed): Promise<void> {
+    if (need.settings.policy === "dense") return;
+    this.#cache ??= await CacheSteps.create({
+      forward: this.#forward.options,
+      activations: this.#forward.activations,
+      maxPrefill: this.#options.maxPrefill,
+      calibration: this.#options.calibration ?? null,
+    });
+    await this.#cache.begin(slot, need);
   }
 
-  report(_slot: number): KvReport | null {
-    return null;
+  report(slot: number): KvReport | null {
+    return this.#cache?.report(slot) ?? null;
+  }
+
+  /** Lists of selected rows; for tests. Null until a sequence has some. */
+  get selection(): SelectionBuffers | null {
+    return this.#cache?.selection ?? null;
+  }
+
+  /** A slot was released. */
+  end(slot: number): void {
+    this.#cache?.end(slot);
   }
 
   park(_slot: number): Promise<ParkedRows | null> {
@@ -203,19 +226,26 @@ export class ModelRunner implements Runner {
     const { kernels, kv } = this.#options;
     kernels.check();
     const began = performance.now();
-    const numSplits = kind === "decode"
-      ? rows.reduce(
-        (most, row) => Math.max(most, this.#forward.attention.splitsFor(row.position)),
-        1,
-      )
-      : 1;
+    const plan = kind === "decode" ? this.#cache?.planDecode(rows) ?? null : null;
+    const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
+    const stores = kind === "prefill" &&
+      this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length) === true;
     kv.flush();
     if (kind !== null) this.#writeRows(rows);
-    this.#writeStep(rows.length, numSplits, firstLogit, numLogits);
+    this.#writeStep({
+      numRows: rows.length,
+      numSplits,
+      firstLogit,
+      numLogits,
+      selectedSplits: plan?.rowsSplits ?? 1,
+      storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.storeCounts : []),
+    });
     if (numLogits > 0) this.#sampler.prepare(samples);
 
     const submission = new Submission(kernels.device, kind ?? "head");
-    if (kind !== null) this.#encodeLayers(submission, kind, rows.length, numSplits);
+    if (kind !== null) {
+      this.#encodeLayers(submission, kind, rows, numSplits, plan, stores ? rows[0]!.slot : null);
+    }
     const bytes = numLogits * this.#sampler.bytesPerRow;
     if (numLogits > 0) {
       this.#forward.encodeHead(submission.pass, numLogits, this.#buffers.stepStride);
@@ -232,20 +262,32 @@ export class ModelRunner implements Runner {
     return numLogits === 0 ? [] : this.#sampler.parse(result, numLogits);
   }
 
+  #splitsOf(rows: readonly StepRow[]): number {
+    const last = rows.reduce((most, { position }) => Math.max(most, position), 0);
+    return this.#forward.attention.splitsFor(last);
+  }
+
   #encodeLayers(
     submission: Submission,
     kind: StepKind,
-    numRows: number,
+    rows: readonly StepRow[],
     numSplits: number,
+    plan: DecodePlan | null,
+    storedSlot: number | null,
   ): void {
     const { pass } = submission;
+    const numRows = rows.length;
     const { attention } = this.#forward;
     const { numLayers } = this.#options.config;
     this.#forward.encodeInput(pass, numRows, 0);
     for (let layer = 0; layer < numLayers; layer++) {
       this.#forward.encodeQkv(pass, layer, numRows, 0);
       attention.encodeRope(pass, layer, numRows, 0);
-      attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
+      if (plan !== null) this.#cache!.encodeDecode(submission, layer, plan);
+      else {
+        if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
+        attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
+      }
       this.#forward.encodeOutput(pass, layer, numRows, 0);
     }
   }
@@ -277,18 +319,23 @@ export class ModelRunner implements Runner {
     queue.writeBuffer(this.#buffers.angles, 0, this.#angleValues, 0, rows.length * rotary);
   }
 
-  #writeStep(numRows: number, numSplits: number, firstLogit: number, numLogits: number): void {
+  #writeStep(step: StepNumbers): void {
+    const { numRows, numSplits, firstLogit, numLogits, selectedSplits, storeCounts } = step;
     const stride = this.#buffers.stepStride / 4;
-    const common = { first_row: 0, num_splits: numSplits };
-    this.#stepWords.set(STEP_PARAMS.pack({ ...common, num_rows: numRows, logits_row: 0 }));
-    this.#stepWords.set(
-      STEP_PARAMS.pack({ ...common, num_rows: numLogits, logits_row: firstLogit }),
-      stride,
-    );
+    const put = (slot: number, num_rows: number, num_splits: number, logits_row = 0) =>
+      this.#stepWords.set(
+        STEP_PARAMS.pack({ first_row: 0, num_rows, num_splits, logits_row }),
+        slot * stride,
+      );
+    put(STEP_SLOTS.layers, numRows, numSplits);
+    put(STEP_SLOTS.head, numLogits, numSplits, firstLogit);
+    put(STEP_SLOTS.selected, numRows, selectedSplits);
+    storeCounts.forEach((count, kind) => put(STEP_SLOTS.store + kind, count, 1));
     this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
   }
 
   [Symbol.dispose](): void {
+    this.#cache?.[Symbol.dispose]();
     this.#forward[Symbol.dispose]();
     this.#sampler[Symbol.dispose]();
     this.#readback[Symbol.dispose]();
@@ -297,8 +344,15 @@ export class ModelRunner implements Runner {
   }
 }
 
-/** Uniform slots of a step: the layers' and the head's. */
-const STEP_SLOTS = 2;
+/** What the places of the step's uniform say. */
+interface StepNumbers {
+  readonly numRows: number;
+  readonly numSplits: number;
+  readonly firstLogit: number;
+  readonly numLogits: number;
+  readonly selectedSplits: number;
+  readonly storeCounts: readonly number[];
+}
 
 interface StepBuffers {
   readonly stepStride: number;
@@ -318,16 +372,11 @@ function stepBuffers(options: ModelRunnerOptions): StepBuffers {
   const rows = maxRows(options);
   return {
     stepStride,
-    step: kernels.uniform("step", new Uint32Array(stepStride / 4 * STEP_SLOTS)),
+    step: kernels.uniform("step", new Uint32Array(stepStride / 4 * NUM_STEP_SLOTS)),
     rows: kernels.storage("rows", rows * 16),
     angles: kernels.storage("angles", rows * rope.dimensions * 4),
     lastTokens: kernels.storage("last tokens", options.maxSequences * 4),
   };
-}
-
-function stepStrideOf(caps: DeviceCaps): number {
-  const unit = caps.uniformAlignment;
-  return Math.ceil(STEP_PARAMS.size / unit) * unit;
 }
 
 function sampleRow(row: DecodeRow): SampleRow {

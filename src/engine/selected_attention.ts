@@ -33,8 +33,8 @@ export const ONLY_PASS: PassPlace = { first: true, last: true };
 
 /** What a pass over keys reads. */
 export interface KeyPlace {
-  readonly keys: GPUBuffer;
-  readonly values: GPUBuffer;
+  readonly keys: BufferPart;
+  readonly values: BufferPart;
   /** (slots, maxPages) u32 */
   readonly table: BufferPart;
   readonly maxPages: number;

@@ -116,6 +116,8 @@ export class DeviceTier implements KvCache {
   readonly pageTable: GPUBuffer;
   readonly notes: readonly string[];
   readonly pool: SlabPool;
+  /** Told of each slot that is released. */
+  onRelease: (slot: number) => void = () => {};
 
   readonly #kernels: Kernels;
   readonly #plan: SlabPlan;
@@ -252,6 +254,7 @@ export class DeviceTier implements KvCache {
 
   release(slot: number): void {
     this.pool.unmapSlot(slot);
+    this.onRelease(slot);
   }
 
   /** Brings the page tables on the device up to date; to be called before a submission. */

@@ -18,7 +18,7 @@ export interface TestEngine extends AsyncDisposable {
 /** Is told of every step that an engine takes, once it is done. */
 export interface StepTap {
   readonly prefilled?: (chunk: PrefillChunk) => void | Promise<void>;
-  readonly decoded?: (rows: readonly DecodeRow[]) => void;
+  readonly decoded?: (rows: readonly DecodeRow[]) => unknown;
 }
 
 /**
@@ -45,7 +45,7 @@ export async function openEngine(
     },
     decode: async (rows) => {
       const result = await parts.runner.decode(rows);
-      decoded?.(rows);
+      await decoded?.(rows);
       return result;
     },
   };

@@ -83,6 +83,36 @@ export function smollm2Prompts(): Promise<readonly PromptExpected[]> {
   return readJson("smollm2/prompts.json");
 }
 
+/** A step of the default model under a selection policy. */
+export interface SparseStep {
+  readonly pos: number;
+  readonly top5_ids: readonly number[];
+  readonly top5_logits: readonly number[];
+  readonly logsumexp: number;
+  readonly next_nll: number;
+}
+
+/** Steps of the default model after a prompt, by policy. */
+export interface SparseExpected {
+  readonly S: number;
+  readonly W: number;
+  readonly B: number;
+  readonly prefill: number;
+  readonly ids: readonly number[];
+  readonly policies: Readonly<
+    Record<"dense" | "streaming" | "oracle", {
+      readonly steps: readonly SparseStep[];
+      /** By layer and KV head: positions that the first step attends to beside sinks and window. */
+      readonly first_step_rows_of_layer?: Readonly<Record<string, readonly (readonly number[])[]>>;
+    }>
+  >;
+}
+
+/** The default model under selection. */
+export function smollm2Sparse(): Promise<SparseExpected> {
+  return readJson("smollm2/sparse.json");
+}
+
 /** Scored texts of the default model. */
 export function smollm2Nll(): Promise<readonly NllExpected[]> {
   return readJson("smollm2/nll.json");

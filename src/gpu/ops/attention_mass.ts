@@ -60,6 +60,7 @@ export function attentionMassSpec(v: AttentionMassVariant): KernelSpec {
       HEAD_DIM: `${v.headDim}u`,
       HEAD_VEC: v.headDim / 8,
       KV_TYPE: v.kvType,
+      VALUES: false,
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
       SOURCE: v.source,
       TARGET: v.target,

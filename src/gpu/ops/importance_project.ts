@@ -29,6 +29,7 @@ export function importanceProjectSpec(v: ImportanceProjectVariant): KernelSpec {
       HEAD_DIM: `${v.headDim}u`,
       HEAD_VEC: v.headDim / 8,
       KV_TYPE: v.kvType,
+      VALUES: false,
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
       QUERIES: v.queries,
     },

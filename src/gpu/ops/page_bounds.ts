@@ -24,6 +24,7 @@ export function pageBoundsSpec(v: PageBoundsVariant): KernelSpec {
     defines: {
       WG: v.lanes,
       KV_TYPE: v.kvType,
+      VALUES: false,
       HEAD_WORDS: `${v.kvType === "f16" ? v.headDim / 2 : v.headDim}u`,
     },
     bindings: ["read", "read", "read", "read", "write", "uniform", "step"],
@@ -55,6 +56,7 @@ export function scorePagesSpec(v: ScorePagesVariant): KernelSpec {
       HEAD_VEC: v.headDim / 8,
       HEAD_QUADS: `${v.headDim / (v.kvType === "f16" ? 8 : 4)}u`,
       KV_TYPE: v.kvType,
+      VALUES: false,
       UNIT: "pages",
     },
     bindings: ["read", "read", "read", "read", "read", "write", "uniform", "step"],

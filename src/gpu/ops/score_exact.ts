@@ -34,6 +34,7 @@ export function scoreExactSpec(v: ScoreExactVariant): KernelSpec {
       HEAD_VEC: v.headDim / 8,
       QUERY_QUADS: v.group * v.headDim / 4,
       KV_TYPE: v.kvType,
+      VALUES: false,
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
       SOURCE: v.source,
       SHARED: v.shared,

@@ -1,0 +1,412 @@
+/**
+ * Selection on the device: keeps what is needed to score the rows of the running sequences, and in
+ * each layer chooses rows as their policies say. No score leaves the device.
+ *
+ * @module
+ */
+import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
+import { SUB_PAGE } from "../gpu/ops/list_params.ts";
+import type { Calibration } from "./calibration/file.ts";
+import { ImportanceStore } from "./importance_store.ts";
+import {
+  createScorer,
+  type Scorer,
+  SCORER_KINDS,
+  type ScorerKind,
+  type ScorerOptions,
+  type ScorerTables,
+} from "./scorers.ts";
+import { SelectionBuffers } from "./selection_buffers.ts";
+import { mostListRows, SlotView } from "./slots.ts";
+import type { KvSettings } from "./settings_types.ts";
+
+/** What a selector is built from. */
+export interface SelectorOptions extends ScorerOptions {
+  /** Rows of a decode step, at most, and of a prefill chunk. */
+  readonly maxSequences: number;
+  readonly maxPrefill: number;
+  readonly calibration: Calibration | null;
+  /** Offset of the step's uniform that counts the rows of a store's table, by kind. */
+  readonly storeOffset: (kind: number) => number;
+  /** Told when buffers that others bind are other ones. */
+  readonly onRebind: () => void;
+}
+
+/** A row of a decode step. */
+export interface SelectorRow {
+  readonly slot: number;
+  readonly position: number;
+}
+
+/** What a decode step does in one layer. */
+export interface LayerWork {
+  /** Some row attends to everything; some row to a selection. */
+  dense: boolean;
+  rows: boolean;
+  /** Keys of a row at most, of those kinds. */
+  denseKeys: number;
+  rowsKeys: number;
+  /** By kind: position up to which there are candidates to score; 0: none. */
+  readonly ends: number[];
+}
+
+interface Slot {
+  readonly view: SlotView;
+  readonly kind: ScorerKind | null;
+  /** Rows whose importance is not written yet begin here. */
+  stored: number;
+  /** The layers' windows slide from the step after the first selection on. */
+  slidesNext: boolean;
+}
+
+const LEAST_CAPACITY = 256;
+
+/** Selection for the sequences in the slots of a cache. */
+export class Selector {
+  readonly #options: SelectorOptions;
+  readonly #slots = new Map<number, Slot>();
+  readonly #scorers = new Map<ScorerKind, Scorer>();
+  readonly #tables: readonly ScorerTables[];
+  readonly #tableWords: Uint32Array<ArrayBuffer>;
+  readonly #storeCounts: number[];
+  readonly importance: ImportanceStore;
+  #buffers: SelectionBuffers;
+  #matrices: GPUBuffer[] | null = null;
+  #generation: number;
+
+  constructor(options: SelectorOptions) {
+    const { kernels, config, kvType, kv, maxSequences, maxPrefill, calibration } = options;
+    this.#options = options;
+    const rows = Math.max(maxPrefill, maxSequences);
+    this.#tables = SCORER_KINDS.map((kind) => ({
+      own: kernels.storage(`${kind} rows`, maxSequences * 16),
+      store: kernels.storage(`${kind} stored rows`, rows * 16),
+    }));
+    this.#tableWords = new Uint32Array(rows * 4);
+    this.#storeCounts = SCORER_KINDS.map(() => 0);
+    this.importance = new ImportanceStore(kernels, {
+      numLayers: config.numLayers,
+      numKvHeads: config.numKvHeads,
+      headDim: config.headDim,
+      kvType,
+      numSlots: kv.numSlots,
+      contextLength: kv.contextLength,
+    });
+    this.#generation = this.importance.generation;
+    this.#buffers = this.#makeBuffers(LEAST_CAPACITY);
+    if (calibration !== null) this.#matrices = this.#upload(calibration);
+  }
+
+  /** Lists and what they are made in. */
+  get buffers(): SelectionBuffers {
+    return this.#buffers;
+  }
+
+  /** What a slot attends to; undefined for one that attends to everything. */
+  view(slot: number): SlotView | undefined {
+    return this.#slots.get(slot)?.view;
+  }
+
+  /** Slots with a selection. */
+  get active(): boolean {
+    return this.#slots.size > 0;
+  }
+
+  /**
+   * Takes a sequence in.
+   *
+   * @throws {DeviceError} If the device has no room for what its policy keeps of every row.
+   */
+  async begin(slot: number, settings: KvSettings, maxRows: number): Promise<void> {
+    const view = new SlotView(settings);
+    const { scores, store } = view.policy;
+    const kind = scores === "none" ? null : scorerKind(scores);
+    this.#growLists(mostListRows(settings, maxRows));
+    if (store !== "none") this.importance.begin(slot, maxRows);
+    this.#checkGeneration();
+    this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
+    this.#writeHeaders(slot, settings);
+    // Buffers may have grown: what others need is bound again too.
+    for (const entry of this.#slots.values()) {
+      if (entry.kind !== null) await this.#scorer(entry.kind);
+    }
+  }
+
+  /** Forgets a slot. */
+  end(slot: number): void {
+    const entry = this.#slots.get(slot);
+    if (entry === undefined) return;
+    this.#slots.delete(slot);
+    this.importance.end(slot);
+    for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
+      this.#buffers.writeSelection(layer, slot, new Uint32Array(4));
+    }
+  }
+
+  /** Rows first .. first + count - 1 of a slot are being written by a prefill chunk. */
+  preparePrefill(slot: number, first: number, count: number): boolean {
+    const entry = this.#slots.get(slot);
+    if (entry === undefined || entry.kind === null || entry.view.policy.store === "none") {
+      return false;
+    }
+    const positions = storePositions(entry.kind, first, first + count);
+    this.#writeStore(entry.kind, positions.map((position) => [slot, position]));
+    entry.stored = first + count;
+    return true;
+  }
+
+  /** Writes what is kept of the rows of a prefill chunk in a layer. */
+  encodePrefill(pass: GPUComputePassEncoder, slot: number, layer: number): void {
+    const entry = this.#slots.get(slot);
+    if (entry?.kind == null) return;
+    if (entry.view.settings.layers[layer]!.role !== "selected") return;
+    this.#encodeStore(pass, entry.kind, layer);
+  }
+
+  /**
+   * Goes on to a decode step.
+   *
+   * @returns What it does in each layer.
+   */
+  prepareDecode(rows: readonly SelectorRow[]): LayerWork[] {
+    const { numLayers } = this.#options.config;
+    const work = Array.from({ length: numLayers }, (): LayerWork => ({
+      dense: false,
+      rows: false,
+      denseKeys: 0,
+      rowsKeys: 0,
+      ends: SCORER_KINDS.map(() => 0),
+    }));
+    const pending = SCORER_KINDS.map((): [number, number][] => []);
+    let anyFresh = false;
+    for (const { slot, position } of rows) {
+      const n = position + 1;
+      const entry = this.#slots.get(slot);
+      if (entry === undefined) {
+        for (const layer of work) countDense(layer, n);
+        continue;
+      }
+      if (entry.slidesNext) this.#slide(slot, entry);
+      const fresh = entry.view.advance(n);
+      if (fresh && entry.kind !== null && entry.view.policy.store !== "none") {
+        // The newest row's own key is projected with its query; bounds are made for all alike.
+        const end = entry.kind === "projected" ? position : n;
+        for (const at of storePositions(entry.kind, entry.stored, end)) {
+          pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
+        }
+        entry.stored = entry.kind === "projected" ? n : position;
+      }
+      if (fresh && entry.view.policy.once) entry.slidesNext = true;
+      anyFresh ||= fresh;
+      for (let layer = 0; layer < numLayers; layer++) {
+        this.#countLayer(work[layer]!, layer, slot, entry, n);
+      }
+    }
+    SCORER_KINDS.forEach((kind, index) => {
+      if (pending[index]!.length > 0) this.#writeStore(kind, pending[index]!);
+      else this.#storeCounts[index] = 0;
+    });
+    if (anyFresh) {
+      this.#buffers.sendRecipes();
+      this.#writeOwn(rows);
+    }
+    return work;
+  }
+
+  /** Scores and selects in a layer, for the rows whose selection is fresh. */
+  encodeDecode(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    { ends }: LayerWork,
+    stepOffset: number,
+  ): void {
+    SCORER_KINDS.forEach((kind, index) => {
+      const end = ends[index]!;
+      if (end === 0) return;
+      this.#encodeStore(pass, kind, layer);
+      this.#scorers.get(kind)!.encodeSelect(pass, layer, numRows, end, stepOffset);
+    });
+  }
+
+  #countLayer(work: LayerWork, layer: number, slot: number, entry: Slot, n: number): void {
+    const view = entry.view.layer(layer);
+    if (entry.kind !== null) {
+      const index = SCORER_KINDS.indexOf(entry.kind);
+      const words = this.#buffers.recipeWords(index, layer, slot);
+      words[0] = 0;
+      if (view.kind === "selected" && view.fresh) {
+        const { recipe } = view;
+        words.set([1, recipe.from, n - recipe.windowStart, 0, ...recipe.budgets]);
+        work.ends[index] = Math.max(work.ends[index]!, recipe.to * recipe.unit);
+      }
+    }
+    if (view.kind === "all") return countDense(work, n);
+    if (view.kind === "window" && "share" in entry.view.settings.budget) {
+      // The window grows with the sequence.
+      const words = Uint32Array.of(1, view.prefix, SLIDING, view.windowRows);
+      this.#buffers.writeSelection(layer, slot, words);
+    }
+    work.rows = true;
+    const keys = view.kind === "window"
+      ? view.prefix + view.windowRows
+      : view.recipe.prefix + view.listRows + n - view.windowStart;
+    work.rowsKeys = Math.max(work.rowsKeys, Math.min(n, keys));
+  }
+
+  #encodeStore(pass: GPUComputePassEncoder, kind: ScorerKind, layer: number): void {
+    const index = SCORER_KINDS.indexOf(kind);
+    const count = this.#storeCounts[index]!;
+    if (count === 0) return;
+    const offset = this.#options.storeOffset(index);
+    this.#scorers.get(kind)!.encodeStore(pass, layer, count, offset);
+  }
+
+  /** Rows that the tables of stored rows hold now, by kind: for the step's uniform. */
+  get storeCounts(): readonly number[] {
+    return this.#storeCounts;
+  }
+
+  #writeStore(
+    kind: ScorerKind,
+    rows: readonly (readonly [slot: number, position: number])[],
+  ): void {
+    const index = SCORER_KINDS.indexOf(kind);
+    const words = this.#tableWords;
+    rows.forEach(([slot, position], row) => words.set([0, slot, position, 0], row * 4));
+    const { queue } = this.#options.kernels.device;
+    queue.writeBuffer(this.#tables[index]!.store, 0, words, 0, rows.length * 4);
+    this.#storeCounts[index] = rows.length;
+  }
+
+  #writeOwn(rows: readonly SelectorRow[]): void {
+    const { queue } = this.#options.kernels.device;
+    SCORER_KINDS.forEach((kind, index) => {
+      if (!this.#scorers.has(kind)) return;
+      const words = this.#tableWords;
+      rows.forEach(({ slot, position }, row) => {
+        const mine = this.#slots.get(slot)?.kind === kind;
+        words.set(mine ? [0, slot, position, 0] : [0, this.importance.trashSlot, 0, 0], row * 4);
+      });
+      queue.writeBuffer(this.#tables[index]!.own, 0, words, 0, rows.length * 4);
+    });
+  }
+
+  /** Headers that hold until something is selected. */
+  #writeHeaders(slot: number, settings: KvSettings): void {
+    const { window, sinks } = settings;
+    settings.layers.forEach(({ role }, layer) => {
+      const words = new Uint32Array(selectionHeader(this.#options.config.numKvHeads));
+      if (role === "window") {
+        const extra = "rows" in settings.budget ? settings.budget.rows : 0;
+        words.set([1, sinks, SLIDING, window + extra]);
+      }
+      this.#buffers.writeSelection(layer, slot, words);
+    });
+  }
+
+  /** From the second step on the windows of a selection that is made once slide. */
+  #slide(slot: number, entry: Slot): void {
+    entry.slidesNext = false;
+    const { settings } = entry.view;
+    settings.layers.forEach(({ role }, layer) => {
+      const view = entry.view.layer(layer);
+      if (role !== "selected" || view.kind !== "selected") return;
+      const words = Uint32Array.of(1, view.recipe.prefix, SLIDING, settings.window);
+      this.#buffers.writeSelection(layer, slot, words);
+    });
+  }
+
+  async #scorer(kind: ScorerKind): Promise<void> {
+    if (this.#scorers.has(kind)) return;
+    const buffers = {
+      selection: this.#buffers,
+      importance: this.importance,
+      matrices: this.#matrices,
+    };
+    const tables = this.#tables[SCORER_KINDS.indexOf(kind)]!;
+    this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));
+  }
+
+  #makeBuffers(listCapacity: number): SelectionBuffers {
+    const { kernels, config, kv, maxSequences } = this.#options;
+    return new SelectionBuffers(kernels, {
+      numLayers: config.numLayers,
+      numKvHeads: config.numKvHeads,
+      numSlots: kv.numSlots,
+      maxRows: maxSequences,
+      contextLength: kv.contextLength,
+      listCapacity,
+      numKinds: SCORER_KINDS.length,
+    }, config.numHeads);
+  }
+
+  #growLists(rows: number): void {
+    const { listCapacity } = this.#buffers.sizes;
+    if (rows <= listCapacity) return;
+    const bigger = this.#makeBuffers(Math.max(rows, listCapacity * 2));
+    const { device } = this.#options.kernels;
+    const encoder = device.createCommandEncoder({ label: "selections" });
+    bigger.copyFrom(this.#buffers, encoder);
+    device.queue.submit([encoder.finish()]);
+    this.#buffers[Symbol.dispose]();
+    this.#buffers = bigger;
+    this.#rebind();
+  }
+
+  #checkGeneration(): void {
+    if (this.#generation === this.importance.generation) return;
+    this.#generation = this.importance.generation;
+    this.#rebind();
+  }
+
+  /** Bind groups hold buffers that are gone: they are made again when they are needed. */
+  #rebind(): void {
+    for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
+    this.#scorers.clear();
+    this.#options.onRebind();
+  }
+
+  #upload({ projection }: Calibration): GPUBuffer[] {
+    const { kernels, config } = this.#options;
+    const size = config.numKvHeads * config.headDim * 16;
+    return Array.from({ length: config.numLayers }, (_, layer) => {
+      const buffer = kernels.storage(`projection ${layer}`, size * 4);
+      kernels.device.queue.writeBuffer(buffer, 0, projection, layer * size, size);
+      return buffer;
+    });
+  }
+
+  [Symbol.dispose](): void {
+    for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
+    for (const { own, store } of this.#tables) [own, store].forEach((buffer) => buffer.destroy());
+    this.#matrices?.forEach((buffer) => buffer.destroy());
+    this.#buffers[Symbol.dispose]();
+    this.importance[Symbol.dispose]();
+  }
+}
+
+function scorerKind(scores: "projected" | "exact" | "pages" | "mass"): ScorerKind {
+  if (scores === "mass") throw new RangeError("accumulated attention is not kept yet");
+  return scores;
+}
+
+function countDense(work: LayerWork, keys: number): void {
+  work.dense = true;
+  work.denseKeys = Math.max(work.denseKeys, keys);
+}
+
+/**
+ * Rows to name so that the importance of rows from .. to - 1 is written: each of them, or the last
+ * one of each page of 16, which stands for the page.
+ */
+function storePositions(kind: ScorerKind, from: number, to: number): number[] {
+  if (to <= from) return [];
+  if (kind !== "pages") return Array.from({ length: to - from }, (_, i) => from + i);
+  const first = Math.floor(from / SUB_PAGE);
+  const last = Math.floor((to - 1) / SUB_PAGE);
+  return Array.from(
+    { length: last - first + 1 },
+    (_, i) => Math.min(to, (first + i + 1) * SUB_PAGE) - 1,
+  );
+}

@@ -1,0 +1,122 @@
+/**
+ * What each sequence attends to, step by step: pure bookkeeping over the policies' recipes. Which
+ * rows a list holds is known on the device; everything else about a step is decided here.
+ *
+ * @module
+ */
+import { layerRecipe, POLICIES } from "./policies/mod.ts";
+import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
+import type { KvSettings } from "./settings_types.ts";
+
+/** What a layer of a sequence attends to at a step. */
+export type LayerView =
+  | { readonly kind: "all" }
+  /** Sinks and a window that moves with every row. */
+  | { readonly kind: "window"; readonly prefix: number; readonly windowRows: number }
+  | SelectedView;
+
+/** A selection, new or kept from an earlier step. */
+export interface SelectedView {
+  readonly kind: "selected";
+  readonly recipe: StepRecipe;
+  /** Made in this step. */
+  readonly fresh: boolean;
+  /** First row of the window at this step. */
+  readonly windowStart: number;
+  /** Rows that lists hold at most, of all KV heads. */
+  readonly listRows: number;
+}
+
+/** One sequence. */
+export class SlotView {
+  readonly settings: KvSettings;
+  readonly policy: Policy;
+  /** Rows of every new selection, neighbours included, over the rows that were chosen. */
+  readonly #growth: number;
+  readonly #layers: LayerView[];
+  /** Steps since the first selection; -1 before it. */
+  #steps = -1;
+
+  constructor(settings: KvSettings) {
+    this.settings = settings;
+    this.policy = POLICIES[settings.policy];
+    this.#growth = settings.neighbours && this.policy.scores !== "none" ? 2 : 1;
+    this.#layers = settings.layers.map(() => ({ kind: "all" }));
+  }
+
+  /** What a layer attends to since the last {@linkcode advance}. */
+  layer(layer: number): LayerView {
+    return this.#layers[layer]!;
+  }
+
+  /** How candidates are scored in the layers whose selection is fresh. */
+  get scores(): ScoreKind {
+    return this.policy.scores;
+  }
+
+  /**
+   * Goes on to a decode step.
+   *
+   * @param n Rows, the newest included.
+   * @returns Whether there is a layer with a fresh selection.
+   */
+  advance(n: number): boolean {
+    const { settings, policy } = this;
+    const first = this.#steps < 0;
+    const due = first || (!policy.once && (this.#steps + 1) % settings.interval === 0);
+    let fresh = false;
+    settings.layers.forEach(({ role }, layer) => {
+      const view = this.#next(layer, role, n, due);
+      this.#layers[layer] = view;
+      fresh ||= view.kind === "selected" && view.fresh;
+    });
+    if (!first) this.#steps++;
+    else if (fresh) this.#steps = 0;
+    return fresh;
+  }
+
+  #next(
+    layer: number,
+    role: KvSettings["layers"][number]["role"],
+    n: number,
+    due: boolean,
+  ): LayerView {
+    if (role === "dense") return { kind: "all" };
+    const old = this.#layers[layer]!;
+    if (role === "selected" && !due && old.kind === "selected") {
+      const { recipe, listRows } = old;
+      const slides = this.policy.once;
+      const windowStart = slides ? Math.max(0, n - this.settings.window) : old.windowStart;
+      return { kind: "selected", recipe, fresh: false, windowStart, listRows };
+    }
+    if (role === "selected" && !due) return { kind: "all" };
+    const recipe = layerRecipe(this.settings, layer, n);
+    if (recipe === "all") return { kind: "all" };
+    if (role === "window") {
+      return { kind: "window", prefix: recipe.prefix, windowRows: n - recipe.windowStart };
+    }
+    const most = Math.max(...recipe.budgets) * recipe.unit * this.#growth;
+    const candidates = (recipe.to - recipe.from) * recipe.unit;
+    const listRows = Math.min(most, candidates);
+    return { kind: "selected", recipe, fresh: true, windowStart: recipe.windowStart, listRows };
+  }
+}
+
+/** Rows that a list of a sequence can come to have. */
+export function mostListRows(settings: KvSettings, maxRows: number): number {
+  const growth = settings.neighbours ? 2 : 1;
+  const rows = settings.layers.map(({ role }, layer) => {
+    const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows) : "all";
+    return recipe === "all" ? 0 : Math.max(...recipe.budgets) * recipe.unit * growth;
+  });
+  return Math.min(maxRows, Math.max(0, ...rows));
+}
+
+/** Rows that a layer attends to at a step with `n` rows, the mean over its KV heads. */
+export function attendedRows(view: LayerView, n: number): number {
+  if (view.kind === "all") return n;
+  if (view.kind === "window") return Math.min(n, view.prefix + view.windowRows);
+  const { recipe: { prefix, budgets, unit }, windowStart } = view;
+  const mean = budgets.reduce((sum, units) => sum + units, 0) / budgets.length;
+  return prefix + mean * unit + n - windowStart;
+}

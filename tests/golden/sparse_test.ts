@@ -1,0 +1,110 @@
+/**
+ * The default model under selection, held against a reference: 600 tokens are prefilled, then fed one
+ * by one, each attending to sinks, window and, for `oracle`, the best rows between them.
+ */
+import type { EngineParts } from "../../src/engine/create.ts";
+import { Readback } from "../../src/gpu/readback.ts";
+import type { KvRequest } from "../../src/butler/settings.ts";
+import { assert } from "std-testing";
+import { LogitReader, openEngine } from "./_engine.ts";
+import {
+  figure,
+  maxError,
+  SMOLLM2_LOGIT_BOUND,
+  SMOLLM2_PATH,
+  smollm2Sparse,
+  type SparseExpected,
+} from "./_golden.ts";
+import { generate } from "./_requests.ts";
+
+/** The rows that the newest step selected in a layer, by KV head. */
+async function pickedRows(
+  { runner, device }: EngineParts,
+  layer: number,
+): Promise<number[][]> {
+  const { selection } = runner;
+  assert.ok(selection !== null);
+  const { numKvHeads, listCapacity } = selection.sizes;
+  using readback = await Readback.create(device, numKvHeads * listCapacity * 4);
+  const words = async ({ buffer, offset }: { buffer: GPUBuffer; offset: number }, n: number) =>
+    new Uint32Array((await readback.copyAndRead(buffer, offset, n * 4)).slice().buffer);
+  const counts = await words(selection.counts(layer), numKvHeads);
+  const rows = await words(selection.picked(layer), numKvHeads * listCapacity);
+  return Array.from(
+    counts,
+    (count, head) => [...rows.subarray(head * listCapacity, head * listCapacity + count)],
+  );
+}
+
+function settingsOf(file: SparseExpected, policy: keyof SparseExpected["policies"]): KvRequest {
+  const { S, W, B } = file;
+  return { policy, sinks: S, window: W, budget: { rows: B }, denseLayers: 1 };
+}
+
+Deno.test("default model with selected rows gives the reference's logits and NLL", async (t) => {
+  const file = await smollm2Sparse();
+  let reader: LogitReader | undefined;
+  let logits: Float32Array[] = [];
+  let firstStep: (() => Promise<void>) | null = null;
+  await using opened = await openEngine(
+    SMOLLM2_PATH,
+    { kvType: "f32", contextLength: 640, maxSequences: 1, prefillChunk: 256 },
+    async (parts) => {
+      reader = await LogitReader.create(parts);
+      return {
+        decoded: async () => {
+          logits.push(await reader!.first());
+          await firstStep?.();
+          firstStep = null;
+        },
+      };
+    },
+  );
+  for (const policy of ["dense", "streaming", "oracle"] as const) {
+    await t.step(policy, async () => {
+      const { steps, first_step_rows_of_layer: wantedRows = {} } = file.policies[policy];
+      logits = [];
+      const forcedIds = file.ids.slice(file.prefill);
+      const gotRows: Record<string, number[][]> = {};
+      firstStep = async () => {
+        for (const layer of Object.keys(wantedRows)) {
+          gotRows[layer] = await pickedRows(opened.parts, Number(layer));
+        }
+      };
+      const prompt = file.ids.slice(0, file.prefill);
+      const kv = settingsOf(file, policy);
+      const answer = await generate(opened.engine, prompt, forcedIds.length, {
+        forcedIds,
+        logprobs: 0,
+        kv,
+      });
+      let worstLogit = 0;
+      let worstNll = 0;
+      steps.forEach(({ top5_ids, top5_logits, next_nll }, step) => {
+        const row = logits[step]!;
+        const off = maxError(top5_ids.map((id) => row[id]!), top5_logits);
+        worstLogit = Math.max(worstLogit, off);
+        const nll = -answer.logprobs[step + 1]!.logprob;
+        worstNll = Math.max(worstNll, Math.abs(nll - next_nll));
+      });
+      let swapped = 0;
+      for (const [layer, wanted] of Object.entries(wantedRows)) {
+        wanted.forEach((rows, head) => {
+          const got = gotRows[layer]![head]!;
+          assert.equal(got.length, rows.length);
+          swapped += rows.filter((row) => !got.includes(row)).length;
+        });
+      }
+      console.log(
+        `${policy}: logits at most ${figure(worstLogit)} off, NLL ${
+          figure(worstNll)
+        }; rows of the ` +
+          `first step that differ: ${swapped}`,
+      );
+      assert.ok(worstLogit <= SMOLLM2_LOGIT_BOUND, `logits are off by ${worstLogit}`);
+      assert.ok(worstNll <= SMOLLM2_LOGIT_BOUND, `NLL is off by ${worstNll}`);
+      assert.equal(swapped, 0);
+    });
+  }
+  reader?.[Symbol.dispose]();
+});
