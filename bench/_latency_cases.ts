@@ -1,6 +1,7 @@
 /** What `bench latency` can be asked for, and which cases that makes. @module */
 import { POLICIES } from "../src/butler/policies/mod.ts";
 import { POLICY_NAMES, type PolicyName } from "../src/butler/settings.ts";
+import { KV_RANGES } from "../src/butler/settings_check.ts";
 import { triStateFlag, valueFlag } from "../src/cli/flags.ts";
 import { engineFlags } from "../src/cli/model_flags.ts";
 import { integer, text } from "../src/cli/values.ts";
@@ -57,7 +58,7 @@ export const latencyFlags = {
     group,
     help: "steps from one selection to the next, for policies that select again and again",
     placeholder: "N,N",
-    schema: lengths(4096),
+    schema: lengths(KV_RANGES.interval[1]),
     fallback: null,
     fallbackText: "1,8 on a software adapter, 1,2,4,8,16 on a GPU",
   }),

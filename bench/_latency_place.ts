@@ -61,8 +61,10 @@ export async function openDevicePlace(
       return Promise.resolve();
     },
     async begin(need) {
-      endSlot(parts.runner);
+      // The rows stay where they are: only what a policy keeps of them is made anew.
+      parts.runner.end(SLOT);
       await parts.runner.begin(SLOT, need);
+      await parts.runner.adopt(SLOT, need.numRows);
     },
     [Symbol.dispose]: () => subject[Symbol.dispose](),
   };
@@ -94,17 +96,13 @@ export async function openOffloadPlace(
     poolBytes,
     fill: () => Promise.reject(new Error("not built yet")),
     async begin(need) {
-      endSlot(parts.runner);
+      // The rows stay where they are: only what a policy keeps of them is made anew.
+      parts.runner.end(SLOT);
       await parts.runner.begin(SLOT, need);
+      await parts.runner.adopt(SLOT, need.numRows);
     },
     [Symbol.dispose]: () => subject[Symbol.dispose](),
   };
-}
-
-/** Forgets the settings that the slot ran under, where the runner keeps any; its rows stay. */
-function endSlot(runner: object): void {
-  const end: unknown = Reflect.get(runner, "end");
-  if (typeof end === "function") Reflect.apply(end, runner, [SLOT]);
 }
 
 /** What a turn asks for: settings of a policy over those of the command line. */

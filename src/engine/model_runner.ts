@@ -177,6 +177,29 @@ export class ModelRunner implements Runner {
     this.#cache?.end(slot);
   }
 
+  /**
+   * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in its pages, where no prefill
+   * under these settings wrote them: what the policy keeps of every row is made from the keys.
+   */
+  async adopt(slot: number, numRows: number): Promise<void> {
+    const { kernels, kv, config, maxPrefill } = this.#options;
+    const none = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0, selectedSplits: 1 };
+    for (let first = 0; first < numRows; first += maxPrefill) {
+      const count = Math.min(maxPrefill, numRows - first);
+      if (this.#cache?.preparePrefill(slot, first, count) !== true) return;
+      kernels.check();
+      kv.flush();
+      this.#writeStep({ ...none, storeCounts: this.#cache.storeCounts });
+      const submission = new Submission(kernels.device, "adopt");
+      for (let layer = 0; layer < config.numLayers; layer++) {
+        this.#cache.encodePrefill(submission, slot, layer);
+      }
+      submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
+      submission.submit();
+      await this.#read(16);
+    }
+  }
+
   park(_slot: number): Promise<ParkedRows | null> {
     return Promise.resolve(null);
   }
