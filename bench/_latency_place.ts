@@ -14,8 +14,8 @@ import { TieredCache } from "../src/kv/tiered_cache.ts";
 import type { SequenceNeed } from "../src/kv/types.ts";
 import { pagesOf, wishedSet } from "../src/kv/working_set.ts";
 import type { ModelConfig } from "../src/model/types.ts";
-import { type CapturedRows, placeRows } from "./_rows.ts";
-import { openSubject, type Subject } from "./_subject.ts";
+import { type CapturedRows, placeRows, storeRows } from "./_rows.ts";
+import { openSubject, type Subject, textIds } from "./_subject.ts";
 
 /** Both places, in the order of the table. */
 export const PLACE_NAMES = ["device", "offload"] as const;
@@ -90,14 +90,29 @@ export async function openOffloadPlace(
       ? `${maxRows} rows fit ${poolBytes} bytes on the device`
       : "this engine keeps all rows on the device";
   }
+  let rows: CapturedRows | null = null;
+  let keys: readonly string[] = [];
   return {
     name: "offload",
     subject,
     poolBytes,
-    fill: () => Promise.reject(new Error("not built yet")),
+    fill(captured, { numRows }) {
+      rows = captured;
+      kv.release(SLOT);
+      const numBlocks = Math.floor(numRows / BLOCK_ROWS);
+      const ids = textIds(subject, 0, numBlocks * BLOCK_ROWS);
+      keys = storeRows(kv.store, captured, numBlocks, ids);
+      return Promise.resolve();
+    },
     async begin(need) {
-      // The rows stay where they are: only what a policy keeps of them is made anew.
-      parts.runner.end(SLOT);
+      if (rows === null) throw new Error("the sequence has no rows yet");
+      kv.release(SLOT);
+      kv.begin(SLOT, need);
+      const stored = kv.store.adoptPrefix(keys);
+      kv.attach(SLOT, stored);
+      if (stored.numBlocks < keys.length) throw new Error("host memory has no room for the rows");
+      kv.offloaded(SLOT)!.extend(need.numRows);
+      placeRows(parts, rows, SLOT, 0, Math.ceil(need.numRows / BLOCK_ROWS));
       await parts.runner.begin(SLOT, need);
       await parts.runner.adopt(SLOT, need.numRows);
     },

@@ -8,6 +8,7 @@
 import type { EngineParts } from "../src/engine/create.ts";
 import { Readback } from "../src/gpu/readback.ts";
 import type { DeviceTier } from "../src/kv/device_tier.ts";
+import type { KvStore } from "../src/kv/store/types.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../src/kv/slab_pool.ts";
 import { TieredCache } from "../src/kv/tiered_cache.ts";
 import { ropeForContext } from "../src/model/rope.ts";
@@ -98,6 +99,32 @@ export async function captureRows(
     layers.push((await readback.read(numBlocks * bytes)).slice());
   }
   return { shape, rope: ropeForContext(config.rope, tier.contextLength), numBlocks, layers };
+}
+
+/**
+ * Puts blocks 0 .. numBlocks - 1 into a store, where any sequence can have them as its prefix.
+ *
+ * @param ids Tokens that they pass for; at least 32 of each block.
+ * @returns What to adopt them by.
+ * @throws {StoreFullError} If there is no room.
+ */
+export function storeRows(
+  store: KvStore,
+  rows: CapturedRows,
+  numBlocks: number,
+  ids: readonly number[],
+): readonly string[] {
+  const keys = store.prefixKeys(ids.slice(0, numBlocks * BLOCK_ROWS));
+  const part = new Uint8Array(partBytes(rows.shape));
+  using sequence = store.open();
+  keys.forEach((key, block) => {
+    for (let layer = 0; layer < rows.layers.length; layer++) {
+      writeRows(rows, layer, block, part);
+      sequence.putPart(block, layer, part);
+    }
+    store.offerPrefix(key, sequence, block);
+  });
+  return keys;
 }
 
 /** Bytes that are sent before the queue is told to take them in. */

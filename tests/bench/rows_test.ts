@@ -1,5 +1,14 @@
 import { assert } from "std-testing";
-import { captureRows, placeRows, sourceOf } from "../../bench/_rows.ts";
+import {
+  type CapturedRows,
+  captureRows,
+  partBytes,
+  placeRows,
+  sourceOf,
+  storeRows,
+  writeRows,
+} from "../../bench/_rows.ts";
+import { RowStore } from "../../src/kv/store/row_store.ts";
 import { createEngineParts } from "../../src/engine/create.ts";
 import { DEFAULT_CACHE, GREEDY } from "../../src/engine/types.ts";
 import { openKeys, readKeys } from "../../src/butler/calibration/read_keys.ts";
@@ -11,6 +20,48 @@ Deno.test("sourceOf() repeats all captured blocks but the first", () => {
   assert.deepEqual([0, 1, 2, 3, 4, 5, 6].map((block) => of(block).source), [0, 1, 2, 1, 2, 1, 2]);
   assert.deepEqual([0, 2, 3, 4, 5].map((block) => of(block).distance), [0, 0, 64, 64, 128]);
   assert.deepEqual(sourceOf(5, 1), { source: 0, distance: 160 });
+});
+
+Deno.test("storeRows() makes a prefix of captured and repeated blocks", () => {
+  const shape = { numKvHeads: 2, headDim: 8, kvType: "f16" } as const;
+  const bytes = partBytes(shape);
+  const rope = {
+    dimensions: 8,
+    pairing: "half",
+    attentionFactor: 1,
+    inverseFrequencies: [1, 0.1, 0.01, 0.001],
+  } as const;
+  // Halves from 1 to below 2.
+  const values = (seed: number) =>
+    new Uint8Array(
+      Uint16Array.from({ length: bytes }, (_, i) => 0x3c00 + (i * seed) % 1024).buffer,
+    );
+  const rows: CapturedRows = { shape, rope, numBlocks: 2, layers: [values(3), values(7)] };
+  using store = new RowStore({
+    shape: { numLayers: 2, numKvHeads: 2, headDim: 8, bytesPerValue: 2 },
+    fingerprint: "test",
+    hostBytes: 2 ** 20,
+    disk: null,
+    prefixDir: null,
+    onWarning: () => {},
+  });
+  const keys = storeRows(store, rows, 5, Array.from({ length: 160 }, (_, i) => i));
+  assert.equal(keys.length, 5);
+  using sequence = store.adoptPrefix(keys);
+  assert.equal(sequence.numBlocks, 5);
+  const [read, wanted] = [new Uint8Array(bytes), new Uint8Array(bytes)];
+  for (let layer = 0; layer < 2; layer++) {
+    for (let block = 0; block < 5; block++) {
+      sequence.readPart(block, layer, read, 0);
+      writeRows(rows, layer, block, wanted);
+      assert.deepEqual(read, wanted);
+      const { source, distance } = sourceOf(block, 2);
+      const from = rows.layers[layer]!.subarray(source * bytes, (source + 1) * bytes);
+      assert.deepEqual(read.subarray(bytes / 2), from.subarray(bytes / 2), "values stay");
+      const same = read.subarray(0, bytes / 2).every((byte, i) => byte === from[i]);
+      assert.equal(same, distance === 0, "keys are turned");
+    }
+  }
 });
 
 /** One sequence of 64 prefilled rows, which is then given 160. */
