@@ -85,8 +85,9 @@ export class Watch implements Disposable {
   readonly #undo: (() => void)[] = [];
 
   /**
-   * Covers methods until this is disposed of. They must be synchronous.
+   * Covers methods until this is disposed of; of one that gives a promise the time of the call counts.
    *
+   * @param target An object, or a prototype for all that have it.
    * @param bytesOf Bytes of a call, from its arguments.
    */
   cover<T extends object>(
@@ -97,11 +98,11 @@ export class Watch implements Disposable {
     const watched: Watched = { ms: 0, bytes: 0 };
     for (const name of names) {
       const original = target[name] as unknown as (...args: unknown[]) => unknown;
-      const own = Object.hasOwn(target, name);
-      const covered = (...args: unknown[]): unknown => {
+      const own = Object.getOwnPropertyDescriptor(target, name);
+      const covered = function (this: unknown, ...args: unknown[]): unknown {
         const began = performance.now();
         try {
-          return original.apply(target, args);
+          return original.apply(this, args);
         } finally {
           watched.ms += performance.now() - began;
           watched.bytes += bytesOf(args);
@@ -109,8 +110,8 @@ export class Watch implements Disposable {
       };
       Object.defineProperty(target, name, { value: covered, configurable: true, writable: true });
       this.#undo.push(() => {
-        if (own) Object.defineProperty(target, name, { value: original, configurable: true });
-        else Reflect.deleteProperty(target, name);
+        if (own === undefined) Reflect.deleteProperty(target, name);
+        else Object.defineProperty(target, name, own);
       });
     }
     return watched;

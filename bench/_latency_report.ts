@@ -87,7 +87,7 @@ function caseLine(
   const cpuMsMin = cpuMsOf(times);
   const upload = middle(times.uploadMs);
   const gather = middle(times.gatherMs);
-  const encode = middle(times.encodeMs);
+  const wait = middle(times.waitMs);
   const device = parts === null ? null : Object.values(parts).reduce((sum, part) => sum + part, 0);
   return {
     context,
@@ -117,8 +117,9 @@ function caseLine(
     rowCopiesMs: parts?.rowCopies ?? null,
     gatherMs: gather,
     uploadMs: upload,
-    hostMs: encode === null ? null : Math.max(0, encode - (gather ?? 0) - (upload ?? 0)),
-    restMs: device === null || encode === null ? null : ms - device - encode,
+    hostMs: Math.max(0, ms - (wait ?? 0) - (gather ?? 0) - (upload ?? 0)),
+    waitMs: wait,
+    restMs: device === null || wait === null ? null : wait - device,
   };
 }
 

@@ -20,8 +20,8 @@ export class TurnTimes {
   readonly runMs: number[] = [];
   /** The longest step of each run. */
   readonly longestMs: number[] = [];
-  /** Of a step: JavaScript before the submission was out, in the mean of each turn. */
-  readonly encodeMs: number[] = [];
+  /** Of a step in the mean of each turn: waiting for the device, and what the host does meanwhile. */
+  readonly waitMs: number[] = [];
   readonly gatherMs: number[] = [];
   readonly uploadMs: number[] = [];
   readonly moments: Moment[] = [];
@@ -31,7 +31,7 @@ export class TurnTimes {
   report: Pick<KvReport, "bytesPerStep" | "residentShare" | "rowsPerStep"> | null = null;
 
   clear(): void {
-    for (const list of [this.runMs, this.longestMs, this.encodeMs]) list.length = 0;
+    for (const list of [this.runMs, this.longestMs, this.waitMs]) list.length = 0;
     for (const list of [this.gatherMs, this.uploadMs]) list.length = 0;
     this.moments.length = 0;
   }
@@ -68,7 +68,8 @@ export async function runTurn(
   using watch = new Watch();
   const upload = watch.cover(device.queue, ["writeBuffer"], writeBytes);
   const gather = watchStore(kv, watch);
-  let encodeMs = 0;
+  // Asking for a mapping blocks until the device is idle; see src/gpu/readback.ts.
+  const wait = watch.cover(GPUBuffer.prototype, ["mapAsync"]);
   let runMs = 0;
   let longest = 0;
   const began = now();
@@ -76,7 +77,6 @@ export async function runTurn(
     const started = performance.now();
     await decodeText(place, numRows + warm + step, 1);
     const ms = performance.now() - started;
-    encodeMs += runner.hostCost.encodeMs;
     runMs += ms;
     longest = Math.max(longest, ms);
     if ((step + 1) % settings.interval !== 0) continue;
@@ -85,7 +85,7 @@ export async function runTurn(
     runMs = longest = 0;
   }
   times.moments.push(since(began, timed));
-  times.encodeMs.push(encodeMs / timed);
+  times.waitMs.push(wait.ms / timed);
   times.uploadMs.push(upload.ms / timed);
   times.gatherMs.push(gather.ms / timed);
   times.writtenBytes = upload.bytes / timed;

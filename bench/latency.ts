@@ -147,8 +147,9 @@ function footnotes(loops: readonly Moment[], skipped: readonly string[]): string
     "says there means nothing, so no quality is reported.",
     "ceilingMs: what operations and bytes allow at the adapter's best rates; the choice of rows is " +
     "not counted.",
-    "Parts on the device are their dispatches alone, sent again; gather, upload and host are " +
-    "JavaScript within a step; rest is what is left.",
+    "Parts on the device (weights to rowCopies) are their dispatches alone, sent again. A step is " +
+    "gather, upload and host (other JavaScript) and wait; rest is what of waiting no part accounts " +
+    "for: copies, what uploads take on the device, gaps; less than nothing where both worked at once.",
     ...new Set(skipped).values().map((what) => `not measured: ${what}`),
     ...(loops.length === 0
       ? []

@@ -180,7 +180,7 @@ function measured(
   const times = new TurnTimes();
   times.runMs.push(...ms);
   times.longestMs.push(Math.max(...ms));
-  times.encodeMs.push(3);
+  times.waitMs.push(30);
   times.uploadMs.push(1);
   times.gatherMs.push(1.5);
   times.moments.push({ wallMs: 1, cpuMs: policy === "dense" ? 6 : 4 }, { wallMs: 1, cpuMs: 9 });
@@ -226,8 +226,8 @@ Deno.test("caseLines(), growthNotes() and latencyCharts() say what was measured"
   assert.equal(dense!["timesDense"], 1);
   assert.equal(loki!["timesDense"], 2.2);
   assert.equal(loki!["timesDenseByCpuTime"], 1.5);
-  assert.equal(loki!["hostMs"], 0.5);
-  assert.equal(loki!["restMs"], 50 - 4 - 3);
+  assert.equal(loki!["hostMs"], 50 - 30 - 1 - 1.5);
+  assert.equal(loki!["restMs"], 30 - 4);
   assert.ok(Number(loki!["ceilingTimesDense"]) > 1);
   const none = caseLines([measured("loki", 8, 100, [50])], subject, null);
   assert.deepEqual([none[0]!["ceilingMs"], none[0]!["timesDense"]], [null, null]);
