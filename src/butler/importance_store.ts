@@ -88,6 +88,25 @@ export class ImportanceStore {
     this.#upload();
   }
 
+  /** Takes what is kept out of a slot: its sequence is parked. */
+  detach(slot: number): Uint32Array<ArrayBuffer> {
+    const pages = this.#pool.detach(slot);
+    this.end(slot);
+    return pages;
+  }
+
+  /** Gives a slot what was kept of a sequence. */
+  attach(slot: number, pages: Uint32Array): void {
+    this.#pool.release(slot);
+    this.#pool.attach(slot, pages);
+    this.#upload();
+  }
+
+  /** What was kept of a sequence is not needed any more. */
+  discard(pages: Uint32Array): void {
+    this.#pool.discard(pages);
+  }
+
   /** Frees a slot's pages. */
   end(slot: number): void {
     this.#pool.release(slot);

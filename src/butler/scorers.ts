@@ -49,6 +49,16 @@ export interface ScorerBuffers {
   readonly importance: ImportanceStore;
   /** By layer: (KV heads, head size, 16) f32; only of models that have been calibrated. */
   readonly matrices: readonly GPUBuffer[] | null;
+  /** Where the keys of sequences below the device pass through; null while there are none. */
+  readonly transit: KeyTransit | null;
+}
+
+/** Places of keys that are not in the slabs. */
+export interface KeyTransit {
+  /** Keys of a prefill chunk, and a page table that finds them by slot and position. */
+  readonly chunk: { readonly keys: GPUBuffer; readonly table: GPUBuffer };
+  /** Keys of blocks on the stage, and a page table that finds them so. */
+  readonly stage: { readonly keys: BufferPart; readonly table: GPUBuffer };
 }
 
 /** As the count of keys that are found by page: no bound of its own. */
@@ -72,6 +82,7 @@ export interface Scorer extends Disposable {
     layer: number,
     numRows: number,
     stepOffset: number,
+    from: "cache" | "chunk",
   ): void;
   /**
    * Scores the candidates of the step's rows whose recipes say so, and selects.
@@ -85,6 +96,27 @@ export interface Scorer extends Disposable {
     end: number,
     stepOffset: number,
   ): void;
+  /**
+   * For scores that need whole keys: scores candidates whose keys are on the stage now. Absent where
+   * what is kept of every row is enough. {@linkcode encodeChoice} follows the last pass.
+   *
+   * @param first Position of the first key on the stage, a multiple of 32; `count` of them.
+   */
+  scoreStaged?(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    first: number,
+    count: number,
+    stepOffset: number,
+  ): void;
+  /** Selects from scores that are there. */
+  encodeChoice(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    stepOffset: number,
+  ): void;
 }
 
 interface Kit {
@@ -92,6 +124,8 @@ interface Kit {
   readonly buffers: ScorerBuffers;
   readonly tables: ScorerTables;
   readonly params: GPUBuffer;
+  /** The same for keys of so many positions from a base on. */
+  readonly words: (base: number, count: number) => Uint32Array<ArrayBuffer>;
   readonly select: Kernel;
   readonly selectGroups: readonly GPUBindGroup[];
 }
@@ -133,8 +167,7 @@ async function createKit(
   const { selection, importance } = buffers;
   const unit = kind === "pages" ? "pages" : "rows";
   const select = await kernels.compile(selectSpec({ unit, lanes: selectLanes(options) }));
-  const params = kernels.uniform(
-    "list params",
+  const words = (base: number, count: number) =>
     LIST_PARAMS.pack({
       num_heads: config.numHeads,
       num_kv_heads: config.numKvHeads,
@@ -145,11 +178,11 @@ async function createKit(
       maxima_at: selection.maximaAt,
       list_capacity: selection.sizes.listCapacity,
       selection_stride: selection.selectionStride,
-      base: 0,
-      count: ANY_COUNT,
+      base,
+      count,
       mass_stride: 0,
-    }),
-  );
+    });
+  const params = kernels.uniform("list params", words(0, ANY_COUNT));
   const kindIndex = SCORER_KINDS.indexOf(kind);
   const selectGroups = Array.from({ length: config.numLayers }, (_, layer) =>
     kernels.bind(select, [
@@ -164,16 +197,16 @@ async function createKit(
       params,
       step,
     ]));
-  return { options, buffers, tables, params, select, selectGroups };
+  return { options, buffers, tables, params, words, select, selectGroups };
 }
 
-function encodeSelect(
+function encodeChoice(
   kit: Kit,
   pass: GPUComputePassEncoder,
   layer: number,
   numRows: number,
   stepOffset: number,
-) {
+): void {
   const { numKvHeads } = kit.options.config;
   dispatch(pass, kit.select, kit.selectGroups[layer]!, numRows * numKvHeads, stepOffset);
 }
@@ -181,7 +214,7 @@ function encodeSelect(
 async function projected(kit: Kit): Promise<Scorer> {
   const { options, buffers, tables, params } = kit;
   const { kernels, plan, config, kvType, kv, qkv, rows, step } = options;
-  const { selection, importance, matrices } = buffers;
+  const { selection, importance, matrices, transit } = buffers;
   if (matrices === null) throw new RangeError("keys cannot be projected without a calibration");
   const group = config.numHeads / config.numKvHeads;
   const variant = { headDim: config.headDim, group, kvType, lanes: plan.rowLanes };
@@ -193,9 +226,15 @@ async function projected(kit: Kit): Promise<Scorer> {
   const scoring = await kernels.compile(scoreProjectedSpec(score));
   const kind = SCORER_KINDS.indexOf("projected");
   const layers = Array.from({ length: config.numLayers }, (_, layer) => {
-    const common = (table: GPUBuffer) => [
-      kv.keys(layer),
-      kv.table(layer),
+    const common = (
+      table: GPUBuffer,
+      keys: { keys: BufferPart; table: BufferPart } = {
+        keys: kv.keys(layer),
+        table: kv.table(layer),
+      },
+    ) => [
+      keys.keys,
+      keys.table,
       table,
       matrices[layer]!,
       importance.pageTable,
@@ -203,6 +242,8 @@ async function projected(kit: Kit): Promise<Scorer> {
     ];
     return {
       store: kernels.bind(store, [...common(tables.store), params, step]),
+      storeChunk: transit &&
+        kernels.bind(store, [...common(tables.store, transit.chunk), params, step]),
       project: kernels.bind(project, [...common(tables.own), qkv, selection.queries, params, step]),
       score: kernels.bind(scoring, [
         selection.queries,
@@ -217,24 +258,27 @@ async function projected(kit: Kit): Promise<Scorer> {
     };
   });
   return {
-    encodeStore(pass, layer, numRows, stepOffset) {
+    encodeStore(pass, layer, numRows, stepOffset, from) {
       const count = importanceProjectWorkgroups(keysOnly, config.numKvHeads, numRows);
-      dispatch(pass, store, layers[layer]!.store, count, stepOffset);
+      const groups = layers[layer]!;
+      const group = from === "cache" ? groups.store : groups.storeChunk!;
+      dispatch(pass, store, group, count, stepOffset);
     },
+    encodeChoice: (...choice) => encodeChoice(kit, ...choice),
     encodeSelect(pass, layer, numRows, end, stepOffset) {
       const groups = layers[layer]!;
       const count = importanceProjectWorkgroups(withQueries, config.numKvHeads, numRows);
       dispatch(pass, project, groups.project, count, stepOffset);
       const blocks = scoreProjectedWorkgroups(score, config.numKvHeads, numRows, end);
       dispatch(pass, scoring, groups.score, blocks, stepOffset);
-      encodeSelect(kit, pass, layer, numRows, stepOffset);
+      encodeChoice(kit, pass, layer, numRows, stepOffset);
     },
     [Symbol.dispose]: () => params.destroy(),
   };
 }
 
 async function exact(kit: Kit): Promise<Scorer> {
-  const { options, buffers: { selection }, params } = kit;
+  const { options, buffers: { selection, transit }, params } = kit;
   const { kernels, plan, config, kvType, kv, qkv, rows, step } = options;
   const variant = {
     headDim: config.headDim,
@@ -247,30 +291,44 @@ async function exact(kit: Kit): Promise<Scorer> {
   };
   const scoring = await kernels.compile(scoreExactSpec(variant));
   const kind = SCORER_KINDS.indexOf("exact");
-  const layers = Array.from({ length: config.numLayers }, (_, layer) =>
+  const bind = (keys: BufferPart, table: BufferPart, layer: number, uniform: GPUBuffer) =>
     kernels.bind(scoring, [
       qkv,
-      kv.keys(layer),
-      kv.table(layer),
+      keys,
+      table,
       rows,
       selection.recipes(kind, layer),
       selection.scores,
-      params,
+      uniform,
       step,
-    ]));
+    ]);
+  const numbers = Array.from({ length: config.numLayers }, (_, layer) => layer);
+  const layers = numbers.map((layer) => bind(kv.keys(layer), kv.table(layer), layer, params));
+  const stagedParams = kernels.uniform("staged list params", kit.words(0, 0));
+  const staged = transit &&
+    numbers.map((layer) => bind(transit.stage.keys, transit.stage.table, layer, stagedParams));
   return {
     encodeStore: () => {},
     encodeSelect(pass, layer, numRows, end, stepOffset) {
       const blocks = scoreExactWorkgroups(variant, config.numKvHeads, numRows, end);
       dispatch(pass, scoring, layers[layer]!, blocks, stepOffset);
-      encodeSelect(kit, pass, layer, numRows, stepOffset);
+      encodeChoice(kit, pass, layer, numRows, stepOffset);
     },
-    [Symbol.dispose]: () => params.destroy(),
+    scoreStaged(pass, layer, numRows, first, count, stepOffset) {
+      kernels.device.queue.writeBuffer(stagedParams, 0, kit.words(first, count));
+      const blocks = scoreExactWorkgroups(variant, config.numKvHeads, numRows, count);
+      dispatch(pass, scoring, staged![layer]!, blocks, stepOffset);
+    },
+    encodeChoice: (...choice) => encodeChoice(kit, ...choice),
+    [Symbol.dispose]() {
+      params.destroy();
+      stagedParams.destroy();
+    },
   };
 }
 
 async function pages(kit: Kit): Promise<Scorer> {
-  const { options, buffers: { selection, importance }, tables, params } = kit;
+  const { options, buffers: { selection, importance, transit }, tables, params } = kit;
   const { kernels, plan, config, kvType, kv, qkv, rows, step } = options;
   const variant = { headDim: config.headDim, kvType, lanes: plan.rowLanes };
   const group = config.numHeads / config.numKvHeads;
@@ -278,16 +336,19 @@ async function pages(kit: Kit): Promise<Scorer> {
   const bounds = await kernels.compile(pageBoundsSpec(variant));
   const scoring = await kernels.compile(scorePagesSpec(scoreVariant));
   const kind = SCORER_KINDS.indexOf("pages");
-  const layers = Array.from({ length: config.numLayers }, (_, layer) => ({
-    store: kernels.bind(bounds, [
-      kv.keys(layer),
-      kv.table(layer),
+  const bindStore = (keys: BufferPart, table: BufferPart, layer: number) =>
+    kernels.bind(bounds, [
+      keys,
+      table,
       tables.store,
       importance.pageTable,
       importance.layer(layer),
       params,
       step,
-    ]),
+    ]);
+  const layers = Array.from({ length: config.numLayers }, (_, layer) => ({
+    store: bindStore(kv.keys(layer), kv.table(layer), layer),
+    storeChunk: transit && bindStore(transit.chunk.keys, transit.chunk.table, layer),
     score: kernels.bind(scoring, [
       qkv,
       importance.layer(layer),
@@ -300,14 +361,17 @@ async function pages(kit: Kit): Promise<Scorer> {
     ]),
   }));
   return {
-    encodeStore(pass, layer, numRows, stepOffset) {
-      dispatch(pass, bounds, layers[layer]!.store, numRows * config.numKvHeads, stepOffset);
+    encodeStore(pass, layer, numRows, stepOffset, from) {
+      const groups = layers[layer]!;
+      const group = from === "cache" ? groups.store : groups.storeChunk!;
+      dispatch(pass, bounds, group, numRows * config.numKvHeads, stepOffset);
     },
+    encodeChoice: (...choice) => encodeChoice(kit, ...choice),
     encodeSelect(pass, layer, numRows, end, stepOffset) {
       const last = Math.ceil(end / SUB_PAGE);
       const blocks = scorePagesWorkgroups(scoreVariant, config.numKvHeads, numRows, last);
       dispatch(pass, scoring, layers[layer]!.score, blocks, stepOffset);
-      encodeSelect(kit, pass, layer, numRows, stepOffset);
+      encodeChoice(kit, pass, layer, numRows, stepOffset);
     },
     [Symbol.dispose]: () => params.destroy(),
   };

@@ -6,10 +6,12 @@
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
 import { SUB_PAGE } from "../gpu/ops/list_params.ts";
+import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import {
   createScorer,
+  type KeyTransit,
   type Scorer,
   SCORER_KINDS,
   type ScorerKind,
@@ -30,6 +32,8 @@ export interface SelectorOptions extends ScorerOptions {
   readonly storeOffset: (kind: number) => number;
   /** Told when buffers that others bind are other ones. */
   readonly onRebind: () => void;
+  /** Rows of a slot's layer that are on the device; null where all of them are. */
+  readonly spansOf: (slot: number, layer: number) => ResidentSpans | null;
 }
 
 /** A row of a decode step. */
@@ -48,6 +52,13 @@ export interface LayerWork {
   rowsKeys: number;
   /** By kind: position up to which there are candidates to score; 0: none. */
   readonly ends: number[];
+}
+
+/** What selection knows of a sequence without a slot. */
+export interface ParkedSelection extends Disposable {
+  readonly entry: Slot;
+  /** Of the importance store; null where nothing is kept. */
+  readonly pages: Uint32Array | null;
 }
 
 interface Slot {
@@ -72,6 +83,7 @@ export class Selector {
   readonly importance: ImportanceStore;
   #buffers: SelectionBuffers;
   #matrices: GPUBuffer[] | null = null;
+  #transit: KeyTransit | null = null;
   #generation: number;
 
   constructor(options: SelectorOptions) {
@@ -117,11 +129,20 @@ export class Selector {
    *
    * @throws {DeviceError} If the device has no room for what its policy keeps of every row.
    */
-  async begin(slot: number, settings: KvSettings, maxRows: number): Promise<void> {
+  async begin(
+    slot: number,
+    settings: KvSettings,
+    maxRows: number,
+    transit: KeyTransit | null,
+  ): Promise<void> {
     const view = new SlotView(settings);
     const { scores, store } = view.policy;
     const kind = scores === "none" ? null : scorerKind(scores);
-    this.#growLists(mostListRows(settings, maxRows));
+    this.#growLists(mostListRows(settings, maxRows, transit !== null));
+    if (transit !== null && this.#transit === null) {
+      this.#transit = transit;
+      this.#rebind();
+    }
     if (store !== "none") this.importance.begin(slot, maxRows);
     this.#checkGeneration();
     this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
@@ -130,6 +151,28 @@ export class Selector {
     for (const entry of this.#slots.values()) {
       if (entry.kind !== null) await this.#scorer(entry.kind);
     }
+  }
+
+  /** Takes a sequence out of its slot, so that it can go on in another one. */
+  park(slot: number): ParkedSelection | null {
+    const entry = this.#slots.get(slot);
+    if (entry === undefined) return null;
+    const keeps = entry.view.policy.store !== "none";
+    const pages = keeps ? this.importance.detach(slot) : null;
+    this.end(slot);
+    return {
+      entry,
+      pages,
+      [Symbol.dispose]: () => {
+        if (pages !== null) this.importance.discard(pages);
+      },
+    };
+  }
+
+  /** Goes on with a sequence in a slot that has just begun. */
+  resume(slot: number, { entry, pages }: ParkedSelection): void {
+    this.#slots.set(slot, entry);
+    if (pages !== null) this.importance.attach(slot, pages);
   }
 
   /** Forgets a slot. */
@@ -156,11 +199,16 @@ export class Selector {
   }
 
   /** Writes what is kept of the rows of a prefill chunk in a layer. */
-  encodePrefill(pass: GPUComputePassEncoder, slot: number, layer: number): void {
+  encodePrefill(
+    pass: GPUComputePassEncoder,
+    slot: number,
+    layer: number,
+    from: "cache" | "chunk",
+  ): void {
     const entry = this.#slots.get(slot);
     if (entry?.kind == null) return;
     if (entry.view.settings.layers[layer]!.role !== "selected") return;
-    this.#encodeStore(pass, entry.kind, layer);
+    this.#encodeStore(pass, entry.kind, layer, from);
   }
 
   /**
@@ -224,9 +272,35 @@ export class Selector {
     SCORER_KINDS.forEach((kind, index) => {
       const end = ends[index]!;
       if (end === 0) return;
-      this.#encodeStore(pass, kind, layer);
+      this.#encodeStore(pass, kind, layer, "cache");
       this.#scorers.get(kind)!.encodeSelect(pass, layer, numRows, end, stepOffset);
     });
+  }
+
+  /**
+   * Scores of a slot that need keys which are not on the device; null where they do not. The slot's
+   * candidates are left out of {@linkcode encodeDecode}, the other ones of this.
+   */
+  stagedScorer(slot: number, layer: number): { scorer: Scorer; end: number } | null {
+    const entry = this.#slots.get(slot);
+    if (entry?.kind == null) return null;
+    const view = entry.view.layer(layer);
+    const scorer = this.#scorers.get(entry.kind)!;
+    if (scorer.scoreStaged === undefined || view.kind !== "selected" || !view.fresh) return null;
+    return { scorer, end: view.recipe.to * view.recipe.unit };
+  }
+
+  /** Lets only one slot's recipe of a layer count, or (null) only those that are not staged. */
+  limitRecipes(layer: number, kind: ScorerKind, only: number | null): void {
+    const index = SCORER_KINDS.indexOf(kind);
+    for (const [slot, entry] of this.#slots) {
+      if (entry.kind !== kind) continue;
+      const view = entry.view.layer(layer);
+      const words = this.#buffers.recipeWords(index, layer, slot);
+      const mine = only === null ? this.#options.spansOf(slot, layer) === null : slot === only;
+      words[0] = Number(mine && view.kind === "selected" && view.fresh);
+    }
+    this.#buffers.sendRecipes();
   }
 
   #countLayer(work: LayerWork, layer: number, slot: number, entry: Slot, n: number): void {
@@ -241,7 +315,13 @@ export class Selector {
         work.ends[index] = Math.max(work.ends[index]!, recipe.to * recipe.unit);
       }
     }
-    if (view.kind === "all") return countDense(work, n);
+    if (view.kind === "all") {
+      const spans = this.#options.spansOf(slot, layer);
+      if (spans === null || spans.prefix >= spans.windowStart) return countDense(work, n);
+      work.rows = true;
+      work.rowsKeys = Math.max(work.rowsKeys, spans.prefix + n - spans.windowStart);
+      return;
+    }
     if (view.kind === "window" && "share" in entry.view.settings.budget) {
       // The window grows with the sequence.
       const words = Uint32Array.of(1, view.prefix, SLIDING, view.windowRows);
@@ -254,12 +334,17 @@ export class Selector {
     work.rowsKeys = Math.max(work.rowsKeys, Math.min(n, keys));
   }
 
-  #encodeStore(pass: GPUComputePassEncoder, kind: ScorerKind, layer: number): void {
+  #encodeStore(
+    pass: GPUComputePassEncoder,
+    kind: ScorerKind,
+    layer: number,
+    from: "cache" | "chunk",
+  ): void {
     const index = SCORER_KINDS.indexOf(kind);
     const count = this.#storeCounts[index]!;
     if (count === 0) return;
     const offset = this.#options.storeOffset(index);
-    this.#scorers.get(kind)!.encodeStore(pass, layer, count, offset);
+    this.#scorers.get(kind)!.encodeStore(pass, layer, count, offset, from);
   }
 
   /** Rows that the tables of stored rows hold now, by kind: for the step's uniform. */
@@ -323,6 +408,7 @@ export class Selector {
       selection: this.#buffers,
       importance: this.importance,
       matrices: this.#matrices,
+      transit: this.#transit,
     };
     const tables = this.#tables[SCORER_KINDS.indexOf(kind)]!;
     this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { budgetRows } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
 import type { KvSettings } from "./settings_types.ts";
@@ -82,6 +83,15 @@ export class SlotView {
     due: boolean,
   ): LayerView {
     if (role === "dense") return { kind: "all" };
+    if (role === "window") {
+      // Also where that is every row: what the device has been told does not change.
+      const { budget, sinks, window } = this.settings;
+      return {
+        kind: "window",
+        prefix: Math.min(sinks, n),
+        windowRows: window + budgetRows(budget, 1, n, sinks, window),
+      };
+    }
     const old = this.#layers[layer]!;
     if (role === "selected" && !due && old.kind === "selected") {
       const { recipe, listRows } = old;
@@ -92,9 +102,6 @@ export class SlotView {
     if (role === "selected" && !due) return { kind: "all" };
     const recipe = layerRecipe(this.settings, layer, n);
     if (recipe === "all") return { kind: "all" };
-    if (role === "window") {
-      return { kind: "window", prefix: recipe.prefix, windowRows: n - recipe.windowStart };
-    }
     const most = Math.max(...recipe.budgets) * recipe.unit * this.#growth;
     const candidates = (recipe.to - recipe.from) * recipe.unit;
     const listRows = Math.min(most, candidates);
@@ -102,12 +109,18 @@ export class SlotView {
   }
 }
 
-/** Rows that a list of a sequence can come to have. */
-export function mostListRows(settings: KvSettings, maxRows: number): number {
+/**
+ * Rows that a list of a sequence can come to have.
+ *
+ * @param offloaded Rows of a window that is longer than the one on the device are listed too.
+ */
+export function mostListRows(settings: KvSettings, maxRows: number, offloaded: boolean): number {
   const growth = settings.neighbours ? 2 : 1;
   const rows = settings.layers.map(({ role }, layer) => {
     const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows) : "all";
-    return recipe === "all" ? 0 : Math.max(...recipe.budgets) * recipe.unit * growth;
+    if (recipe === "all") return 0;
+    const window = offloaded ? maxRows - recipe.windowStart : 0;
+    return Math.max(...recipe.budgets) * recipe.unit * growth + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));
 }

@@ -48,8 +48,8 @@ export function memoryPlan(
     weightsBytes: source.sizeBytes,
     kvBytesPerToken: perToken,
     kvBytes: pages.numBlocks * BLOCK_ROWS * perToken,
-    contextLength: pages.contextLength,
-    largestContext: most.contextLength,
+    contextLength: Math.min(options.contextLength, contextLimit),
+    largestContext: most.numBlocks * BLOCK_ROWS,
     notes: pages.notes,
   };
 }

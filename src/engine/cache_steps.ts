@@ -6,22 +6,32 @@
  * @module
  */
 import type { Calibration } from "../butler/calibration/file.ts";
-import { type LayerWork, Selector, type SelectorRow } from "../butler/selector.ts";
+import {
+  type LayerWork,
+  type ParkedSelection,
+  Selector,
+  type SelectorRow,
+} from "../butler/selector.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import { attendedRows } from "../butler/slots.ts";
 import type { SequenceNeed } from "../kv/types.ts";
-import type { ActivationBuffers, ForwardOptions } from "./forward_parts.ts";
+import type { TieredCache } from "../kv/tiered_cache.ts";
+import type { Forward } from "./forward.ts";
+import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
+import type { StagedChunk } from "./staged_prefill.ts";
+import { isEmpty } from "./stage_passes.ts";
 import { type BoundAttention, SelectedAttention, slabPlace } from "./selected_attention.ts";
 import { STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import type { Submission } from "./submission.ts";
 
 /** What {@linkcode CacheSteps} is made of. */
 export interface CacheStepsOptions {
-  readonly forward: ForwardOptions;
-  readonly activations: ActivationBuffers;
+  readonly forward: Forward;
+  readonly cache: TieredCache;
   readonly maxPrefill: number;
   readonly calibration: Calibration | null;
+  readonly readback?: "sync" | "awaited";
 }
 
 /** A decode step in which some row does not simply attend to everything. */
@@ -31,13 +41,24 @@ export interface DecodePlan {
   /** For the step's uniform. */
   readonly denseSplits: number;
   readonly rowsSplits: number;
+  readonly stageSplits: number;
   readonly storeCounts: readonly number[];
+  /** Rows of sequences below the device. */
+  readonly offloaded: readonly OffloadedRow[];
 }
 
-interface Tally {
+interface Tally extends Moved {
   readonly settings: KvSettings;
   steps: number;
   rows: number;
+  /** Bytes of keys that exact scores had to read. */
+  scoring: number;
+}
+
+/** What is known of a sequence without a slot. */
+export interface ParkedSteps extends Disposable {
+  readonly selection: ParkedSelection;
+  readonly tally: Tally;
 }
 
 /** Selection and attention over it. */
@@ -46,26 +67,34 @@ export class CacheSteps {
   readonly #attention: SelectedAttention;
   readonly #selector: Selector;
   readonly #tallies = new Map<number, Tally>();
+  readonly #stride: number;
+  #offload: OffloadSteps | null = null;
   #bound: BoundAttention[] = [];
 
   private constructor(options: CacheStepsOptions, attention: SelectedAttention) {
-    const { forward, activations, maxPrefill, calibration } = options;
+    const { forward, maxPrefill, calibration, cache } = options;
+    const { kernels } = forward.options;
     this.#options = options;
     this.#attention = attention;
-    const stride = stepStrideOf(forward.kernels.caps);
+    const stride = stepStrideOf(kernels.caps);
+    this.#stride = stride;
     this.#selector = new Selector({
-      ...forward,
-      qkv: activations.qkv,
+      ...forward.options,
+      qkv: forward.activations.qkv,
       maxPrefill,
       calibration,
       storeOffset: (kind) => (STEP_SLOTS.store + kind) * stride,
       onRebind: () => this.#unbind(),
+      spansOf: (slot, layer) => cache.offloaded(slot)?.spans(layer) ?? null,
     });
   }
 
   /** Compiles the kernels that every policy needs. */
   static async create(options: CacheStepsOptions): Promise<CacheSteps> {
-    const attention = await SelectedAttention.create(options.forward, options.activations);
+    const attention = await SelectedAttention.create(
+      options.forward.options,
+      options.forward.activations,
+    );
     return new CacheSteps(options, attention);
   }
 
@@ -76,13 +105,43 @@ export class CacheSteps {
 
   /** Takes a sequence in that does not simply attend to everything. */
   async begin(slot: number, { settings, maxRows }: SequenceNeed): Promise<void> {
-    await this.#selector.begin(slot, settings, maxRows);
-    this.#tallies.set(slot, { settings, steps: 0, rows: 0 });
+    const { cache, forward, maxPrefill, readback } = this.#options;
+    const below = cache.offloaded(slot) !== null;
+    if (below) {
+      this.#offload ??= await OffloadSteps.create({
+        forward,
+        attention: this.#attention,
+        cache,
+        maxPrefill,
+        stageOffset: STEP_SLOTS.stage * this.#stride,
+        ...(readback === undefined ? {} : { readback }),
+      });
+    }
+    const transit = below ? this.#offload!.transit : null;
+    await this.#selector.begin(slot, settings, maxRows, transit);
+    const nothing = { bytes: 0, wanted: 0, resident: 0 };
+    this.#tallies.set(slot, { settings, steps: 0, rows: 0, scoring: 0, ...nothing });
+  }
+
+  /** Takes a sequence out of its slot; null for one that attends to everything on the device. */
+  park(slot: number): ParkedSteps | null {
+    const selection = this.#selector.park(slot);
+    const tally = this.#tallies.get(slot);
+    this.end(slot);
+    if (selection === null || tally === undefined) return null;
+    return { selection, tally, [Symbol.dispose]: () => selection[Symbol.dispose]() };
+  }
+
+  /** Goes on with a sequence in a slot that has just begun. */
+  resume(slot: number, { selection, tally }: ParkedSteps): void {
+    this.#selector.resume(slot, selection);
+    this.#tallies.set(slot, tally);
   }
 
   /** Forgets a slot. */
   end(slot: number): void {
     this.#selector.end(slot);
+    this.#offload?.end(slot);
     this.#tallies.delete(slot);
   }
 
@@ -90,16 +149,20 @@ export class CacheSteps {
   report(slot: number): KvReport | null {
     const tally = this.#tallies.get(slot);
     if (tally === undefined) return null;
-    const { settings, steps, rows } = tally;
+    const { settings, steps, rows, bytes, wanted, resident } = tally;
     return {
       policy: settings.policy,
       settings,
       rowsPerStep: steps === 0 ? 0 : rows / steps,
-      bytesPerStep: 0,
-      residentShare: 1,
-      tiers: { device: 0, host: 0, disk: 0 },
+      bytesPerStep: steps === 0 ? 0 : bytes / steps,
+      residentShare: wanted === 0 ? 1 : resident / wanted,
+      tiers: this.#options.cache.tiersOf(slot),
       recall: null,
-      notes: [],
+      notes: tally.scoring === 0 ? [] : [
+        `exact scores read ${
+          Math.round(tally.scoring / Math.max(1, steps))
+        } bytes a step beside that`,
+      ],
     };
   }
 
@@ -115,15 +178,65 @@ export class CacheSteps {
 
   /** After a chunk's rows were written in a layer. */
   encodePrefill(submission: Submission, slot: number, layer: number): void {
-    this.#selector.encodePrefill(submission.pass, slot, layer);
+    this.#selector.encodePrefill(submission.pass, slot, layer, "cache");
+  }
+
+  /** Writes what is kept of rows first .. first + count - 1, which are in the tiers, in a layer. */
+  encodeAdopted(
+    submission: Submission,
+    slot: number,
+    layer: number,
+    first: number,
+    count: number,
+  ): void {
+    const rows = this.#options.cache.offloaded(slot);
+    if (rows === null) return this.encodePrefill(submission, slot, layer);
+    const chunk = { slot, rows, start: first, count, tails: [] };
+    this.#offload!.prefill.loadKeys(submission, layer, chunk);
+    this.#selector.encodePrefill(submission.pass, slot, layer, "chunk");
+  }
+
+  /** A chunk of a sequence below the device; null for any other. */
+  beginChunk(slot: number, start: number, count: number): StagedChunk | null {
+    const rows = this.#options.cache.offloaded(slot);
+    return rows === null ? null : this.#offload!.beginChunk(slot, rows, start, count);
+  }
+
+  /**
+   * Rotation and attention of such a chunk in a layer.
+   *
+   * @param stores Whether something is written beside its rows.
+   */
+  async encodeChunk(
+    submission: Submission,
+    layer: number,
+    chunk: StagedChunk,
+    stores: boolean,
+  ): Promise<void> {
+    await this.#offload!.prefill.encodeLayer(submission, layer, chunk, (made) => {
+      if (stores) this.#selector.encodePrefill(made.pass, chunk.slot, layer, "chunk");
+    });
+  }
+
+  /** After a layer of such a chunk. */
+  async finishChunkLayer(submission: Submission, layer: number, chunk: StagedChunk): Promise<void> {
+    await this.#offload!.prefill.finishLayer(submission, layer, chunk);
+  }
+
+  /** After all layers of such a chunk: its whole blocks are below the device. */
+  async finishChunk(submission: Submission): Promise<void> {
+    await this.#offload!.prefill.finish(submission);
   }
 
   /** Decides what a decode step does; null if every row attends to everything. */
   planDecode(rows: readonly SelectorRow[]): DecodePlan | null {
     if (!rows.some(({ slot }) => this.#selector.view(slot) !== undefined)) return null;
+    const offloaded = rows.map(({ slot, position }, row) => ({ row, slot, n: position + 1 }))
+      .filter(({ slot }) => this.#options.cache.offloaded(slot) !== null);
+    if (offloaded.length > 0) this.#offload!.beginDecode(offloaded);
     const layers = this.#selector.prepareDecode(rows);
     for (const { slot, position } of rows) this.#count(slot, position + 1);
-    const { attentionSplit } = this.#options.forward.plan;
+    const { attentionSplit } = this.#options.forward.options.plan;
     const most = (pick: (layer: LayerWork) => number) =>
       layers.reduce((sum, layer) => Math.max(sum, pick(layer)), 0);
     const splits = (keys: number) => Math.max(1, Math.ceil(keys / attentionSplit));
@@ -132,25 +245,77 @@ export class CacheSteps {
       numRows: rows.length,
       denseSplits: splits(most((layer) => layer.denseKeys)),
       rowsSplits: splits(most((layer) => layer.rowsKeys)),
+      stageSplits: this.#offload?.stageSplits ?? 1,
       storeCounts: [...this.#selector.storeCounts],
+      offloaded,
     };
   }
 
   /** Selects, and attends, in a layer of a decode step. */
-  encodeDecode(submission: Submission, layer: number, plan: DecodePlan): void {
-    const work = plan.layers[layer]!;
-    const stride = stepStrideOf(this.#options.forward.kernels.caps);
-    const { pass } = submission;
-    this.#selector.encodeDecode(pass, layer, plan.numRows, work, STEP_SLOTS.layers * stride);
-    this.#layer(layer).encode(pass, plan.numRows, {
-      dense: work.dense
-        ? { splits: plan.denseSplits, stepOffset: STEP_SLOTS.layers * stride }
-        : null,
+  async encodeDecode(submission: Submission, layer: number, plan: DecodePlan): Promise<void> {
+    const { layers, numRows, offloaded } = plan;
+    const work = layers[layer]!;
+    const offset = STEP_SLOTS.layers * this.#stride;
+    const staged = offloaded.filter(({ slot }) =>
+      this.#selector.stagedScorer(slot, layer) !== null
+    );
+    if (staged.length > 0) this.#selector.limitRecipes(layer, "exact", null);
+    this.#selector.encodeDecode(submission.pass, layer, numRows, work, offset);
+    for (const row of staged) {
+      this.#tallies.get(row.slot)!.scoring += await this.#offload!.scoreStaged(
+        submission,
+        layer,
+        numRows,
+        row,
+        this.#selector,
+        offset,
+      );
+    }
+    const streams = offloaded.length === 0
+      ? []
+      : await this.#offload!.prepareLayer(submission, layer, offloaded, this.#selector);
+    const passing = streams.some((streamed) => !isEmpty(streamed));
+    this.#layer(layer).encode(submission.pass, numRows, {
+      dense: work.dense ? { splits: plan.denseSplits, stepOffset: offset } : null,
       rows: work.rows
-        ? { splits: plan.rowsSplits, stepOffset: STEP_SLOTS.selected * stride }
+        ? { splits: plan.rowsSplits, stepOffset: STEP_SLOTS.selected * this.#stride }
         : null,
-      place: null,
+      place: passing ? { first: true, last: false } : null,
     });
+    if (passing) {
+      await this.#offload!.encodeStreams(submission, layer, numRows, offloaded, streams);
+    }
+  }
+
+  /** After the last layer of a decode step, before its last submission. */
+  async encodeEnd(submission: Submission, { offloaded }: DecodePlan): Promise<void> {
+    if (offloaded.length > 0) await this.#offload!.encodeWhole(submission, offloaded);
+  }
+
+  /**
+   * After the last submission of a decode step.
+   *
+   * @returns By slot: why its row's result cannot be trusted.
+   */
+  async endDecode(
+    submission: Submission,
+    { offloaded }: DecodePlan,
+  ): Promise<ReadonlyMap<number, unknown>> {
+    const failures = new Map<number, unknown>();
+    if (offloaded.length === 0) return failures;
+    await this.#offload!.endDecode(submission, offloaded);
+    for (const { slot } of offloaded) {
+      const tally = this.#tallies.get(slot);
+      const moved = this.#offload!.moved(slot);
+      if (tally !== undefined) {
+        tally.bytes += moved.bytes;
+        tally.wanted += moved.wanted;
+        tally.resident += moved.resident;
+      }
+      const failure = this.#offload!.failure(slot);
+      if (failure !== undefined) failures.set(slot, failure);
+    }
+    return failures;
   }
 
   #count(slot: number, n: number): void {
@@ -172,7 +337,7 @@ export class CacheSteps {
     let bound = this.#bound[layer];
     if (bound === undefined) {
       const { forward } = this.#options;
-      bound = this.#attention.bind(slabPlace(forward, this.#selector.buffers, layer));
+      bound = this.#attention.bind(slabPlace(forward.options, this.#selector.buffers, layer));
       this.#bound[layer] = bound;
     }
     return bound;
@@ -185,6 +350,7 @@ export class CacheSteps {
 
   [Symbol.dispose](): void {
     this.#unbind();
+    this.#offload?.[Symbol.dispose]();
     this.#selector[Symbol.dispose]();
     this.#attention[Symbol.dispose]();
   }

@@ -12,11 +12,14 @@ import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
+import { TieredCache } from "../kv/tiered_cache.ts";
+
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
+import { openStore, storedRows } from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
@@ -35,7 +38,7 @@ const WARM_UP_TOKENS = 16;
 /** What an engine is made of, by its real types: for tests and benchmarks that look inside. */
 export interface EngineParts extends LocalEngineParts {
   readonly runner: ModelRunner;
-  readonly kv: DeviceTier;
+  readonly kv: TieredCache;
   readonly device: GPUDevice;
 }
 
@@ -104,7 +107,7 @@ async function build(
       onProgress({ phase: "weights", fraction: Math.min(1, done / source.sizeBytes) });
     });
     resources.push(weights);
-    const kv = await DeviceTier.create(kernels, config, {
+    const tier = await DeviceTier.create(kernels, config, {
       kvType: options.kvType,
       contextLength: Math.min(
         options.contextLength ?? config.contextLength,
@@ -112,19 +115,29 @@ async function build(
       ),
       numSlots: options.maxSequences,
       spareBytes: source.sizeBytes + STEP_BYTES,
+      deviceBytes: options.tiers.deviceBytes,
       ...(caps.software
         ? { mostBytes: softwareCacheBytes(availableHostMemory(), source.sizeBytes) }
         : {}),
     });
+    const fingerprint = await source.fingerprint();
+    const warn = (message: string) => console.error(`warning: ${message}`);
+    const store = openStore(options, config, fingerprint, tier.contextLength, warn);
+    const kv = new TieredCache(tier, store);
     resources.push(kv);
-    const maxPrefill = options.prefillChunk ?? Math.min(MAX_CHUNK, kv.contextLength);
+    const contextLength = Math.min(
+      tier.contextLength,
+      Math.max(tier.numPages * BLOCK_ROWS, storedRows(store)),
+    );
+    const maxPrefill = options.prefillChunk ?? Math.min(MAX_CHUNK, contextLength);
     const runner = await ModelRunner.create(
       {
         kernels,
         plan,
         config,
-        rope: ropeForContext(config.rope, kv.contextLength),
-        kv,
+        rope: ropeForContext(config.rope, tier.contextLength),
+        kv: tier,
+        cache: kv,
         kvType: options.kvType,
         maxSequences: options.maxSequences,
         maxPrefill,
@@ -139,11 +152,17 @@ async function build(
     kv.onRelease = (slot) => runner.end(slot);
     weights.finish();
     onProgress({ phase: "pipelines", fraction: 0 });
-    const measured = await warmUp(runner, kv, maxPrefill);
+    const measured = await warmUp(runner, tier, maxPrefill);
     kernels.check();
     const prefillChunk = options.prefillChunk ?? Math.min(maxPrefill, measured);
     onProgress({ phase: "ready", fraction: 1 });
-    const notes = [...source.notes, ...calibrationNotes, ...kv.notes];
+    const notes = [...source.notes, ...calibrationNotes, ...tier.notes];
+    if (contextLength < tier.contextLength) {
+      notes.push(
+        `context cut from ${tier.contextLength} to ${contextLength} tokens: host and disk have room ` +
+          "for no more (--kv-host, --kv-disk)",
+      );
+    }
     const asked = options.contextLength ?? config.contextLength;
     if (asked > contextLimit(caps)) {
       notes.push(`a software adapter runs at most ${contextLimit(caps)} tokens of context`);
@@ -170,14 +189,14 @@ async function build(
         numParameters: source.numParameters,
         sizeBytes: source.sizeBytes,
         trainedContext: config.contextLength,
-        fingerprint: await source.fingerprint(),
+        fingerprint,
       },
-      contextLength: kv.contextLength,
+      contextLength,
       maxSequences: options.maxSequences,
       kv: {
         type: options.kvType,
         pageSize: BLOCK_ROWS,
-        numPages: kv.numPages,
+        numPages: tier.numPages,
         bytesPerToken: kvBytesPerToken(config, options.kvType),
         defaults: options.kv,
         ...canDo,
@@ -201,13 +220,8 @@ async function build(
       ? { ms: CHUNK_MS, least: LEAST_CHUNK, most: maxPrefill }
       : null;
     const kvPlanner: KvPlanner = {
-      fits: () => true,
-      refusal: ({ maxRows }) => {
-        const rows = kv.numPages * BLOCK_ROWS;
-        return maxRows <= rows
-          ? null
-          : `the request needs ${maxRows} rows of KV cache, all of it holds ${rows}`;
-      },
+      fits: (maxRows) => kv.fitsDevice(maxRows),
+      refusal: (need) => kv.refusal(need),
     };
     return { runner, kv, kvPlanner, info, device, dispose, chunkTarget };
   } catch (error) {

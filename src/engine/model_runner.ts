@@ -11,6 +11,8 @@ import type { KernelPlan } from "../gpu/plan.ts";
 import { Readback } from "../gpu/readback.ts";
 import { STEP_PARAMS } from "../gpu/step_params.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
+import type { TieredCache } from "../kv/tiered_cache.ts";
+import type { StagedChunk } from "./staged_prefill.ts";
 import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
@@ -22,14 +24,18 @@ import type {
   Runner,
   Sampled,
 } from "./runner_types.ts";
-import { CacheSteps, type DecodePlan } from "./cache_steps.ts";
+import { CacheSteps, type DecodePlan, type ParkedSteps } from "./cache_steps.ts";
 import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { KvReport } from "../butler/settings_types.ts";
-import type { TokenLogprob } from "./types.ts";
+import type { EngineErrorData, TokenLogprob } from "./types.ts";
+import { wholeBlocks } from "../kv/block_reader.ts";
+import { Parking } from "../kv/parking.ts";
+import { StoreFullError } from "../kv/store/errors.ts";
+import type { StoredSequence } from "../kv/store/types.ts";
 import type { WeightStore } from "./weights.ts";
 
 /** Rows of logits that are made together when a prompt is scored. */
@@ -45,6 +51,8 @@ export interface ModelRunnerOptions {
   readonly config: ModelConfig;
   readonly rope: RopeConfig;
   readonly kv: DeviceTier;
+  /** The tiers that the device's is one of. */
+  readonly cache: TieredCache;
   readonly kvType: "f16" | "f32";
   readonly maxSequences: number;
   /** Rows of a prefill chunk, at most. */
@@ -53,6 +61,12 @@ export interface ModelRunnerOptions {
   /** What `loki` needs; null where there is none. */
   readonly calibration?: Calibration | null;
   readonly readback?: "sync" | "awaited";
+}
+
+/** A sequence without a slot. */
+interface Parked extends ParkedRows {
+  readonly stored: StoredSequence;
+  readonly steps: ParkedSteps | null;
 }
 
 interface StepRow {
@@ -79,6 +93,9 @@ export class ModelRunner implements Runner {
   readonly #readback: Readback;
   readonly #buffers: StepBuffers;
   #cache: CacheSteps | null = null;
+  #parking: Parking | null = null;
+  /** By slot: rows that are written. */
+  readonly #written = new Map<number, number>();
   readonly #rowWords: Uint32Array<ArrayBuffer>;
   readonly #angleValues: Float32Array<ArrayBuffer>;
   readonly #stepWords: Uint32Array<ArrayBuffer>;
@@ -153,12 +170,14 @@ export class ModelRunner implements Runner {
   }
 
   async begin(slot: number, need: SequenceNeed): Promise<void> {
-    if (need.settings.policy === "dense") return;
+    const { cache, maxPrefill, calibration, readback } = this.#options;
+    if (need.settings.policy === "dense" && cache.offloaded(slot) === null) return;
     this.#cache ??= await CacheSteps.create({
-      forward: this.#forward.options,
-      activations: this.#forward.activations,
-      maxPrefill: this.#options.maxPrefill,
-      calibration: this.#options.calibration ?? null,
+      forward: this.#forward,
+      cache,
+      maxPrefill,
+      calibration: calibration ?? null,
+      ...(readback === undefined ? {} : { readback }),
     });
     await this.#cache.begin(slot, need);
   }
@@ -174,16 +193,21 @@ export class ModelRunner implements Runner {
 
   /** A slot was released. */
   end(slot: number): void {
+    this.#written.delete(slot);
     this.#cache?.end(slot);
   }
 
   /**
-   * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in its pages, where no prefill
+   * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in the tiers, where no prefill
    * under these settings wrote them: what the policy keeps of every row is made from the keys.
+   *
+   * @throws {StoreReadError} If a row below the device cannot be read.
    */
   async adopt(slot: number, numRows: number): Promise<void> {
     const { kernels, kv, config, maxPrefill } = this.#options;
-    const none = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0, selectedSplits: 1 };
+    this.#written.set(slot, numRows);
+    const nothing = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0 };
+    const none = { ...nothing, selectedSplits: 1, stageSplits: 1 };
     for (let first = 0; first < numRows; first += maxPrefill) {
       const count = Math.min(maxPrefill, numRows - first);
       if (this.#cache?.preparePrefill(slot, first, count) !== true) return;
@@ -192,7 +216,7 @@ export class ModelRunner implements Runner {
       this.#writeStep({ ...none, storeCounts: this.#cache.storeCounts });
       const submission = new Submission(kernels.device, "adopt");
       for (let layer = 0; layer < config.numLayers; layer++) {
-        this.#cache.encodePrefill(submission, slot, layer);
+        this.#cache.encodeAdopted(submission, slot, layer, first, count);
       }
       submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
       submission.submit();
@@ -200,12 +224,49 @@ export class ModelRunner implements Runner {
     }
   }
 
-  park(_slot: number): Promise<ParkedRows | null> {
-    return Promise.resolve(null);
+  async park(slot: number): Promise<ParkedRows | null> {
+    const { kernels, cache, readback } = this.#options;
+    this.#parking ??= await Parking.create(kernels, cache, readback);
+    const numRows = this.#written.get(slot) ?? 0;
+    const below = cache.offloaded(slot);
+    const submission = new Submission(kernels.device, "park");
+    const stored = below?.stored ?? cache.store.open();
+    // Of a sequence below the device only the unfinished block is missing there.
+    const from = below === null ? 0 : wholeBlocks(numRows);
+    const saved = await this.#parking.save(submission, slot, numRows, stored, from);
+    submission.submit();
+    if (!saved) {
+      if (below === null) stored[Symbol.dispose]();
+      return null;
+    }
+    cache.detach(slot);
+    const steps = this.#cache?.park(slot) ?? null;
+    const parked: Parked = {
+      numRows,
+      stored,
+      steps,
+      [Symbol.dispose]() {
+        stored[Symbol.dispose]();
+        steps?.[Symbol.dispose]();
+      },
+    };
+    return parked;
   }
 
-  restore(_slot: number, _parked: ParkedRows): Promise<void> {
-    return Promise.reject(new Error("nothing was parked"));
+  restore(slot: number, rows: ParkedRows): Promise<void> {
+    const { cache } = this.#options;
+    const { numRows, stored, steps } = rows as Parked;
+    const below = cache.offloaded(slot);
+    if (below !== null) {
+      cache.attach(slot, stored);
+      below.extend(numRows);
+    }
+    this.#parking!.load(slot, stored);
+    if (below === null) stored[Symbol.dispose]();
+    else stored.truncate(wholeBlocks(numRows));
+    if (steps !== null) this.#cache!.resume(slot, steps);
+    this.#written.set(slot, numRows);
+    return Promise.resolve();
   }
 
   async decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]> {
@@ -253,6 +314,9 @@ export class ModelRunner implements Runner {
     const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
     const stores = kind === "prefill" &&
       this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length) === true;
+    const chunk = kind === "prefill"
+      ? this.#cache?.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
+      : null;
     kv.flush();
     if (kind !== null) this.#writeRows(rows);
     this.#writeStep({
@@ -261,13 +325,16 @@ export class ModelRunner implements Runner {
       firstLogit,
       numLogits,
       selectedSplits: plan?.rowsSplits ?? 1,
+      stageSplits: plan?.stageSplits ?? 1,
       storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.storeCounts : []),
     });
     if (numLogits > 0) this.#sampler.prepare(samples);
 
     const submission = new Submission(kernels.device, kind ?? "head");
-    if (kind !== null) {
-      this.#encodeLayers(submission, kind, rows, numSplits, plan, stores ? rows[0]!.slot : null);
+    if (chunk !== null) await this.#encodeChunk(submission, rows.length, chunk, stores);
+    else if (plan !== null) await this.#encodePlanned(submission, plan);
+    else if (kind !== null) {
+      this.#encodeLayers(submission, kind, rows.length, numSplits, stores ? rows[0]!.slot : null);
     }
     const bytes = numLogits * this.#sampler.bytesPerRow;
     if (numLogits > 0) {
@@ -276,13 +343,22 @@ export class ModelRunner implements Runner {
     }
     // Without logits a few bytes are read all the same: reading is what waits for the device.
     submission.copy(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
+    if (plan !== null) await this.#cache!.encodeEnd(submission, plan);
     submission.submit();
     const submitted = performance.now();
     const result = await this.#read(bytes || 16);
+    const failures = plan === null ? null : await this.#cache!.endDecode(submission, plan);
     kernels.check();
+    for (const { slot, position } of rows) this.#written.set(slot, position + 1);
     this.hostCost.encodeMs = submitted - began;
     this.hostCost.waitMs = performance.now() - submitted;
-    return numLogits === 0 ? [] : this.#sampler.parse(result, numLogits);
+    if (numLogits === 0) return [];
+    const sampled = this.#sampler.parse(result, numLogits);
+    if (failures === null || failures.size === 0) return sampled;
+    return sampled.map((choice, row) => {
+      const failure = failures.get(rows[row]!.slot);
+      return failure === undefined ? choice : { ...choice, error: storeError(failure) };
+    });
   }
 
   #splitsOf(rows: readonly StepRow[]): number {
@@ -293,26 +369,50 @@ export class ModelRunner implements Runner {
   #encodeLayers(
     submission: Submission,
     kind: StepKind,
-    rows: readonly StepRow[],
+    numRows: number,
     numSplits: number,
-    plan: DecodePlan | null,
     storedSlot: number | null,
   ): void {
     const { pass } = submission;
-    const numRows = rows.length;
     const { attention } = this.#forward;
     const { numLayers } = this.#options.config;
     this.#forward.encodeInput(pass, numRows, 0);
     for (let layer = 0; layer < numLayers; layer++) {
       this.#forward.encodeQkv(pass, layer, numRows, 0);
       attention.encodeRope(pass, layer, numRows, 0);
-      if (plan !== null) this.#cache!.encodeDecode(submission, layer, plan);
-      else {
-        if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
-        attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
-      }
+      if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
+      attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
       this.#forward.encodeOutput(pass, layer, numRows, 0);
     }
+  }
+
+  /** A decode step in which some row attends to a selection, or lies below the device. */
+  async #encodePlanned(submission: Submission, plan: DecodePlan): Promise<void> {
+    const { numRows } = plan;
+    this.#forward.encodeInput(submission.pass, numRows, 0);
+    for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
+      this.#forward.encodeQkv(submission.pass, layer, numRows, 0);
+      this.#forward.attention.encodeRope(submission.pass, layer, numRows, 0);
+      await this.#cache!.encodeDecode(submission, layer, plan);
+      this.#forward.encodeOutput(submission.pass, layer, numRows, 0);
+    }
+  }
+
+  /** A prefill chunk of a sequence below the device. */
+  async #encodeChunk(
+    submission: Submission,
+    numRows: number,
+    chunk: StagedChunk,
+    stores: boolean,
+  ): Promise<void> {
+    this.#forward.encodeInput(submission.pass, numRows, 0);
+    for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
+      this.#forward.encodeQkv(submission.pass, layer, numRows, 0);
+      await this.#cache!.encodeChunk(submission, layer, chunk, stores);
+      this.#forward.encodeOutput(submission.pass, layer, numRows, 0);
+      await this.#cache!.finishChunkLayer(submission, layer, chunk);
+    }
+    await this.#cache!.finishChunk(submission);
   }
 
   async #read(byteLength: number): Promise<Uint8Array> {
@@ -343,7 +443,8 @@ export class ModelRunner implements Runner {
   }
 
   #writeStep(step: StepNumbers): void {
-    const { numRows, numSplits, firstLogit, numLogits, selectedSplits, storeCounts } = step;
+    const { numRows, numSplits, firstLogit, numLogits, selectedSplits, stageSplits, storeCounts } =
+      step;
     const stride = this.#buffers.stepStride / 4;
     const put = (slot: number, num_rows: number, num_splits: number, logits_row = 0) =>
       this.#stepWords.set(
@@ -353,12 +454,14 @@ export class ModelRunner implements Runner {
     put(STEP_SLOTS.layers, numRows, numSplits);
     put(STEP_SLOTS.head, numLogits, numSplits, firstLogit);
     put(STEP_SLOTS.selected, numRows, selectedSplits);
+    put(STEP_SLOTS.stage, numRows, stageSplits);
     storeCounts.forEach((count, kind) => put(STEP_SLOTS.store + kind, count, 1));
     this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
   }
 
   [Symbol.dispose](): void {
     this.#cache?.[Symbol.dispose]();
+    this.#parking?.[Symbol.dispose]();
     this.#forward[Symbol.dispose]();
     this.#sampler[Symbol.dispose]();
     this.#readback[Symbol.dispose]();
@@ -374,6 +477,7 @@ interface StepNumbers {
   readonly firstLogit: number;
   readonly numLogits: number;
   readonly selectedSplits: number;
+  readonly stageSplits: number;
   readonly storeCounts: readonly number[];
 }
 
@@ -400,6 +504,12 @@ function stepBuffers(options: ModelRunnerOptions): StepBuffers {
     angles: kernels.storage("angles", rows * rope.dimensions * 4),
     lastTokens: kernels.storage("last tokens", options.maxSequences * 4),
   };
+}
+
+/** What a request is told when its rows could not be kept or read. */
+function storeError(failure: unknown): EngineErrorData {
+  const message = failure instanceof Error ? failure.message : String(failure);
+  return { code: failure instanceof StoreFullError ? "out_of_memory" : "internal", message };
 }
 
 function sampleRow(row: DecodeRow): SampleRow {

@@ -25,6 +25,8 @@ export interface DeviceTierOptions {
   readonly spareBytes?: number;
   /** Bytes that the cache may have, where the device itself would not refuse. */
   readonly mostBytes?: number;
+  /** Bytes of rows of keys and values on the device, if somebody set them. */
+  readonly deviceBytes?: number | null;
 }
 
 /** Bytes of keys and values that one token takes in all layers. */
@@ -43,16 +45,15 @@ export interface SlabPlan {
   readonly layerSlab: readonly number[];
   /** Pages of each slab. */
   readonly slabPages: readonly number[];
-  /** Blocks that every layer could hold at once. */
+  /** Blocks that every layer could hold at once: longer sequences do not fit as a whole. */
   readonly numBlocks: number;
-  readonly contextLength: number;
   /** What a person should know. */
   readonly notes: readonly string[];
 }
 
 /**
- * How many pages to make and how long a sequence may be: all slots at full length if the memory and
- * the bindings allow, else as many as do. Layers share as few slabs as the bindings allow.
+ * How many pages to make: for all slots at full length if the memory and the bindings allow, else as
+ * many as do. Layers share as few slabs as the bindings allow.
  */
 export function planSlabs(
   config: ModelConfig,
@@ -64,36 +65,44 @@ export function planSlabs(
   const wanted = Math.ceil(options.contextLength / BLOCK_ROWS) * options.numSlots;
   const bound = Math.floor(maxBindingSize / (BLOCK_ROWS * rowBytes / 2));
   const mostBytes = options.mostBytes ?? Infinity;
-  const afford = Math.max(
-    LEAST_BLOCKS,
-    Math.floor(mostBytes / (BLOCK_ROWS * rowBytes * numLayers)),
-  );
-  const numBlocks = Math.min(wanted, bound, afford);
-  const reason = afford < bound
+  const blockBytes = BLOCK_ROWS * rowBytes * numLayers;
+  // A few pages are always tried: a machine that is so small says no by itself.
+  const afford = Math.max(LEAST_BLOCKS, Math.floor(mostBytes / blockBytes));
+  const asked = options.deviceBytes ?? null;
+  const set = asked === null ? Infinity : asked / blockBytes;
+  const numPages = Math.floor(numLayers * Math.min(wanted, bound, afford, set));
+  const plan = cutSlabs(numLayers, numPages, bound);
+  const numRows = plan.numBlocks * BLOCK_ROWS;
+  const reason = set <= Math.min(bound, afford)
+    ? `--kv-device (${asked} bytes)`
+    : afford < bound
     ? `half of the memory that the machine has left (${Math.floor(mostBytes / 2 ** 20)} MiB)`
     : `the adapter's largest binding (${maxBindingSize} bytes)`;
-  const contextLength = Math.min(options.contextLength, numBlocks * BLOCK_ROWS);
   const notes: string[] = [];
-  if (contextLength < options.contextLength) {
+  if (numRows < options.contextLength) {
     notes.push(
-      `context cut from ${options.contextLength} to ${contextLength} tokens: limited by ` +
-        reason,
+      `the device holds ${numRows} tokens of KV cache, not the ${options.contextLength} of a whole ` +
+        `context: limited by ${reason}. Of longer requests the rest is kept below it`,
     );
-  } else if (numBlocks < wanted) {
+  } else if (plan.numBlocks < wanted) {
     notes.push(
-      `the KV cache holds ${numBlocks * BLOCK_ROWS} tokens, not ${options.numSlots} sequences of ` +
-        `${contextLength}: limited by ${reason}`,
+      `the KV cache holds ${numRows} tokens, not ${options.numSlots} sequences of ` +
+        `${options.contextLength}: limited by ${reason}`,
     );
   }
-  return { ...cutSlabs(numLayers, numBlocks, bound), numBlocks, contextLength, notes };
+  return { ...plan, notes };
 }
 
-/** Neighbouring layers share a slab, as many as a binding has room for. */
+/**
+ * Neighbouring layers share a slab, as many as a binding has room for. Pages that do not go up
+ * evenly are the first slab's, whose layers are the ones that are kept whole.
+ */
 function cutSlabs(
   numLayers: number,
-  numBlocks: number,
+  numPages: number,
   bound: number,
-): Pick<SlabPlan, "layerSlab" | "slabPages"> {
+): Pick<SlabPlan, "layerSlab" | "slabPages" | "numBlocks"> {
+  const numBlocks = Math.floor(numPages / numLayers);
   const together = Math.max(1, Math.min(numLayers, Math.floor(bound / Math.max(1, numBlocks))));
   const numSlabs = Math.ceil(numLayers / together);
   const layerSlab = Array.from(
@@ -102,7 +111,8 @@ function cutSlabs(
   );
   const slabPages = new Array<number>(numSlabs).fill(0);
   for (const slab of layerSlab) slabPages[slab]! += numBlocks;
-  return { layerSlab, slabPages };
+  slabPages[0] = Math.min(bound, slabPages[0]! + numPages - numBlocks * numLayers);
+  return { layerSlab, slabPages, numBlocks };
 }
 
 /** Pages of keys and values on the device. */
@@ -131,16 +141,16 @@ export class DeviceTier implements KvCache {
   private constructor(
     kernels: Kernels,
     plan: SlabPlan,
-    numSlots: number,
+    { numSlots, contextLength }: DeviceTierOptions,
     buffers: readonly GPUBuffer[],
   ) {
     this.#kernels = kernels;
     this.#plan = plan;
     this.#numSlots = numSlots;
     this.numPages = plan.numBlocks;
-    this.contextLength = plan.contextLength;
+    this.contextLength = contextLength;
     this.notes = plan.notes;
-    this.maxPages = Math.ceil(plan.contextLength / BLOCK_ROWS);
+    this.maxPages = Math.ceil(contextLength / BLOCK_ROWS);
     this.#keys = buffers.filter((_, index) => index % 2 === 0);
     this.#values = buffers.filter((_, index) => index % 2 === 1);
     this.#tableBytes = numSlots * this.maxPages * 4;
@@ -162,16 +172,17 @@ export class DeviceTier implements KvCache {
   ): Promise<DeviceTier> {
     const { maxBindingSize } = kernels.caps;
     let plan = planSlabs(config, options, maxBindingSize);
-    if (plan.numBlocks === 0) {
+    if (plan.slabPages.every((pages) => pages === 0)) {
       throw new DeviceError(
         "too_small",
-        `a page of keys does not fit the adapter's bindings of ${maxBindingSize} bytes`,
+        `there is no room for a page of keys: the adapter binds ${maxBindingSize} bytes at most` +
+          (options.deviceBytes ? `, and --kv-device is ${options.deviceBytes} bytes` : ""),
       );
     }
     const pageBytes = BLOCK_ROWS * kvBytesPerRow(config, options.kvType) / 2;
     for (;;) {
       const buffers = await allocate(kernels, plan, pageBytes, options.spareBytes ?? 0);
-      if (buffers !== null) return new DeviceTier(kernels, plan, options.numSlots, buffers);
+      if (buffers !== null) return new DeviceTier(kernels, plan, options, buffers);
       const numBlocks = Math.floor(plan.numBlocks / 2);
       if (numBlocks < LEAST_BLOCKS) {
         throw new DeviceError(
@@ -180,14 +191,14 @@ export class DeviceTier implements KvCache {
             "strongly quantised model.",
         );
       }
-      const contextLength = Math.min(plan.contextLength, numBlocks * BLOCK_ROWS);
       plan = {
-        ...cutSlabs(config.numLayers, numBlocks, Math.floor(maxBindingSize / pageBytes)),
-        numBlocks,
-        contextLength,
+        ...cutSlabs(
+          config.numLayers,
+          numBlocks * config.numLayers,
+          Math.floor(maxBindingSize / pageBytes),
+        ),
         notes: [
-          `device memory refused a larger KV cache: it holds ${numBlocks * BLOCK_ROWS} tokens, ` +
-          `a sequence at most ${contextLength}`,
+          `device memory refused a larger KV cache: it holds ${numBlocks * BLOCK_ROWS} tokens`,
         ],
       };
     }

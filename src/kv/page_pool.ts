@@ -27,6 +27,7 @@ export interface PageTableChange {
 }
 
 const FREE = -1;
+const DETACHED = -2;
 
 /**
  * Pages of a cache, handed to slots lowest first.
@@ -151,6 +152,37 @@ export class PagePool implements KvCache {
     assertPool(this.#numFree <= this.#numPages, "more pages are free than there are");
   }
 
+  /** Takes a slot's pages out of its table; nobody else gets them until they come back. */
+  detach(slot: number): Uint32Array<ArrayBuffer> {
+    const pages = this.pageTable(slot).slice();
+    for (const page of pages) this.#owner[page] = DETACHED;
+    this.#counts[slot] = 0;
+    this.#drained[slot] = 0;
+    return pages;
+  }
+
+  /** Puts pages that were taken out into the table of a slot that has none. */
+  attach(slot: number, pages: Uint32Array): void {
+    assertPool(this.#counts[slot] === 0, `slot ${slot} has pages`);
+    this.#tables.set(pages, slot * this.#maxPagesPerSlot);
+    for (const page of pages) {
+      assertPool(this.#owner[page] === DETACHED, `page ${page} was not taken out`);
+      this.#owner[page] = slot;
+    }
+    this.#counts[slot] = pages.length;
+    this.#drained[slot] = 0;
+  }
+
+  /** Frees pages that were taken out and will not come back. */
+  discard(pages: Uint32Array): void {
+    for (const page of pages) {
+      assertPool(this.#owner[page] === DETACHED, `page ${page} was not taken out`);
+      this.#owner[page] = FREE;
+      this.#numFree++;
+      if (page < this.#lowestFree) this.#lowestFree = page;
+    }
+  }
+
   /**
    * Table entries that were set since the last call, by slot. Entries of a slot that has been
    * released in between are not reported: nothing reads them.
@@ -183,10 +215,13 @@ export class PagePool implements KvCache {
         held++;
       }
     }
-    assertPool(held + this.#numFree === this.#numPages, "pages were lost");
+    const detached = this.#owner.reduce((sum, owner) => sum + Number(owner === DETACHED), 0);
+    assertPool(held + detached + this.#numFree === this.#numPages, "pages were lost");
     for (let page = 0; page < this.#numPages; page++) {
-      assertPool(seen[page] === this.#owner[page], `page ${page} has the wrong owner`);
-      assertPool(page >= this.#lowestFree || seen[page] !== FREE, `page ${page} is overlooked`);
+      const out = this.#owner[page] === DETACHED;
+      assertPool(out || seen[page] === this.#owner[page], `page ${page} has the wrong owner`);
+      const free = seen[page] === FREE && !out;
+      assertPool(page >= this.#lowestFree || !free, `page ${page} is overlooked`);
     }
   }
 

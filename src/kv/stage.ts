@@ -18,7 +18,7 @@ export class Stage {
   readonly keys: BufferPart;
   readonly values: BufferPart;
   readonly #kernels: Kernels;
-  readonly #buffer: GPUBuffer;
+  readonly buffer: GPUBuffer;
   readonly #partBytes: number;
 
   /** @param partBytes Keys and values of a block of one layer. */
@@ -28,11 +28,11 @@ export class Stage {
     this.capacity = capacity;
     const size = capacity * partBytes;
     this.bytes = new Uint8Array(size);
-    this.#buffer = kernels.storage("stage", size);
+    this.buffer = kernels.storage("stage", size);
     // Keys of block i begin at page 2 i, its values one page further on.
     const pageBytes = partBytes / 2;
-    this.keys = { buffer: this.#buffer, offset: 0, size: size - pageBytes };
-    this.values = { buffer: this.#buffer, offset: pageBytes, size: size - pageBytes };
+    this.keys = { buffer: this.buffer, offset: 0, size: size - pageBytes };
+    this.values = { buffer: this.buffer, offset: pageBytes, size: size - pageBytes };
     this.table = kernels.storage("stage pages", capacity * 4);
     const pages = Uint32Array.from({ length: capacity }, (_, block) => 2 * block);
     kernels.device.queue.writeBuffer(this.table, 0, pages);
@@ -45,17 +45,17 @@ export class Stage {
 
   /** Bytes of device memory. */
   get size(): number {
-    return this.#buffer.size;
+    return this.buffer.size;
   }
 
   /** Sends the first parts of {@linkcode bytes} to the device; what was submitted before is unharmed. */
   upload(numBlocks: number): void {
     const length = numBlocks * this.#partBytes;
-    this.#kernels.device.queue.writeBuffer(this.#buffer, 0, this.bytes, 0, length);
+    this.#kernels.device.queue.writeBuffer(this.buffer, 0, this.bytes, 0, length);
   }
 
   [Symbol.dispose](): void {
-    this.#buffer.destroy();
+    this.buffer.destroy();
     this.table.destroy();
   }
 }

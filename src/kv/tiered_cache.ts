@@ -33,6 +33,16 @@ export class TieredCache implements KvCache {
     return this.#offloaded.get(slot) ?? null;
   }
 
+  /** Bytes of keys and values of a slot by tier. */
+  tiersOf(slot: number): { device: number; host: number; disk: number } {
+    const half = this.store.partBytes;
+    const rows = this.#offloaded.get(slot);
+    if (rows === undefined) {
+      return { device: this.device.pool.slotPages(slot) * half, host: 0, disk: 0 };
+    }
+    return { device: rows.numPages * half, ...rows.stored.bytes };
+  }
+
   /** Whether a sequence of so many rows could lie on the device as a whole. */
   fitsDevice(maxRows: number): boolean {
     return Math.ceil(maxRows / BLOCK_ROWS) <= this.device.numPages;

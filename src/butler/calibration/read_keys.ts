@@ -52,19 +52,19 @@ export async function readKeys(
   count: number,
 ): Promise<Float32Array<ArrayBuffer>> {
   const { parts: { kv, device, info }, readback, numKvHeads, headDim } = source;
-  if (count < 1 || count > MOST_KEY_ROWS || first < 0 || first + count > kv.contextLength) {
+  if (count < 1 || count > MOST_KEY_ROWS || first < 0 || first + count > kv.device.contextLength) {
     throw new RangeError(`cannot read the keys ${first} to ${first + count} in one go`);
   }
   const firstPage = Math.floor(first / BLOCK_ROWS);
   const numPages = Math.ceil((first + count) / BLOCK_ROWS) - firstPage;
   const pages = Array.from(
     { length: numPages },
-    (_, index) => kv.pool.pageOf(layer, slot, firstPage + index),
+    (_, index) => kv.device.pool.pageOf(layer, slot, firstPage + index),
   );
   const bytes = pageBytes(source.parts, source);
   const encoder = device.createCommandEncoder({ label: "read keys" });
   pages.forEach((page, index) => {
-    const keys = kv.keys(layer);
+    const keys = kv.device.keys(layer);
     encoder.copyBufferToBuffer(keys, page * bytes, readback.target, index * bytes, bytes);
   });
   device.queue.submit([encoder.finish()]);

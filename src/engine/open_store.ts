@@ -1,0 +1,55 @@
+/** The tiers below the device, from an engine's options. @module */
+import { BLOCK_ROWS } from "../kv/slab_pool.ts";
+import { RowStore } from "../kv/store/row_store.ts";
+import type { KvStore } from "../kv/store/types.ts";
+import type { ModelConfig } from "../model/types.ts";
+import { availableHostMemory } from "./host_memory.ts";
+import type { EngineOptions, TierOptions } from "./types.ts";
+
+/** Host memory for rows where the system does not say how much there is. */
+const USUAL_HOST_BYTES = 4 * 2 ** 30;
+
+/** Disk for rows where nobody says how much may be used. */
+const USUAL_DISK_BYTES = 64 * 2 ** 30;
+
+/** Host memory that rows may take: what was asked for, else a quarter of what the machine has left. */
+export function hostBytesOf({ hostBytes }: TierOptions): number {
+  if (hostBytes !== null) return hostBytes;
+  const available = availableHostMemory();
+  return available === null ? USUAL_HOST_BYTES : Math.floor(available / 4);
+}
+
+/**
+ * Opens the store of an engine.
+ *
+ * @param contextLength Of the engine, where angles follow from it.
+ * @param onWarning Told of what a person should know.
+ * @throws {Error} If a folder cannot be used; the message names the flag.
+ */
+export function openStore(
+  options: Pick<EngineOptions, "tiers" | "kvType">,
+  config: ModelConfig,
+  fingerprint: string,
+  contextLength: number,
+  onWarning: (message: string) => void,
+): KvStore {
+  const { tiers, kvType } = options;
+  const { numLayers, numKvHeads, headDim } = config;
+  return new RowStore({
+    shape: { numLayers, numKvHeads, headDim, bytesPerValue: kvType === "f16" ? 2 : 4 },
+    // Rows depend on the length of the context where the angles do.
+    fingerprint: `${fingerprint} ${contextLength}`,
+    hostBytes: hostBytesOf(tiers),
+    disk: tiers.diskDir === null
+      ? null
+      : { dir: tiers.diskDir, bytes: tiers.diskBytes ?? USUAL_DISK_BYTES },
+    prefixDir: tiers.prefixDir,
+    onWarning,
+  });
+}
+
+/** Rows of a sequence that the tiers below the device have room for. */
+export function storedRows(store: KvStore): number {
+  const { hostCapacity, diskCapacity } = store.usage;
+  return Math.floor((hostCapacity + diskCapacity) / store.blockBytes) * BLOCK_ROWS;
+}
