@@ -88,6 +88,7 @@ function caseLine(
   const upload = middle(times.uploadMs);
   const gather = middle(times.gatherMs);
   const wait = middle(times.waitMs);
+  const submit = middle(times.submitMs);
   const device = parts === null ? null : Object.values(parts).reduce((sum, part) => sum + part, 0);
   return {
     context,
@@ -117,9 +118,13 @@ function caseLine(
     rowCopiesMs: parts?.rowCopies ?? null,
     gatherMs: gather,
     uploadMs: upload,
-    hostMs: Math.max(0, ms - (wait ?? 0) - (gather ?? 0) - (upload ?? 0)),
+    hostMs: Math.max(
+      0,
+      [wait, submit, gather, upload].reduce<number>((left, part) => left - (part ?? 0), ms),
+    ),
+    submitMs: submit,
     waitMs: wait,
-    restMs: device === null || wait === null ? null : wait - device,
+    restMs: device === null || wait === null ? null : wait + (submit ?? 0) - device,
   };
 }
 

@@ -22,6 +22,8 @@ export class TurnTimes {
   readonly longestMs: number[] = [];
   /** Of a step in the mean of each turn: waiting for the device, and what the host does meanwhile. */
   readonly waitMs: number[] = [];
+  /** Handing work over; some drivers do work of their own, or the device's, before they return. */
+  readonly submitMs: number[] = [];
   readonly gatherMs: number[] = [];
   readonly uploadMs: number[] = [];
   readonly moments: Moment[] = [];
@@ -32,7 +34,7 @@ export class TurnTimes {
 
   clear(): void {
     for (const list of [this.runMs, this.longestMs, this.waitMs]) list.length = 0;
-    for (const list of [this.gatherMs, this.uploadMs]) list.length = 0;
+    for (const list of [this.gatherMs, this.uploadMs, this.submitMs]) list.length = 0;
     this.moments.length = 0;
   }
 }
@@ -67,6 +69,7 @@ export async function runTurn(
   const before = runner.report(SLOT);
   using watch = new Watch();
   const upload = watch.cover(device.queue, ["writeBuffer"], writeBytes);
+  const submit = watch.cover(device.queue, ["submit"]);
   const gather = watchStore(kv, watch);
   // Asking for a mapping blocks until the device is idle; see src/gpu/readback.ts.
   const wait = watch.cover(GPUBuffer.prototype, ["mapAsync"]);
@@ -86,6 +89,7 @@ export async function runTurn(
   }
   times.moments.push(since(began, timed));
   times.waitMs.push(wait.ms / timed);
+  times.submitMs.push(submit.ms / timed);
   times.uploadMs.push(upload.ms / timed);
   times.gatherMs.push(gather.ms / timed);
   times.writtenBytes = upload.bytes / timed;

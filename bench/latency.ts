@@ -148,8 +148,8 @@ function footnotes(loops: readonly Moment[], skipped: readonly string[]): string
     "ceilingMs: what operations and bytes allow at the adapter's best rates; the choice of rows is " +
     "not counted.",
     "Parts on the device (weights to rowCopies) are their dispatches alone, sent again. A step is " +
-    "gather, upload and host (other JavaScript) and wait; rest is what of waiting no part accounts " +
-    "for: copies, what uploads take on the device, gaps; less than nothing where both worked at once.",
+    "gather, upload, submit, wait and host (other JavaScript); rest is what of submit and wait no part " +
+    "accounts for: copies, what uploads take on the device, gaps; less than nothing where both worked at once.",
     ...new Set(skipped).values().map((what) => `not measured: ${what}`),
     ...(loops.length === 0
       ? []

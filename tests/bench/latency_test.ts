@@ -180,7 +180,8 @@ function measured(
   const times = new TurnTimes();
   times.runMs.push(...ms);
   times.longestMs.push(Math.max(...ms));
-  times.waitMs.push(30);
+  times.waitMs.push(28);
+  times.submitMs.push(2);
   times.uploadMs.push(1);
   times.gatherMs.push(1.5);
   times.moments.push({ wallMs: 1, cpuMs: policy === "dense" ? 6 : 4 }, { wallMs: 1, cpuMs: 9 });
@@ -226,7 +227,7 @@ Deno.test("caseLines(), growthNotes() and latencyCharts() say what was measured"
   assert.equal(dense!["timesDense"], 1);
   assert.equal(loki!["timesDense"], 2.2);
   assert.equal(loki!["timesDenseByCpuTime"], 1.5);
-  assert.equal(loki!["hostMs"], 50 - 30 - 1 - 1.5);
+  assert.equal(loki!["hostMs"], 50 - 28 - 2 - 1 - 1.5);
   assert.equal(loki!["restMs"], 30 - 4);
   assert.ok(Number(loki!["ceilingTimesDense"]) > 1);
   const none = caseLines([measured("loki", 8, 100, [50])], subject, null);
