@@ -39,6 +39,11 @@ const BY_SHADER: readonly (readonly [RegExp, Role])[] = [
   [/^kv_/, "row copies"],
 ];
 
+/** Products that do their part of a norm stand where one would be sent. */
+function preparesNorm({ label }: RecordedDispatch): boolean {
+  return label.includes("_norm_out");
+}
+
 /**
  * Names the part of the model that each dispatch belongs to. Matrix products look alike; their
  * neighbours tell which they are.
@@ -57,8 +62,10 @@ export function rolesOf(dispatches: readonly RecordedDispatch[]): Role[] {
         throw new RangeError(`kernel ${dispatches[end]!.label} has no part in a step`);
       }
       end++;
+      if (preparesNorm(dispatches[end - 1]!)) break;
     }
-    const before = roles[begin - 1];
+    const normed = begin > 0 && preparesNorm(dispatches[begin - 1]!);
+    const before = normed ? "norms" : roles[begin - 1];
     const after = roles[end];
     // After attention come its output and, past a norm, the run that ends with the way down.
     for (let i = begin; i < end; i++) {
