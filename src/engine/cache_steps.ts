@@ -198,6 +198,21 @@ export class CacheSteps {
     this.#selector.encodePrefill(submission.pass, slot, layer, "cache");
   }
 
+  /** Writes what is kept of rows first .. first + count - 1, which are in the tiers, in a layer. */
+  encodeAdopted(
+    submission: Submission,
+    slot: number,
+    layer: number,
+    first: number,
+    count: number,
+  ): void {
+    const rows = this.#options.cache.offloaded(slot);
+    if (rows === null) return this.encodePrefill(submission, slot, layer);
+    const chunk = { slot, rows, start: first, count, tails: [] };
+    this.#offload!.prefill.loadKeys(submission, layer, chunk);
+    this.#selector.encodePrefill(submission.pass, slot, layer, "chunk");
+  }
+
   /** A chunk of a sequence below the device; null for any other. */
   beginChunk(slot: number, start: number, count: number): StagedChunk | null {
     const rows = this.#options.cache.offloaded(slot);

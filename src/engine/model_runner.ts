@@ -197,6 +197,33 @@ export class ModelRunner implements Runner {
     this.#cache?.end(slot);
   }
 
+  /**
+   * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in the tiers, where no prefill
+   * under these settings wrote them: what the policy keeps of every row is made from the keys.
+   *
+   * @throws {StoreReadError} If a row below the device cannot be read.
+   */
+  async adopt(slot: number, numRows: number): Promise<void> {
+    const { kernels, kv, config, maxPrefill } = this.#options;
+    this.#written.set(slot, numRows);
+    const nothing = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0 };
+    const none = { ...nothing, selectedSplits: 1, stageSplits: 1 };
+    for (let first = 0; first < numRows; first += maxPrefill) {
+      const count = Math.min(maxPrefill, numRows - first);
+      if (this.#cache?.preparePrefill(slot, first, count) !== true) return;
+      kernels.check();
+      kv.flush();
+      this.#writeStep({ ...none, storeCounts: this.#cache.storeCounts });
+      const submission = new Submission(kernels.device, "adopt");
+      for (let layer = 0; layer < config.numLayers; layer++) {
+        this.#cache.encodeAdopted(submission, slot, layer, first, count);
+      }
+      submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
+      submission.submit();
+      await this.#read(16);
+    }
+  }
+
   async park(slot: number): Promise<ParkedRows | null> {
     const { kernels, cache, readback } = this.#options;
     this.#parking ??= await Parking.create(kernels, cache, readback);
