@@ -99,6 +99,7 @@ function scoreWork(
     case "pages":
       return each(4 * headDim, 2 * valueBytes * headDim);
     case "mass":
+    case "pooled":
       return each(0, 4);
   }
 }

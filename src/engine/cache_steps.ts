@@ -14,6 +14,7 @@ import {
 } from "../butler/selector.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
+import { POLICIES } from "../butler/policies/mod.ts";
 import { attendedRows } from "../butler/slots.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
@@ -22,7 +23,13 @@ import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts"
 import { RecallMeter, type RecallSums, type SampledRow } from "./recall_meter.ts";
 import type { StagedChunk } from "./staged_prefill.ts";
 import { isEmpty } from "./stage_passes.ts";
-import { type BoundAttention, SelectedAttention, slabPlace } from "./selected_attention.ts";
+import {
+  type BoundAttention,
+  ONLY_PASS,
+  SelectedAttention,
+  slabPlace,
+} from "./selected_attention.ts";
+import { ObservedAttention } from "./observed_attention.ts";
 import { STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import type { Submission } from "./submission.ts";
 
@@ -76,6 +83,7 @@ export class CacheSteps {
   readonly #stride: number;
   #offload: OffloadSteps | null = null;
   #recall: RecallMeter | null = null;
+  #observed: ObservedAttention | null = null;
   #bound: BoundAttention[] = [];
 
   private constructor(options: CacheStepsOptions, attention: SelectedAttention) {
@@ -114,6 +122,10 @@ export class CacheSteps {
   async begin(slot: number, { settings, maxRows }: SequenceNeed): Promise<void> {
     const { cache, forward, maxPrefill, readback } = this.#options;
     const below = cache.offloaded(slot) !== null;
+    if (POLICIES[settings.policy].store === "mass") {
+      if (below) throw new RangeError(`${settings.policy} needs all rows on the device`);
+      this.#observed ??= await ObservedAttention.create(forward, maxPrefill, this.#selector.lse);
+    }
     if (below) {
       this.#offload ??= await OffloadSteps.create({
         forward,
@@ -132,7 +144,6 @@ export class CacheSteps {
       this.#recall ??= await RecallMeter.create({
         forward,
         selector: this.#selector,
-        lse: this.#attention.lse,
         ...(readback === undefined ? {} : { readback }),
       });
       await this.#recall.prepare();
@@ -184,8 +195,8 @@ export class CacheSteps {
   }
 
   /** Before a prefill chunk: whether its rows need something written beside them. */
-  preparePrefill(slot: number, first: number, count: number): boolean {
-    return this.#selector.preparePrefill(slot, first, count);
+  preparePrefill(slot: number, first: number, count: number, total: number): boolean {
+    return this.#selector.preparePrefill(slot, first, count, total);
   }
 
   /** Rows whose importance is written in this step, by scorer. */
@@ -211,6 +222,18 @@ export class CacheSteps {
     const chunk = { slot, rows, start: first, count, tails: [] };
     this.#offload!.prefill.loadKeys(submission, layer, chunk);
     this.#selector.encodePrefill(submission.pass, slot, layer, "chunk");
+  }
+
+  /**
+   * Attention of a chunk in a layer where what it attends to is counted.
+   *
+   * @returns Whether it is one; nothing was done otherwise.
+   */
+  encodeObserved(submission: Submission, slot: number, layer: number, numRows: number): boolean {
+    if (!this.#selector.observes(slot, layer)) return false;
+    this.#observed!.encode(submission.pass, layer, numRows);
+    this.#selector.encodeObserved(submission.pass, slot, layer);
+    return true;
   }
 
   /** A chunk of a sequence below the device; null for any other. */
@@ -312,12 +335,31 @@ export class CacheSteps {
         ? { splits: plan.rowsSplits, stepOffset: STEP_SLOTS.selected * this.#stride }
         : null,
       // Measuring needs the sums that a single pass does not leave.
-      place: passing || sampled.length > 0 ? { first: true, last: !passing } : null,
+      place: passing || sampled.length > 0
+        ? { first: true, last: !passing }
+        : work.mass
+        ? ONLY_PASS
+        : null,
     });
     if (passing) {
       await this.#offload!.encodeStreams(submission, layer, numRows, offloaded, streams);
     }
     if (sampled.length > 0) this.#recall!.encodeAttended(submission, layer, sampled);
+    if (work.mass) this.#encodeMass(submission, layer, plan);
+  }
+
+  #encodeMass(submission: Submission, layer: number, plan: DecodePlan): void {
+    const { dense, rows } = plan.layers[layer]!;
+    const denseSplits = dense ? plan.denseSplits : 0;
+    const rowsSplits = rows ? plan.rowsSplits : 0;
+    const place = denseSplits >= rowsSplits ? STEP_SLOTS.layers : STEP_SLOTS.selected;
+    this.#selector.encodeAttended(
+      submission.pass,
+      layer,
+      plan.numRows,
+      Math.max(denseSplits, rowsSplits),
+      place * this.#stride,
+    );
   }
 
   /** After the last layer of a decode step, before its last submission. */
@@ -403,6 +445,7 @@ export class CacheSteps {
     this.#unbind();
     this.#recall?.[Symbol.dispose]();
     this.#offload?.[Symbol.dispose]();
+    this.#observed?.[Symbol.dispose]();
     this.#selector[Symbol.dispose]();
     this.#attention[Symbol.dispose]();
   }

@@ -207,10 +207,10 @@ export class ModelRunner implements Runner {
     const { kernels, kv, config, maxPrefill } = this.#options;
     this.#written.set(slot, numRows);
     const nothing = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0 };
-    const none = { ...nothing, selectedSplits: 1, stageSplits: 1 };
+    const none = { ...nothing, selectedSplits: 1, stageSplits: 1, allSplits: 1 };
     for (let first = 0; first < numRows; first += maxPrefill) {
       const count = Math.min(maxPrefill, numRows - first);
-      if (this.#cache?.preparePrefill(slot, first, count) !== true) return;
+      if (this.#cache?.preparePrefill(slot, first, count, numRows) !== true) return;
       kernels.check();
       kv.flush();
       this.#writeStep({ ...none, storeCounts: this.#cache.storeCounts });
@@ -275,15 +275,17 @@ export class ModelRunner implements Runner {
 
   async prefill(chunk: PrefillChunk): Promise<PrefillResult> {
     const { slot, start, tokens, sample, scoring } = chunk;
+    const total = chunk.total ?? start + tokens.length;
     const rows = tokens.map((token, index) => ({ slot, position: start + index, token }));
     const scores: TokenLogprob[] = [];
     if (scoring === null || scoring.targets.length === 0) {
       const samples = sample === null ? [] : [{ slot, spec: sample }];
-      const sampled = await this.#run("prefill", rows, rows.length - 1, samples.length, samples);
+      const last = rows.length - 1;
+      const sampled = await this.#run("prefill", rows, last, samples.length, samples, total);
       return { sampled: sampled[0] ?? null, scores };
     }
     // The layers run once; the head runs over the rows in pieces, for logits are large.
-    await this.#run("prefill", rows, 0, 0, []);
+    await this.#run("prefill", rows, 0, 0, [], total);
     for (let first = 0; first < scoring.targets.length; first += SCORE_ROWS) {
       const targets = scoring.targets.slice(first, first + SCORE_ROWS);
       const samples = targets.map((target) => scoreRow(target, scoring.top));
@@ -299,6 +301,8 @@ export class ModelRunner implements Runner {
   /**
    * One submission: the layers for `rows` (none with `kind` null: the rows of the submission
    * before), then the head for `numLogits` rows from `firstLogit`, then sampling.
+   *
+   * @param total Of prefill: rows that are prefilled in all.
    */
   async #run(
     kind: StepKind | null,
@@ -306,6 +310,7 @@ export class ModelRunner implements Runner {
     firstLogit: number,
     numLogits: number,
     samples: readonly SampleRow[],
+    total = 0,
   ): Promise<Sampled[]> {
     const { kernels, kv } = this.#options;
     kernels.check();
@@ -313,7 +318,7 @@ export class ModelRunner implements Runner {
     const plan = kind === "decode" ? this.#cache?.planDecode(rows) ?? null : null;
     const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
     const stores = kind === "prefill" &&
-      this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length) === true;
+      this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length, total) === true;
     const chunk = kind === "prefill"
       ? this.#cache?.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
       : null;
@@ -382,7 +387,9 @@ export class ModelRunner implements Runner {
       this.#forward.encodeQkv(pass, layer, numRows, 0);
       attention.encodeRope(pass, layer, numRows, 0);
       if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
-      attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
+      const observed = storedSlot !== null &&
+        this.#cache!.encodeObserved(submission, storedSlot, layer, numRows);
+      if (!observed) attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
       this.#forward.encodeOutput(pass, layer, numRows, 0);
     }
   }

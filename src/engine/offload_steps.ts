@@ -399,21 +399,21 @@ export class OffloadSteps {
     const { listCapacity } = buffers.sizes;
     const stride = numKvHeads * (listCapacity + 1) * 4;
     const readback = await this.#picksReadback(rows.length * stride);
-    rows.forEach(({ row }, index) => {
+    rows.forEach(({ slot }, index) => {
       const counts = buffers.counts(layer);
       const picked = buffers.picked(layer);
       const listBytes = numKvHeads * listCapacity * 4;
       const countBytes = numKvHeads * 4;
       submission.copy(
         counts.buffer,
-        counts.offset + row * countBytes,
+        counts.offset + slot * countBytes,
         readback.target,
         index * stride,
         countBytes,
       );
       submission.copy(
         picked.buffer,
-        picked.offset + row * listBytes,
+        picked.offset + slot * listBytes,
         readback.target,
         index * stride + countBytes,
         listBytes,

@@ -18,6 +18,7 @@ import {
   attentionSpec,
   type AttentionVariant,
   attentionWorkgroups,
+  lseInQkv,
 } from "../gpu/ops/attention.ts";
 import { Readback } from "../gpu/readback.ts";
 import type { Forward } from "./forward.ts";
@@ -50,9 +51,15 @@ export interface SampledRow {
 export interface RecallOptions {
   readonly forward: Forward;
   readonly selector: Selector;
-  /** (rows, heads) f32 that attention over a selection leaves. */
-  readonly lse: GPUBuffer;
   readonly readback?: "sync" | "awaited";
+}
+
+/** f32 of each head of a row, somewhere in a buffer. */
+interface LsePlace {
+  readonly buffer: GPUBuffer;
+  /** f32 from row to row, and before the first head. */
+  readonly stride: number;
+  readonly offset: number;
 }
 
 /** Kernels and buffers of measurements; only used by steps that are sampled. */
@@ -174,13 +181,14 @@ export class RecallMeter {
       dispatch(pass, this.#attend, this.#groups[layer]!, count, stepOffset);
       dispatch(pass, this.#merge, this.#mergeGroup, numRows * numHeads, stepOffset);
       for (const { row, below } of sampled) {
-        if (!below) this.#keep(submission, this.#lse, layer, 0, row);
+        const all = { buffer: this.#lse, stride: numHeads, offset: 0 };
+        if (!below) this.#keep(submission, all, layer, 0, row);
       }
     }
     for (const row of sampled) {
       if (row.below) {
         await offload!.attendAll(submission, layer, numRows, row);
-        this.#keep(submission, this.#options.lse, layer, 0, row.row);
+        this.#keep(submission, this.#attended, layer, 0, row.row);
       }
       const view = this.#options.selector.view(row.slot)!.layer(layer);
       if (view.kind === "selected") {
@@ -191,7 +199,7 @@ export class RecallMeter {
 
   /** After attention in a layer, which left its lse. */
   encodeAttended(submission: Submission, layer: number, sampled: readonly SampledRow[]): void {
-    for (const { row } of sampled) this.#keep(submission, this.#options.lse, layer, 1, row);
+    for (const { row } of sampled) this.#keep(submission, this.#attended, layer, 1, row);
   }
 
   /** Reads a sampled step and adds it up, by slot. */
@@ -220,7 +228,7 @@ export class RecallMeter {
           sums.heads++;
         }
         if (view.layer(layer).kind !== "selected") continue;
-        const [chosen, best] = await this.#readLists(submission, layer, slot, row);
+        const [chosen, best] = await this.#readLists(submission, layer, slot);
         for (let head = 0; head < numKvHeads; head++) {
           const wanted = best[head]!;
           if (wanted.length === 0) continue;
@@ -259,7 +267,6 @@ export class RecallMeter {
     submission: Submission,
     layer: number,
     slot: number,
-    row: number,
   ): Promise<[chosen: Uint32Array[], best: Uint32Array[]]> {
     const { forward, selector, readback } = this.#options;
     const { device } = forward.options.kernels;
@@ -274,11 +281,10 @@ export class RecallMeter {
       const counts = buffers.counts(layer);
       const picked = buffers.picked(layer);
       const at = index * words * 4;
-      const own = buffers.listIndex(slot, row);
       const countBytes = numKvHeads * 4;
-      submission.copy(counts.buffer, counts.offset + own * countBytes, target, at, countBytes);
+      submission.copy(counts.buffer, counts.offset + slot * countBytes, target, at, countBytes);
       const listBytes = numKvHeads * listCapacity * 4;
-      const source = picked.offset + own * listBytes;
+      const source = picked.offset + slot * listBytes;
       submission.copy(picked.buffer, source, target, at + countBytes, listBytes);
     });
     submission.submit();
@@ -293,12 +299,19 @@ export class RecallMeter {
   }
 
   /** Keeps the lse of a row: `which` 0 of all rows, 1 of the attended ones. */
-  #keep(submission: Submission, from: GPUBuffer, layer: number, which: number, row: number): void {
+  #keep(submission: Submission, from: LsePlace, layer: number, which: number, row: number): void {
     const { config, maxSequences } = this.#options.forward.options;
     const heads = maxSequences * config.numHeads;
     const at = ((layer * 2 + which) * heads + row * config.numHeads) * 4;
-    const bytes = config.numHeads * 4;
-    submission.copy(from, row * bytes, this.#found, at, bytes);
+    const source = (row * from.stride + from.offset) * 4;
+    submission.copy(from.buffer, source, this.#found, at, config.numHeads * 4);
+  }
+
+  /** Where attention over a selection leaves it. */
+  get #attended(): LsePlace {
+    const { forward } = this.#options;
+    const { lseStride, lseOffset } = lseInQkv(forward.options.config);
+    return { buffer: forward.activations.qkv, stride: lseStride, offset: lseOffset };
   }
 
   #dropTruth(): void {
