@@ -74,6 +74,9 @@ interface Slot {
 
 const LEAST_CAPACITY = 256;
 
+/** Decode steps after which what is kept of their rows is written, whether it is needed yet or not. */
+const STORE_EVERY = 32;
+
 /** Selection for the sequences in the slots of a cache. */
 export class Selector {
   readonly #options: SelectorOptions;
@@ -95,7 +98,7 @@ export class Selector {
   constructor(options: SelectorOptions) {
     const { kernels, config, kvType, kv, maxSequences, maxPrefill, calibration } = options;
     this.#options = options;
-    const rows = Math.max(maxPrefill, maxSequences);
+    const rows = Math.max(maxPrefill, maxSequences * (STORE_EVERY + 1));
     this.#tables = SCORER_KINDS.map((kind) => ({
       own: kernels.storage(`${kind} rows`, maxSequences * 16),
       store: kernels.storage(`${kind} stored rows`, rows * 16),
@@ -337,9 +340,11 @@ export class Selector {
       if (entry.slidesNext) this.#slide(slot, entry);
       const fresh = entry.view.advance(n);
       const { store } = entry.view.policy;
-      if (fresh && entry.kind !== null && store !== "none" && store !== "mass") {
-        // The newest row's own key is projected with its query; bounds are made for all alike.
-        const end = entry.kind === "projected" ? position : n;
+      const keeps = entry.kind !== null && store !== "none" && store !== "mass";
+      // Also without a selection, before there are more than the table has room for.
+      if (keeps && entry.kind !== null && (fresh || n - entry.stored >= STORE_EVERY)) {
+        // With its query the newest row's own key is projected too; bounds are made for all alike.
+        const end = fresh && entry.kind === "projected" ? position : n;
         for (const at of storePositions(entry.kind, entry.stored, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
@@ -369,9 +374,9 @@ export class Selector {
     stepOffset: number,
   ): void {
     SCORER_KINDS.forEach((kind, index) => {
+      this.#encodeStore(pass, kind, layer, "cache");
       const end = ends[index]!;
       if (end === 0) return;
-      this.#encodeStore(pass, kind, layer, "cache");
       this.#scorers.get(kind)!.encodeSelect(pass, layer, numRows, end, stepOffset);
     });
   }
