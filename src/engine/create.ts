@@ -109,11 +109,12 @@ async function build(
       onProgress({ phase: "weights", fraction: Math.min(1, done / source.sizeBytes) });
     });
     resources.push(weights);
+    const limit = contextLimit(caps, plan, config);
     const tier = await DeviceTier.create(kernels, config, {
       kvType: options.kvType,
       contextLength: Math.min(
         options.contextLength ?? config.contextLength,
-        contextLimit(caps),
+        limit,
       ),
       numSlots: options.maxSequences,
       spareBytes: source.sizeBytes + STEP_BYTES,
@@ -166,8 +167,8 @@ async function build(
       );
     }
     const asked = options.contextLength ?? config.contextLength;
-    if (asked > contextLimit(caps)) {
-      notes.push(`a software adapter runs at most ${contextLimit(caps)} tokens of context`);
+    if (asked > limit) {
+      notes.push(`a software adapter runs at most ${limit} tokens of this model's context`);
     }
     if (options.contextLength !== null && options.contextLength > config.contextLength) {
       notes.push(
