@@ -5,9 +5,10 @@
  * @module
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { LIST_MODES, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
+import { parkedList, type ParkedLists } from "./parked_lists.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import {
   createScorer,
@@ -219,6 +220,35 @@ export class Selector {
   resume(slot: number, { entry, pages }: ParkedSelection): void {
     this.#slots.set(slot, entry);
     if (pages !== null) this.importance.attach(slot, pages);
+  }
+
+  /** Writes lists that were parked, for a slot whose rows are all on the device. */
+  writeLists(slot: number, lists: ParkedLists): void {
+    const { config, kv } = this.#options;
+    const { numKvHeads } = config;
+    const { listCapacity } = this.#buffers.sizes;
+    const entry = this.#slots.get(slot)!;
+    lists.layers.forEach((words, layer) => {
+      const view = entry.view.layer(layer);
+      if (words === null || view.kind !== "selected") return;
+      const header = selectionHeader(numKvHeads);
+      const out = new Uint32Array(header + numKvHeads * listCapacity);
+      const sliding = entry.view.policy.once && !entry.slidesNext;
+      out.set([
+        1,
+        view.recipe.prefix,
+        sliding ? SLIDING : view.windowStart,
+        sliding ? entry.view.settings.window : 0,
+        ...words.subarray(0, numKvHeads),
+      ]);
+      for (let head = 0; head < numKvHeads; head++) {
+        parkedList(lists, words, head, numKvHeads).forEach((position, i) => {
+          const page = kv.pool.pageOf(layer, slot, Math.floor(position / PAGE_ROWS));
+          out[header + head * listCapacity + i] = page * PAGE_ROWS + position % PAGE_ROWS;
+        });
+      }
+      this.#buffers.writeSelection(layer, slot, out);
+    });
   }
 
   /** Forgets a slot. */

@@ -12,6 +12,7 @@ import {
   Selector,
   type SelectorRow,
 } from "../butler/selector.ts";
+import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import { POLICIES } from "../butler/policies/mod.ts";
@@ -72,6 +73,7 @@ interface Tally extends Moved {
 export interface ParkedSteps extends Disposable {
   readonly selection: ParkedSelection;
   readonly tally: Tally;
+  readonly lists: ParkedLists;
 }
 
 /** Selection and attention over it. */
@@ -152,18 +154,35 @@ export class CacheSteps {
   }
 
   /** Takes a sequence out of its slot; null for one that attends to everything on the device. */
-  park(slot: number): ParkedSteps | null {
-    const selection = this.#selector.park(slot);
+  async park(slot: number, submission: Submission): Promise<ParkedSteps | null> {
+    const view = this.#selector.view(slot);
     const tally = this.#tallies.get(slot);
+    if (view === undefined || tally === undefined) return null;
+    const { kernels, config } = this.#options.forward.options;
+    const wanted = Array.from(
+      { length: config.numLayers },
+      (_, layer) => view.layer(layer).kind === "selected",
+    );
+    const { readback } = this.#options;
+    const buffers = this.#selector.buffers;
+    const lists = await readLists(kernels.device, submission, buffers, slot, wanted, readback);
+    const selection = this.#selector.park(slot)!;
     this.end(slot);
-    if (selection === null || tally === undefined) return null;
-    return { selection, tally, [Symbol.dispose]: () => selection[Symbol.dispose]() };
+    return { selection, tally, lists, [Symbol.dispose]: () => selection[Symbol.dispose]() };
   }
 
   /** Goes on with a sequence in a slot that has just begun. */
-  resume(slot: number, { selection, tally }: ParkedSteps): void {
+  resume(
+    slot: number,
+    numRows: number,
+    { selection, tally, lists }: ParkedSteps,
+    submission: Submission,
+  ): void {
     this.#selector.resume(slot, selection);
     this.#tallies.set(slot, tally);
+    if (this.#options.cache.offloaded(slot) === null) this.#selector.writeLists(slot, lists);
+    else this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);
+    submission.submit();
   }
 
   /** Forgets a slot. */

@@ -239,8 +239,9 @@ export class ModelRunner implements Runner {
       if (below === null) stored[Symbol.dispose]();
       return null;
     }
+    const steps = await this.#cache?.park(slot, submission) ?? null;
+    submission.submit();
     cache.detach(slot);
-    const steps = this.#cache?.park(slot) ?? null;
     const parked: Parked = {
       numRows,
       stored,
@@ -264,7 +265,10 @@ export class ModelRunner implements Runner {
     this.#parking!.load(slot, stored);
     if (below === null) stored[Symbol.dispose]();
     else stored.truncate(wholeBlocks(numRows));
-    if (steps !== null) this.#cache!.resume(slot, steps);
+    if (steps !== null) {
+      const submission = new Submission(this.#options.kernels.device, "restore");
+      this.#cache!.resume(slot, numRows, steps, submission);
+    }
     this.#written.set(slot, numRows);
     return Promise.resolve();
   }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { parkedList, type ParkedLists } from "../butler/parked_lists.ts";
 import type { KeyTransit, Scorer } from "../butler/scorers.ts";
 import type { Selector } from "../butler/selector.ts";
 import { Readback } from "../gpu/readback.ts";
@@ -425,7 +426,11 @@ export class OffloadSteps {
     rows.forEach((row, index) => {
       const own = words.subarray(index * stride / 4, (index + 1) * stride / 4);
       try {
-        this.#place(submission, layer, row, own, selector);
+        const picked = (head: number) => {
+          const at = numKvHeads + head * listCapacity;
+          return own.subarray(at, at + own[head]!);
+        };
+        this.#place(submission, layer, row, picked, selector);
       } catch (error) {
         this.#failures.set(row.slot, error);
       }
@@ -433,11 +438,29 @@ export class OffloadSteps {
     this.#fetcher.send(submission, layer);
   }
 
+  /** Brings the rows of lists that were parked back, for a slot that has `n` rows. */
+  placeLists(
+    submission: Submission,
+    slot: number,
+    n: number,
+    lists: ParkedLists,
+    selector: Selector,
+  ): void {
+    const { numKvHeads } = this.#options.forward.options.config;
+    this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
+    lists.layers.forEach((words, layer) => {
+      if (words === null) return;
+      const picked = (head: number) => parkedList(lists, words, head, numKvHeads);
+      this.#place(submission, layer, { row: 0, slot, n }, picked, selector);
+      this.#fetcher.send(submission, layer);
+    });
+  }
+
   #place(
     submission: Submission,
     layer: number,
     { slot, n }: OffloadedRow,
-    words: Uint32Array,
+    pickedOf: (head: number) => Uint32Array,
     selector: Selector,
   ): void {
     const view = selector.view(slot)!;
@@ -455,9 +478,7 @@ export class OffloadSteps {
     const windowStart = Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
     const plans: HeadPlan[] = [];
     for (let head = 0; head < numKvHeads; head++) {
-      const at = numKvHeads + head * listCapacity;
-      const picked = words.subarray(at, at + words[head]!);
-      const wanted = { picked, from: recipe.windowStart, windowStart };
+      const wanted = { picked: pickedOf(head), from: recipe.windowStart, windowStart };
       const plan = planHead(offloaded, layer, head, wanted, stable);
       plans.push(plan);
       const count = plan.list.length + plan.streamed.length;
