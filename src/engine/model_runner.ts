@@ -25,6 +25,8 @@ import type {
   Sampled,
 } from "./runner_types.ts";
 import { CacheSteps, type DecodePlan, type ParkedSteps } from "./cache_steps.ts";
+import { PrefixSteps } from "./prefix_steps.ts";
+import type { Prefixes } from "./prefixes.ts";
 import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
@@ -197,16 +199,35 @@ export class ModelRunner implements Runner {
     this.#cache?.end(slot);
   }
 
-  async park(slot: number): Promise<ParkedRows | null> {
+  /** Prompts that were seen before. */
+  get prefixes(): Prefixes {
+    const { kernels, cache, maxPrefill } = this.#options;
+    return new PrefixSteps({
+      kernels,
+      cache,
+      maxPrefill,
+      parking: () => this.#ensureParking(),
+      steps: () => this.#cache,
+      writeCounts: (storeCounts) => this.#writeStep({ ...NO_ROWS, storeCounts }),
+      onRows: (slot, numRows) => void this.#written.set(slot, numRows),
+    });
+  }
+
+  async #ensureParking(): Promise<Parking> {
     const { kernels, cache, readback } = this.#options;
-    this.#parking ??= await Parking.create(kernels, cache, readback);
+    return this.#parking ??= await Parking.create(kernels, cache, readback);
+  }
+
+  async park(slot: number): Promise<ParkedRows | null> {
+    const { kernels, cache } = this.#options;
+    const parking = await this.#ensureParking();
     const numRows = this.#written.get(slot) ?? 0;
     const below = cache.offloaded(slot);
     const submission = new Submission(kernels.device, "park");
     const stored = below?.stored ?? cache.store.open();
     // Of a sequence below the device only the unfinished block is missing there.
     const from = below === null ? 0 : wholeBlocks(numRows);
-    const saved = await this.#parking.save(submission, slot, numRows, stored, from);
+    const saved = await parking.save(submission, slot, numRows, stored, from);
     submission.submit();
     if (!saved) {
       if (below === null) stored[Symbol.dispose]();
@@ -453,6 +474,16 @@ interface StepNumbers {
   readonly stageSplits: number;
   readonly storeCounts: readonly number[];
 }
+
+const NO_ROWS: StepNumbers = {
+  numRows: 0,
+  numSplits: 1,
+  firstLogit: 0,
+  numLogits: 0,
+  selectedSplits: 1,
+  stageSplits: 1,
+  storeCounts: [],
+};
 
 interface StepBuffers {
   readonly stepStride: number;
