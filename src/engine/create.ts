@@ -21,7 +21,7 @@ import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
-import { openStore, storedRows } from "./open_store.ts";
+import { closeStore, openStore, storedRows } from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
@@ -226,7 +226,9 @@ async function build(
       fits: (maxRows) => kv.fitsDevice(maxRows),
       refusal: (need) => kv.refusal(need) ?? massRefusal(need, kv),
     };
-    return { runner, kv, kvPlanner, info, device, dispose, chunkTarget };
+    const prefixes = options.tiers.prefixCache ? runner.prefixes : null;
+    const settle = () => closeStore(store, warn);
+    return { runner, kv, kvPlanner, info, device, prefixes, settle, dispose, chunkTarget };
   } catch (error) {
     dispose();
     throw error;

@@ -25,6 +25,8 @@ import type {
   Sampled,
 } from "./runner_types.ts";
 import { CacheSteps, type DecodePlan, type ParkedSteps } from "./cache_steps.ts";
+import { PrefixSteps } from "./prefix_steps.ts";
+import type { Prefixes } from "./prefixes.ts";
 import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
@@ -206,14 +208,12 @@ export class ModelRunner implements Runner {
   async adopt(slot: number, numRows: number): Promise<void> {
     const { kernels, kv, config, maxPrefill } = this.#options;
     this.#written.set(slot, numRows);
-    const nothing = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0 };
-    const none = { ...nothing, selectedSplits: 1, stageSplits: 1, allSplits: 1 };
     for (let first = 0; first < numRows; first += maxPrefill) {
       const count = Math.min(maxPrefill, numRows - first);
       if (this.#cache?.preparePrefill(slot, first, count, numRows) !== true) return;
       kernels.check();
       kv.flush();
-      this.#writeStep({ ...none, storeCounts: this.#cache.storeCounts });
+      this.#writeStep({ ...NO_ROWS, storeCounts: this.#cache.storeCounts });
       const submission = new Submission(kernels.device, "adopt");
       for (let layer = 0; layer < config.numLayers; layer++) {
         this.#cache.encodeAdopted(submission, slot, layer, first, count);
@@ -224,16 +224,35 @@ export class ModelRunner implements Runner {
     }
   }
 
-  async park(slot: number): Promise<ParkedRows | null> {
+  /** Prompts that were seen before. */
+  get prefixes(): Prefixes {
+    const { kernels, cache, maxPrefill } = this.#options;
+    return new PrefixSteps({
+      kernels,
+      cache,
+      maxPrefill,
+      parking: () => this.#ensureParking(),
+      steps: () => this.#cache,
+      writeCounts: (storeCounts) => this.#writeStep({ ...NO_ROWS, storeCounts }),
+      onRows: (slot, numRows) => void this.#written.set(slot, numRows),
+    });
+  }
+
+  async #ensureParking(): Promise<Parking> {
     const { kernels, cache, readback } = this.#options;
-    this.#parking ??= await Parking.create(kernels, cache, readback);
+    return this.#parking ??= await Parking.create(kernels, cache, readback);
+  }
+
+  async park(slot: number): Promise<ParkedRows | null> {
+    const { kernels, cache } = this.#options;
+    const parking = await this.#ensureParking();
     const numRows = this.#written.get(slot) ?? 0;
     const below = cache.offloaded(slot);
     const submission = new Submission(kernels.device, "park");
     const stored = below?.stored ?? cache.store.open();
     // Of a sequence below the device only the unfinished block is missing there.
     const from = below === null ? 0 : wholeBlocks(numRows);
-    const saved = await this.#parking.save(submission, slot, numRows, stored, from);
+    const saved = await parking.save(submission, slot, numRows, stored, from);
     submission.submit();
     if (!saved) {
       if (below === null) stored[Symbol.dispose]();
@@ -502,6 +521,17 @@ interface StepNumbers {
   readonly allSplits: number;
   readonly storeCounts: readonly number[];
 }
+
+const NO_ROWS: StepNumbers = {
+  numRows: 0,
+  numSplits: 1,
+  firstLogit: 0,
+  numLogits: 0,
+  selectedSplits: 1,
+  stageSplits: 1,
+  allSplits: 1,
+  storeCounts: [],
+};
 
 interface StepBuffers {
   readonly stepStride: number;
