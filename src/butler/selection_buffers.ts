@@ -25,6 +25,8 @@ export interface SelectionSizes {
 /** Lists, recipes and scores. */
 export class SelectionBuffers {
   readonly sizes: SelectionSizes;
+  /** Some recipe asks for neighbours. */
+  wantsNeighbours = false;
   /** u32 of a slot's selection, and of its recipe. */
   readonly selectionStride: number;
   readonly recipeStride: number;

@@ -9,6 +9,7 @@ import { LIST_MODES, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
 import { parkedList, type ParkedLists } from "./parked_lists.ts";
+import { WANTS_NEIGHBOURS } from "../gpu/ops/neighbours.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import {
   createScorer,
@@ -359,6 +360,7 @@ export class Selector {
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
+    this.#buffers.wantsNeighbours = false;
     let anyFresh = false;
     for (const { slot, position } of rows) {
       const n = position + 1;
@@ -448,7 +450,9 @@ export class Selector {
       if (view.kind === "selected" && view.fresh) {
         const { recipe } = view;
         const { mode } = SCORER_WORDS[entry.kind];
-        words.set([mode, recipe.from, n - recipe.windowStart, 0, ...recipe.budgets]);
+        const flags = entry.view.growth > 1 ? WANTS_NEIGHBOURS : 0;
+        this.#buffers.wantsNeighbours ||= flags !== 0;
+        words.set([mode, recipe.from, n - recipe.windowStart, flags, ...recipe.budgets]);
         work.ends[index] = Math.max(work.ends[index]!, recipe.to * recipe.unit);
       }
     }

@@ -17,6 +17,7 @@ import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import { POLICIES } from "../butler/policies/mod.ts";
 import { attendedRows } from "../butler/slots.ts";
+import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { StoredSequence } from "../kv/store/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
@@ -206,12 +207,24 @@ export class CacheSteps {
       residentShare: wanted === 0 ? 1 : resident / wanted,
       tiers: this.#options.cache.tiersOf(slot),
       recall: recallOf(tally.recall),
-      notes: tally.scoring === 0 ? [] : [
-        `exact scores read ${
-          Math.round(tally.scoring / Math.max(1, steps))
-        } bytes a step beside that`,
-      ],
+      notes: this.#notes(slot, tally),
     };
+  }
+
+  #notes(slot: number, { settings, scoring, steps }: Tally): string[] {
+    const notes: string[] = [];
+    if (scoring > 0) {
+      const bytes = Math.round(scoring / Math.max(1, steps));
+      notes.push(`exact scores read ${bytes} bytes a step beside that`);
+    }
+    const selects = settings.layers.some(({ role }) => role === "selected");
+    if (settings.neighbours && selects && this.#selector.view(slot)?.growth === 1) {
+      notes.push(
+        "neighbours were not fetched: they are for oracle, loki and tokenbutler, and for budgets " +
+          `that are a number of rows up to ${MOST_NEIGHBOUR_BUDGET}`,
+      );
+    }
+    return notes;
   }
 
   /** Before a prefill chunk: whether its rows need something written beside them. */
