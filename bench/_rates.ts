@@ -63,6 +63,14 @@ export const DEFAULT_SHAPES: RateShapes = {
   ],
 };
 
+/** One product of each type and shape of a model, with one row. */
+export function oneRowShapes(shapes: readonly Omit<ProductProbe, "tokens">[]): RateShapes {
+  return {
+    matvec: shapes.map(({ type, rows, cols }) => ({ type, rows, cols, tokens: 1 })),
+    product: [],
+  };
+}
+
 interface Candidate {
   readonly kind: "stream" | "matvec" | "product";
   readonly shape: ProductProbe | null;

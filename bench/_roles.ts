@@ -1,7 +1,10 @@
 /** What each dispatch of a step is for, from the order in which they come. @module */
 import type { RecordedDispatch } from "./_recorder.ts";
 
-/** Parts of a step, in their order. */
+/**
+ * Parts of a step, in their order; the last ones are those of selection (what is kept to score rows
+ * with, the scores, the choice by them) and of rows that go between the tiers.
+ */
 export const ROLES = [
   "embedding",
   "norms",
@@ -14,6 +17,10 @@ export const ROLES = [
   "down",
   "head",
   "sampler",
+  "importance",
+  "scores",
+  "choice",
+  "row copies",
 ] as const;
 
 /** One of {@linkcode ROLES}. */
@@ -26,6 +33,10 @@ const BY_SHADER: readonly (readonly [RegExp, Role])[] = [
   [/^attention_merge/, "attention merge"],
   [/^attention/, "attention"],
   [/^sample/, "sampler"],
+  [/^importance|^page_bounds|^list_mass/, "importance"],
+  [/^score/, "scores"],
+  [/^select/, "choice"],
+  [/^kv_/, "row copies"],
 ];
 
 /** Products that do their part of a norm stand where one would be sent. */

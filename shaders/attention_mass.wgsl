@@ -12,6 +12,7 @@
 //          row r of a page at r                                             read and written
 //
 // Positions params.base .. params.base + params.count - 1; sources as in score_exact.
+// Rows without the bit KEEPS count for nothing; of the rows of one sequence those are the first ones.
 // Without EACH_ROW all rows of the step are of one sequence, in ascending order, and one workgroup: a
 // block of TURNS WG positions and a KV head. With EACH_ROW: a row, too; index of the workgroup =
 // (block * rows + row) * kv_heads + kv_head.
@@ -67,7 +68,7 @@ fn main(
   let begin = params.base + block * (TURNS * WG);
   let furthest = rows[step.first_row + end_row - 1u].z;
   let end = params.base + min(params.count, furthest + 1u - min(params.base, furthest + 1u));
-  if (begin >= end || (rows[step.first_row + first_row].w & KEEPS) == 0u) {
+  if (begin >= end || (rows[step.first_row + end_row - 1u].w & KEEPS) == 0u) {
     return;
   }
   let row_quads = (params.num_heads + 2u * params.num_kv_heads) * (HEAD_DIM / 4u);
@@ -78,12 +79,14 @@ fn main(
   total[{t}] = 0.0;
 #endfor
   for (var row = first_row; row < end_row; row += QUERY_ROWS) {
-    if (rows[step.first_row + min(row + QUERY_ROWS, end_row) - 1u].z < begin) {
+    let newest = rows[step.first_row + min(row + QUERY_ROWS, end_row) - 1u];
+    if (newest.z < begin || (newest.w & KEEPS) == 0u) {
       continue;
     }
 #for r QUERY_ROWS
     let row_{r} = min(row + {r}u, end_row - 1u);
-    let position_{r} = rows[step.first_row + row_{r}].z;
+    let info_{r} = rows[step.first_row + row_{r}];
+    let counts_{r} = row + {r}u < end_row && (info_{r}.w & KEEPS) != 0u;
 #endfor
 #if SHARED
     workgroupBarrier();
@@ -98,8 +101,10 @@ fn main(
     workgroupBarrier();
 #else
 #for r QUERY_ROWS
-    for (var i = 0u; i < ROW_QUADS; i++) {
-      query[{r}u * ROW_QUADS + i] = qkv[row_{r} * row_quads + kv_head * ROW_QUADS + i] * scale;
+    for (var i = 0u; i < ROW_QUADS; i += 2u) {
+      let at = row_{r} * row_quads + kv_head * ROW_QUADS + i;
+      query[{r}u * ROW_QUADS + i] = qkv[at] * scale;
+      query[{r}u * ROW_QUADS + i + 1u] = qkv[at + 1u] * scale;
     }
 #for g GROUP
     log_sums[{r}u * GROUP + {g}u] = lse[row_{r} * params.num_heads + kv_head * GROUP + {g}u];
@@ -134,7 +139,7 @@ fn main(
 #endfor
       var sum = 0.0;
 #for r QUERY_ROWS
-      let seen_{r} = row + {r}u < end_row && key <= position_{r};
+      let seen_{r} = counts_{r} && key <= info_{r}.z;
 #for g GROUP
       sum += select(0.0, exp(dot_{r}_{g} - log_sums[{r}u * GROUP + {g}u]), seen_{r});
 #endfor

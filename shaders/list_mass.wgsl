@@ -5,7 +5,7 @@
 //             word params.lse_offset of a row on (see attention_merge.wgsl)                     read
 // k_cache     (pages, kv_heads, PAGE_SIZE, HEAD_DIM) vec4                                       read
 // pages       (slots, max_pages) u32                                                            read
-// rows        (rows of the step) vec4u: token, slot, position, 0                                read
+// rows        (rows of the step) vec4u: token, slot, position, bits                             read
 // selection   see common/selection.wgsl; every row so far where the slot's are not selected     read
 // picked      (slots, kv_heads, list_capacity) u32: positions of the listed rows                read
 // mass_pages  (slots, max_pages) u32: pages of the sequence in `mass`                           read
@@ -16,7 +16,7 @@
 //
 // WG: lanes. GROUP: query heads of a KV head. HEAD_DIM, HEAD_VEC = HEAD_DIM / 8, HEAD_QUADS =
 // HEAD_DIM / 4. QUERY_QUADS = GROUP * HEAD_QUADS. PAGE_SIZE. MASS_WORDS. KV_TYPE. FORM: lanes keep the
-// queries to themselves (lanes) or share them (tiled).
+// queries to themselves (lanes) or share them (tiled). KEEPS: bit of the rows whose attention counts.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CACHE_VEC>;
@@ -52,6 +52,9 @@ fn main(
     return;
   }
   let info = rows[step.first_row + row];
+  if ((info.w & KEEPS) == 0u) {
+    return;
+  }
   let slot = info.y;
   let every = info.z + 1u;
   var attended = Attended(every, every, 0u, 0u, every);

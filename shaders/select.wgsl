@@ -5,8 +5,8 @@
 // recipes    (slots, recipe_stride) u32                                                       read
 // pages      (slots, max_pages) u32: page of the cache                                        read
 // scratch    (rows, kv_heads, 2, score_stride) u32                                            written
-// picked     (rows, kv_heads, list_capacity) u32: positions, ascending                        written
-// picked_count  (rows, kv_heads) u32                                                          written
+// picked     (slots, kv_heads, list_capacity) u32: positions, ascending                       written
+// picked_count  (slots, kv_heads) u32                                                         written
 // selection  (slots, selection_stride) u32: mode, prefix, window start, window rows, a count for
 //            each KV head, then lists of device rows                                          written
 //
@@ -263,7 +263,8 @@ fn main(
   let rows_so_far = info.z + 1u;
   range = candidates_of(info.y, info.z);
   table = info.y * params.max_pages;
-  picked_at = index * params.list_capacity;
+  let kept = info.y * params.num_kv_heads + kv_head;
+  picked_at = kept * params.list_capacity;
   scores_at = index * params.score_stride;
   let header = info.y * params.selection_stride;
   selected_at = header + params.recipe_stride + kv_head * params.list_capacity;
@@ -285,7 +286,7 @@ fn main(
       selection[header + 3u] = recipes[recipe + 2u];
     }
     selection[header + 4u + kv_head] = wanted * item_rows;
-    picked_count[index] = wanted * item_rows;
+    picked_count[kept] = wanted * item_rows;
   }
   if (wanted == candidates) {
     for (var i = lane; i < candidates; i += WG) {

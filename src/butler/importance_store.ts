@@ -88,6 +88,23 @@ export class ImportanceStore {
     this.#upload();
   }
 
+  /** Makes everything zero that a slot has. */
+  clear(slot: number): void {
+    const { device } = this.#kernels;
+    const pages = this.#pool.pageTable(slot).subarray(0, this.#pool.pageCount(slot));
+    const encoder = device.createCommandEncoder({ label: "importance" });
+    for (let i = 0; i < pages.length;) {
+      let end = i + 1;
+      while (end < pages.length && pages[end] === pages[end - 1]! + 1) end++;
+      const bytes = this.#pageBytes;
+      for (const layer of this.#layers) {
+        encoder.clearBuffer(layer, pages[i]! * bytes, (end - i) * bytes);
+      }
+      i = end;
+    }
+    device.queue.submit([encoder.finish()]);
+  }
+
   /** Takes what is kept out of a slot: its sequence is parked. */
   detach(slot: number): Uint32Array<ArrayBuffer> {
     const pages = this.#pool.detach(slot);

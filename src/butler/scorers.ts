@@ -9,7 +9,7 @@ import {
   importanceProjectSpec,
   importanceProjectWorkgroups,
 } from "../gpu/ops/importance_project.ts";
-import { LIST_MODES, LIST_PARAMS, ROW_KEEPS, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_PARAMS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import { pageBoundsSpec, scorePagesSpec, scorePagesWorkgroups } from "../gpu/ops/page_bounds.ts";
 import { scoreExactSpec, scoreExactWorkgroups } from "../gpu/ops/score_exact.ts";
 import { scoreProjectedSpec, scoreProjectedWorkgroups } from "../gpu/ops/score_projected.ts";
@@ -18,7 +18,9 @@ import type { KernelPlan } from "../gpu/plan.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
 import type { ModelConfig } from "../model/types.ts";
 import type { ImportanceStore } from "./importance_store.ts";
+import { createMassScorer } from "./mass_scorer.ts";
 import type { SelectionUnit } from "./policies/types.ts";
+import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
 import type { SelectionBuffers } from "./selection_buffers.ts";
 
 /** What scorers are built from. */
@@ -51,6 +53,8 @@ export interface ScorerBuffers {
   readonly matrices: readonly GPUBuffer[] | null;
   /** Where the keys of sequences below the device pass through; null while there are none. */
   readonly transit: KeyTransit | null;
+  /** (rows of a prefill chunk, heads) f32: logarithm of the sum of a row's weights. */
+  readonly lse: GPUBuffer;
 }
 
 /** Places of keys that are not in the slabs. */
@@ -63,21 +67,6 @@ export interface KeyTransit {
 
 /** As the count of keys that are found by page: no bound of its own. */
 const ANY_COUNT = 2 ** 31;
-
-/** Order of the recipes of a slot. */
-export const SCORER_KINDS = ["projected", "exact", "pages", "mass", "pooled"] as const;
-
-/** A way of scoring. */
-export type ScorerKind = typeof SCORER_KINDS[number];
-
-/** What each of them is to the kernels: the mode of its recipes, the bit of rows it keeps things of. */
-export const SCORER_WORDS: Readonly<Record<ScorerKind, { mode: number; keeps: number }>> = {
-  projected: { mode: LIST_MODES.projected, keeps: ROW_KEEPS.key },
-  exact: { mode: LIST_MODES.exact, keeps: 0 },
-  pages: { mode: LIST_MODES.pages, keeps: ROW_KEEPS.bounds },
-  mass: { mode: LIST_MODES.mass, keeps: ROW_KEEPS.mass },
-  pooled: { mode: LIST_MODES.mass, keeps: ROW_KEEPS.mass },
-};
 
 /** One way of scoring, bound to buffers. */
 export interface Scorer extends Disposable {
@@ -119,6 +108,33 @@ export interface Scorer extends Disposable {
     count: number,
     stepOffset: number,
   ): void;
+  /**
+   * Adds what the queries of a prefill chunk attend to, those that the store's row table marks; after
+   * its attention. Only of scores that go by attention.
+   *
+   * @param end Rows of the sequence so far, the chunk's included.
+   * @param stepOffset As of {@linkcode encodeStore}.
+   */
+  encodeObserved?(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    end: number,
+    stepOffset: number,
+  ): void;
+  /**
+   * Adds what the step's rows attend to; after its attention, which leaves `lse` in qkv. Only where
+   * that goes on after the prompt.
+   *
+   * @param splits As of attention, at `stepOffset` too.
+   */
+  encodeAttended?(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    splits: number,
+    stepOffset: number,
+  ): void;
   /** Selects from scores that are there. */
   encodeChoice(
     pass: GPUComputePassEncoder,
@@ -128,7 +144,8 @@ export interface Scorer extends Disposable {
   ): void;
 }
 
-interface Kit {
+/** What the scorers have in common. */
+export interface Kit {
   readonly options: ScorerOptions;
   readonly buffers: ScorerBuffers;
   readonly tables: ScorerTables;
@@ -152,8 +169,16 @@ export async function createScorer(
   tables: ScorerTables,
 ): Promise<Scorer> {
   const kit = await createKit(kind, options, buffers, tables);
-  if (kind === "projected") return await projected(kit);
-  return kind === "exact" ? await exact(kit) : await pages(kit);
+  switch (kind) {
+    case "projected":
+      return await projected(kit);
+    case "exact":
+      return await exact(kit);
+    case "pages":
+      return await pages(kit);
+    default:
+      return await createMassScorer(kit, kind, (...choice) => encodeChoice(kit, ...choice));
+  }
 }
 
 /** Lanes of the selection of a list: it is one workgroup, so on a GPU it takes many. */

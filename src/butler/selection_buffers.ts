@@ -58,12 +58,12 @@ export class SelectionBuffers {
       numLayers * sizes.numKinds,
       numSlots * this.recipeStride,
     );
-    this.#picked = layered("picked", maxRows * numKvHeads * listCapacity);
-    this.#counts = layered("picked counts", maxRows * numKvHeads);
+    this.#picked = layered("picked", numSlots * numKvHeads * listCapacity);
+    this.#counts = layered("picked counts", numSlots * numKvHeads);
     this.#recipeWords = new Uint32Array(this.#recipes.buffer.size / 4);
     const lists = maxRows * numKvHeads;
     this.scores = kernels.storage("scores", lists * this.scoreStride * 4);
-    this.scratch = kernels.storage("selection scratch", lists * this.scoreStride * 4);
+    this.scratch = kernels.storage("selection scratch", lists * 2 * this.scoreStride * 4);
     this.queries = kernels.storage("importance queries", maxRows * numHeads * 16 * 4);
   }
 
@@ -77,12 +77,12 @@ export class SelectionBuffers {
     return this.#recipes.part(kind * this.sizes.numLayers + layer);
   }
 
-  /** (rows, KV heads, listCapacity) u32 of a layer: positions, ascending. */
+  /** (slots, KV heads, listCapacity) u32 of a layer: positions, ascending. */
   picked(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
     return this.#picked.part(layer);
   }
 
-  /** (rows, KV heads) u32 of a layer. */
+  /** (slots, KV heads) u32 of a layer. */
   counts(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
     return this.#counts.part(layer);
   }
@@ -123,6 +123,7 @@ export class SelectionBuffers {
     const { numLayers, numSlots, numKvHeads, listCapacity } = old.sizes;
     const header = this.headerWords;
     for (let layer = 0; layer < numLayers; layer++) {
+      this.#copyPicks(old, layer, encoder);
       const from = old.#selection.part(layer).offset / 4;
       const to = this.#selection.part(layer).offset / 4;
       for (let slot = 0; slot < numSlots; slot++) {
@@ -143,6 +144,39 @@ export class SelectionBuffers {
           );
         }
       }
+    }
+  }
+
+  #copyPicks(old: SelectionBuffers, layer: number, encoder: GPUCommandEncoder): void {
+    const { numSlots, numKvHeads, listCapacity } = old.sizes;
+    const lists = numSlots * numKvHeads;
+    const counts = this.counts(layer);
+    const oldCounts = old.counts(layer);
+    encoder.copyBufferToBuffer(
+      oldCounts.buffer,
+      oldCounts.offset,
+      counts.buffer,
+      counts.offset,
+      lists * 4,
+    );
+    const picked = this.picked(layer);
+    const oldPicked = old.picked(layer);
+    for (let list = 0; list < lists; list++) {
+      encoder.copyBufferToBuffer(
+        oldPicked.buffer,
+        oldPicked.offset + list * listCapacity * 4,
+        picked.buffer,
+        picked.offset + list * this.sizes.listCapacity * 4,
+        listCapacity * 4,
+      );
+    }
+  }
+
+  /** No recipe of a slot counts any more; {@linkcode sendRecipes} follows with the next ones. */
+  clearRecipes(slot: number): void {
+    const { numLayers, numKinds } = this.sizes;
+    for (let kind = 0; kind < numKinds; kind++) {
+      for (let layer = 0; layer < numLayers; layer++) this.recipeWords(kind, layer, slot).fill(0);
     }
   }
 

@@ -5,20 +5,20 @@
  * @module
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { LIST_MODES, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
+import { parkedList, type ParkedLists } from "./parked_lists.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import {
   createScorer,
   type KeyTransit,
   type Scorer,
-  SCORER_KINDS,
-  SCORER_WORDS,
-  type ScorerKind,
   type ScorerOptions,
   type ScorerTables,
 } from "./scorers.ts";
+import { observedRows } from "./policies/accumulated.ts";
+import { keepsMass, SCORER_KINDS, SCORER_WORDS, type ScorerKind } from "./scorer_kinds.ts";
 import { SelectionBuffers } from "./selection_buffers.ts";
 import { mostListRows, SlotView } from "./slots.ts";
 import type { KvSettings } from "./settings_types.ts";
@@ -51,6 +51,8 @@ export interface LayerWork {
   /** Keys of a row at most, of those kinds. */
   denseKeys: number;
   rowsKeys: number;
+  /** Some row adds its attention to what its keys had. */
+  mass: boolean;
   /** By kind: position up to which there are candidates to score; 0: none. */
   readonly ends: number[];
 }
@@ -73,6 +75,9 @@ interface Slot {
 
 const LEAST_CAPACITY = 256;
 
+/** Decode steps after which what is kept of their rows is written, whether it is needed yet or not. */
+const STORE_EVERY = 32;
+
 /** Selection for the sequences in the slots of a cache. */
 export class Selector {
   readonly #options: SelectorOptions;
@@ -80,6 +85,10 @@ export class Selector {
   readonly #scorers = new Map<ScorerKind, Scorer>();
   readonly #tables: readonly ScorerTables[];
   readonly #tableWords: Uint32Array<ArrayBuffer>;
+  /** (rows of a prefill chunk, heads) f32: logarithm of the sum of a row's weights. */
+  readonly lse: GPUBuffer;
+  /** Of the prefill chunk: rows of its sequence with it. */
+  #chunkEnd = 0;
   readonly #storeCounts: number[];
   readonly importance: ImportanceStore;
   #buffers: SelectionBuffers;
@@ -90,12 +99,13 @@ export class Selector {
   constructor(options: SelectorOptions) {
     const { kernels, config, kvType, kv, maxSequences, maxPrefill, calibration } = options;
     this.#options = options;
-    const rows = Math.max(maxPrefill, maxSequences);
+    const rows = Math.max(maxPrefill, maxSequences * (STORE_EVERY + 1));
     this.#tables = SCORER_KINDS.map((kind) => ({
       own: kernels.storage(`${kind} rows`, maxSequences * 16),
       store: kernels.storage(`${kind} stored rows`, rows * 16),
     }));
     this.#tableWords = new Uint32Array(rows * 4);
+    this.lse = kernels.storage("prefill lse", rows * config.numHeads * 4);
     this.#storeCounts = SCORER_KINDS.map(() => 0);
     this.importance = new ImportanceStore(kernels, {
       numLayers: config.numLayers,
@@ -138,13 +148,14 @@ export class Selector {
   ): Promise<void> {
     const view = new SlotView(settings);
     const { scores, store } = view.policy;
-    const kind = scores === "none" ? null : scorerKind(scores);
+    const kind = scores === "none" ? null : scores;
     this.#growLists(mostListRows(settings, maxRows, transit !== null));
     if (transit !== null && this.#transit === null) {
       this.#transit = transit;
       this.#rebind();
     }
     if (store !== "none") this.importance.begin(slot, maxRows);
+    if (store === "mass") this.importance.clear(slot);
     this.#checkGeneration();
     this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
     this.#writeHeaders(slot, settings);
@@ -152,6 +163,41 @@ export class Selector {
     for (const entry of this.#slots.values()) {
       if (entry.kind !== null) await this.#scorer(entry.kind);
     }
+  }
+
+  /** Buffers and a scorer of their own for exact scores, beside those in use. The caller disposes. */
+  async createTruth(): Promise<{ scorer: Scorer; buffers: SelectionBuffers }> {
+    const buffers = this.#makeBuffers(this.#buffers.sizes.listCapacity);
+    const { importance } = this;
+    const scorer = await createScorer(
+      "exact",
+      this.#options,
+      { selection: buffers, importance, matrices: null, transit: this.#transit, lse: this.lse },
+      this.#tables[SCORER_KINDS.indexOf("exact")]!,
+    );
+    return { scorer, buffers };
+  }
+
+  /** Lets one slot alone be scored in buffers of {@linkcode createTruth}. */
+  writeTruth(
+    buffers: SelectionBuffers,
+    layer: number,
+    slot: number,
+    recipe: { from: number; windowRows: number; budgets: readonly number[] },
+  ): void {
+    const index = SCORER_KINDS.indexOf("exact");
+    for (let other = 0; other < buffers.sizes.numSlots; other++) {
+      buffers.recipeWords(index, layer, other)[0] = LIST_MODES.rest;
+    }
+    const { from, windowRows, budgets } = recipe;
+    buffers.recipeWords(index, layer, slot).set([
+      LIST_MODES.exact,
+      from,
+      windowRows,
+      0,
+      ...budgets,
+    ]);
+    buffers.sendRecipes();
   }
 
   /** Takes a sequence out of its slot, so that it can go on in another one. */
@@ -176,27 +222,112 @@ export class Selector {
     if (pages !== null) this.importance.attach(slot, pages);
   }
 
+  /** Writes lists that were parked, for a slot whose rows are all on the device. */
+  writeLists(slot: number, lists: ParkedLists): void {
+    const { config, kv } = this.#options;
+    const { numKvHeads } = config;
+    const { listCapacity } = this.#buffers.sizes;
+    const entry = this.#slots.get(slot)!;
+    lists.layers.forEach((words, layer) => {
+      const view = entry.view.layer(layer);
+      if (words === null || view.kind !== "selected") return;
+      const header = selectionHeader(numKvHeads);
+      const out = new Uint32Array(header + numKvHeads * listCapacity);
+      const sliding = entry.view.policy.once && !entry.slidesNext;
+      out.set([
+        1,
+        view.recipe.prefix,
+        sliding ? SLIDING : view.windowStart,
+        sliding ? entry.view.settings.window : 0,
+        ...words.subarray(0, numKvHeads),
+      ]);
+      for (let head = 0; head < numKvHeads; head++) {
+        parkedList(lists, words, head, numKvHeads).forEach((position, i) => {
+          const page = kv.pool.pageOf(layer, slot, Math.floor(position / PAGE_ROWS));
+          out[header + head * listCapacity + i] = page * PAGE_ROWS + position % PAGE_ROWS;
+        });
+      }
+      this.#buffers.writeSelection(layer, slot, out);
+    });
+  }
+
   /** Forgets a slot. */
   end(slot: number): void {
     const entry = this.#slots.get(slot);
     if (entry === undefined) return;
     this.#slots.delete(slot);
     this.importance.end(slot);
+    this.#buffers.clearRecipes(slot);
     for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
       this.#buffers.writeSelection(layer, slot, new Uint32Array(4));
     }
   }
 
-  /** Rows first .. first + count - 1 of a slot are being written by a prefill chunk. */
-  preparePrefill(slot: number, first: number, count: number): boolean {
+  /**
+   * Rows first .. first + count - 1 of a slot are being written by a prefill chunk.
+   *
+   * @param total Rows that are prefilled in all.
+   */
+  preparePrefill(slot: number, first: number, count: number, total: number): boolean {
     const entry = this.#slots.get(slot);
     if (entry === undefined || entry.kind === null || entry.view.policy.store === "none") {
       return false;
     }
+    this.#chunkEnd = first + count;
+    if (keepsMass(entry.kind)) return this.#prepareObserved(slot, entry, first, count, total);
     const positions = storePositions(entry.kind, first, first + count);
     this.#writeStore(entry.kind, positions.map((position) => [slot, position]));
     entry.stored = first + count;
     return true;
+  }
+
+  #prepareObserved(
+    slot: number,
+    { kind, view }: Slot,
+    first: number,
+    count: number,
+    total: number,
+  ): boolean {
+    const from = total - observedRows(view.policy, total)!;
+    this.#storeCounts[SCORER_KINDS.indexOf(kind!)] = 0;
+    if (first + count <= from) return false;
+    const rows = Array.from({ length: count }, (_, i) => [slot, first + i] as const);
+    this.#writeStore(kind!, rows, from);
+    return true;
+  }
+
+  /**
+   * Whether the queries of the prefill chunk count in a layer: then its attention leaves the
+   * logarithms of sums in {@linkcode lse}, and {@linkcode encodeObserved} follows.
+   */
+  observes(slot: number, layer: number): boolean {
+    const entry = this.#slots.get(slot);
+    return entry?.kind != null && keepsMass(entry.kind) &&
+      entry.view.settings.layers[layer]!.role === "selected";
+  }
+
+  /** Adds what the rows of the prefill chunk attend to in a layer. */
+  encodeObserved(pass: GPUComputePassEncoder, slot: number, layer: number): void {
+    const kind = this.#slots.get(slot)!.kind!;
+    const index = SCORER_KINDS.indexOf(kind);
+    const count = this.#storeCounts[index]!;
+    const offset = this.#options.storeOffset(index);
+    this.#scorers.get(kind)!.encodeObserved!(pass, layer, count, this.#chunkEnd, offset);
+  }
+
+  /**
+   * Adds what the rows of a decode step attend to in a layer, after its attention.
+   *
+   * @param splits As of attention; the step's uniform says so at `stepOffset`.
+   */
+  encodeAttended(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    splits: number,
+    stepOffset: number,
+  ): void {
+    this.#scorers.get("mass")!.encodeAttended!(pass, layer, numRows, splits, stepOffset);
   }
 
   /** Writes what is kept of the rows of a prefill chunk in a layer. */
@@ -224,6 +355,7 @@ export class Selector {
       rows: false,
       denseKeys: 0,
       rowsKeys: 0,
+      mass: false,
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
@@ -237,9 +369,12 @@ export class Selector {
       }
       if (entry.slidesNext) this.#slide(slot, entry);
       const fresh = entry.view.advance(n);
-      if (fresh && entry.kind !== null && entry.view.policy.store !== "none") {
-        // The newest row's own key is projected with its query; bounds are made for all alike.
-        const end = entry.kind === "projected" ? position : n;
+      const { store } = entry.view.policy;
+      const keeps = entry.kind !== null && store !== "none" && store !== "mass";
+      // Also without a selection, before there are more than the table has room for.
+      if (keeps && entry.kind !== null && (fresh || n - entry.stored >= STORE_EVERY)) {
+        // With its query the newest row's own key is projected too; bounds are made for all alike.
+        const end = fresh && entry.kind === "projected" ? position : n;
         for (const at of storePositions(entry.kind, entry.stored, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
@@ -255,10 +390,8 @@ export class Selector {
       if (pending[index]!.length > 0) this.#writeStore(kind, pending[index]!);
       else this.#storeCounts[index] = 0;
     });
-    if (anyFresh) {
-      this.#buffers.sendRecipes();
-      this.#writeOwn(rows);
-    }
+    if (anyFresh) this.#buffers.sendRecipes();
+    if (anyFresh || work.some(({ mass }) => mass)) this.#writeOwn(rows);
     return work;
   }
 
@@ -271,9 +404,9 @@ export class Selector {
     stepOffset: number,
   ): void {
     SCORER_KINDS.forEach((kind, index) => {
+      this.#encodeStore(pass, kind, layer, "cache");
       const end = ends[index]!;
       if (end === 0) return;
-      this.#encodeStore(pass, kind, layer, "cache");
       this.#scorers.get(kind)!.encodeSelect(pass, layer, numRows, end, stepOffset);
     });
   }
@@ -307,6 +440,7 @@ export class Selector {
 
   #countLayer(work: LayerWork, layer: number, slot: number, entry: Slot, n: number): void {
     const view = entry.view.layer(layer);
+    work.mass ||= entry.kind === "mass" && entry.view.settings.layers[layer]!.role === "selected";
     if (entry.kind !== null) {
       const index = SCORER_KINDS.indexOf(entry.kind);
       const words = this.#buffers.recipeWords(index, layer, slot);
@@ -358,11 +492,14 @@ export class Selector {
   #writeStore(
     kind: ScorerKind,
     rows: readonly (readonly [slot: number, position: number])[],
+    from = 0,
   ): void {
     const index = SCORER_KINDS.indexOf(kind);
     const words = this.#tableWords;
     const { keeps } = SCORER_WORDS[kind];
-    rows.forEach(([slot, position], row) => words.set([0, slot, position, keeps], row * 4));
+    rows.forEach(([slot, position], row) =>
+      words.set([0, slot, position, position < from ? 0 : keeps], row * 4)
+    );
     const { queue } = this.#options.kernels.device;
     queue.writeBuffer(this.#tables[index]!.store, 0, words, 0, rows.length * 4);
     this.#storeCounts[index] = rows.length;
@@ -417,6 +554,7 @@ export class Selector {
       importance: this.importance,
       matrices: this.#matrices,
       transit: this.#transit,
+      lse: this.lse,
     };
     const tables = this.#tables[SCORER_KINDS.indexOf(kind)]!;
     this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));
@@ -475,14 +613,10 @@ export class Selector {
     for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
     for (const { own, store } of this.#tables) [own, store].forEach((buffer) => buffer.destroy());
     this.#matrices?.forEach((buffer) => buffer.destroy());
+    this.lse.destroy();
     this.#buffers[Symbol.dispose]();
     this.importance[Symbol.dispose]();
   }
-}
-
-function scorerKind(scores: "projected" | "exact" | "pages" | "mass"): ScorerKind {
-  if (scores === "mass") throw new RangeError("accumulated attention is not kept yet");
-  return scores;
 }
 
 function countDense(work: LayerWork, keys: number): void {

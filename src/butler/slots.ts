@@ -100,13 +100,24 @@ export class SlotView {
       return { kind: "selected", recipe, fresh: false, windowStart, listRows };
     }
     if (role === "selected" && !due) return { kind: "all" };
-    const recipe = layerRecipe(this.settings, layer, n);
-    if (recipe === "all") return { kind: "all" };
+    const ideal = layerRecipe(this.settings, layer, n);
+    if (ideal === "all") return { kind: "all" };
+    const recipe = this.policy.scores === "mass" && old.kind === "selected"
+      ? cappedRecipe(ideal, old.recipe)
+      : ideal;
     const most = Math.max(...recipe.budgets) * recipe.unit * this.#growth;
     const candidates = (recipe.to - recipe.from) * recipe.unit;
     const listRows = Math.min(most, candidates);
     return { kind: "selected", recipe, fresh: true, windowStart: recipe.windowStart, listRows };
   }
+}
+
+/** Rows that were let go are no candidates any more: no head can have more than what is left. */
+function cappedRecipe(recipe: StepRecipe, old: StepRecipe): StepRecipe {
+  const budgets = recipe.budgets.map((rows, head) =>
+    Math.min(rows, old.budgets[head]! + recipe.to - old.to)
+  );
+  return { ...recipe, budgets };
 }
 
 /**

@@ -12,6 +12,8 @@ import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
+import { POLICIES } from "../butler/policies/mod.ts";
+import type { SequenceNeed } from "../kv/types.ts";
 import { TieredCache } from "../kv/tiered_cache.ts";
 
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -107,11 +109,12 @@ async function build(
       onProgress({ phase: "weights", fraction: Math.min(1, done / source.sizeBytes) });
     });
     resources.push(weights);
+    const limit = contextLimit(caps, plan, config);
     const tier = await DeviceTier.create(kernels, config, {
       kvType: options.kvType,
       contextLength: Math.min(
         options.contextLength ?? config.contextLength,
-        contextLimit(caps),
+        limit,
       ),
       numSlots: options.maxSequences,
       spareBytes: source.sizeBytes + STEP_BYTES,
@@ -164,8 +167,8 @@ async function build(
       );
     }
     const asked = options.contextLength ?? config.contextLength;
-    if (asked > contextLimit(caps)) {
-      notes.push(`a software adapter runs at most ${contextLimit(caps)} tokens of context`);
+    if (asked > limit) {
+      notes.push(`a software adapter runs at most ${limit} tokens of this model's context`);
     }
     if (options.contextLength !== null && options.contextLength > config.contextLength) {
       notes.push(
@@ -221,7 +224,7 @@ async function build(
       : null;
     const kvPlanner: KvPlanner = {
       fits: (maxRows) => kv.fitsDevice(maxRows),
-      refusal: (need) => kv.refusal(need),
+      refusal: (need) => kv.refusal(need) ?? massRefusal(need, kv),
     };
     const prefixes = options.tiers.prefixCache ? runner.prefixes : null;
     const settle = () => closeStore(store, warn);
@@ -250,6 +253,14 @@ async function loadCalibration(
     if (options.calibration !== null || !(error instanceof CalibrationError)) throw error;
     return { calibration: null, notes: [`calibration left aside: ${error.message}`] };
   }
+}
+
+/** Policies that count the attention of every row need the rows on the device. */
+function massRefusal({ settings, maxRows }: SequenceNeed, kv: TieredCache): string | null {
+  if (POLICIES[settings.policy].store !== "mass" || kv.fitsDevice(maxRows)) return null;
+  return `policy ${settings.policy} counts the attention that every row receives and runs only ` +
+    `where all rows fit the device: the request needs ${maxRows} rows, the device holds ` +
+    `${kv.device.numPages * BLOCK_ROWS}. Give more with --kv-device, or take another policy`;
 }
 
 /** Makes later steps fail with the device's own words instead of giving wrong results. */

@@ -8,7 +8,7 @@ import type { BufferPart, Kernel, Kernels } from "../gpu/kernels.ts";
 import { type AttentionVariant, fitWorkgroupMemory, partialStride } from "../gpu/ops/attention.ts";
 import { embedSpec } from "../gpu/ops/embed.ts";
 import { rmsNormSpec } from "../gpu/ops/rms_norm.ts";
-import { attentionFormOf, type KernelPlan } from "../gpu/plan.ts";
+import { attentionFormOf, type KernelPlan, MOST_LANE_QUADS } from "../gpu/plan.ts";
 import { paddedCols } from "../gpu/weight_layout.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -96,9 +96,6 @@ export async function compileForwardKernels(
     norm: await kernels.compile(rmsNormSpec({ lanes, subgroups: plan.subgroups })),
   };
 }
-
-/** Queries of a lane, in vec4s, up to which a software adapter's compiler takes seconds. */
-const MOST_LANE_QUADS = 96;
 
 /**
  * The form and sizes of attention for a kind of step.

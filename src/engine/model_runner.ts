@@ -201,21 +201,46 @@ export class ModelRunner implements Runner {
 
   /** Prompts that were seen before. */
   get prefixes(): Prefixes {
-    const { kernels, cache, maxPrefill } = this.#options;
+    const { kernels, cache } = this.#options;
     return new PrefixSteps({
       kernels,
       cache,
-      maxPrefill,
       parking: () => this.#ensureParking(),
-      steps: () => this.#cache,
-      writeCounts: (storeCounts) => this.#writeStep({ ...NO_ROWS, storeCounts }),
-      onRows: (slot, numRows) => void this.#written.set(slot, numRows),
+      canReuse: (slot) => this.#cache?.canReuse(slot) ?? true,
+      adopt: (slot, numRows) => this.adopt(slot, numRows),
     });
   }
 
   async #ensureParking(): Promise<Parking> {
     const { kernels, cache, readback } = this.#options;
     return this.#parking ??= await Parking.create(kernels, cache, readback);
+  }
+
+  /**
+   * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in the tiers, where no prefill
+   * under these settings wrote them: what the policy keeps of every row is made from the keys.
+   *
+   * @throws {StoreReadError} If a row below the device cannot be read.
+   */
+  async adopt(slot: number, numRows: number): Promise<void> {
+    const { kernels, kv, config, maxPrefill } = this.#options;
+    this.#written.set(slot, numRows);
+    const nothing = { numRows: 0, numSplits: 1, firstLogit: 0, numLogits: 0 };
+    const none = { ...nothing, selectedSplits: 1, stageSplits: 1, allSplits: 1 };
+    for (let first = 0; first < numRows; first += maxPrefill) {
+      const count = Math.min(maxPrefill, numRows - first);
+      if (this.#cache?.preparePrefill(slot, first, count, numRows) !== true) return;
+      kernels.check();
+      kv.flush();
+      this.#writeStep({ ...none, storeCounts: this.#cache.storeCounts });
+      const submission = new Submission(kernels.device, "adopt");
+      for (let layer = 0; layer < config.numLayers; layer++) {
+        this.#cache.encodeAdopted(submission, slot, layer, first, count);
+      }
+      submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
+      submission.submit();
+      await this.#read(16);
+    }
   }
 
   async park(slot: number): Promise<ParkedRows | null> {
@@ -233,8 +258,9 @@ export class ModelRunner implements Runner {
       if (below === null) stored[Symbol.dispose]();
       return null;
     }
+    const steps = await this.#cache?.park(slot, submission) ?? null;
+    submission.submit();
     cache.detach(slot);
-    const steps = this.#cache?.park(slot) ?? null;
     const parked: Parked = {
       numRows,
       stored,
@@ -258,7 +284,10 @@ export class ModelRunner implements Runner {
     this.#parking!.load(slot, stored);
     if (below === null) stored[Symbol.dispose]();
     else stored.truncate(wholeBlocks(numRows));
-    if (steps !== null) this.#cache!.resume(slot, steps);
+    if (steps !== null) {
+      const submission = new Submission(this.#options.kernels.device, "restore");
+      this.#cache!.resume(slot, numRows, steps, submission);
+    }
     this.#written.set(slot, numRows);
     return Promise.resolve();
   }
@@ -269,15 +298,17 @@ export class ModelRunner implements Runner {
 
   async prefill(chunk: PrefillChunk): Promise<PrefillResult> {
     const { slot, start, tokens, sample, scoring } = chunk;
+    const total = chunk.total ?? start + tokens.length;
     const rows = tokens.map((token, index) => ({ slot, position: start + index, token }));
     const scores: TokenLogprob[] = [];
     if (scoring === null || scoring.targets.length === 0) {
       const samples = sample === null ? [] : [{ slot, spec: sample }];
-      const sampled = await this.#run("prefill", rows, rows.length - 1, samples.length, samples);
+      const last = rows.length - 1;
+      const sampled = await this.#run("prefill", rows, last, samples.length, samples, total);
       return { sampled: sampled[0] ?? null, scores };
     }
     // The layers run once; the head runs over the rows in pieces, for logits are large.
-    await this.#run("prefill", rows, 0, 0, []);
+    await this.#run("prefill", rows, 0, 0, [], total);
     for (let first = 0; first < scoring.targets.length; first += SCORE_ROWS) {
       const targets = scoring.targets.slice(first, first + SCORE_ROWS);
       const samples = targets.map((target) => scoreRow(target, scoring.top));
@@ -293,6 +324,8 @@ export class ModelRunner implements Runner {
   /**
    * One submission: the layers for `rows` (none with `kind` null: the rows of the submission
    * before), then the head for `numLogits` rows from `firstLogit`, then sampling.
+   *
+   * @param total Of prefill: rows that are prefilled in all.
    */
   async #run(
     kind: StepKind | null,
@@ -300,6 +333,7 @@ export class ModelRunner implements Runner {
     firstLogit: number,
     numLogits: number,
     samples: readonly SampleRow[],
+    total = 0,
   ): Promise<Sampled[]> {
     const { kernels, kv } = this.#options;
     kernels.check();
@@ -307,7 +341,7 @@ export class ModelRunner implements Runner {
     const plan = kind === "decode" ? this.#cache?.planDecode(rows) ?? null : null;
     const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
     const stores = kind === "prefill" &&
-      this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length) === true;
+      this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length, total) === true;
     const chunk = kind === "prefill"
       ? this.#cache?.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
       : null;
@@ -320,6 +354,7 @@ export class ModelRunner implements Runner {
       numLogits,
       selectedSplits: plan?.rowsSplits ?? 1,
       stageSplits: plan?.stageSplits ?? 1,
+      allSplits: plan?.allSplits ?? 1,
       storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.storeCounts : []),
     });
     if (numLogits > 0) this.#sampler.prepare(samples);
@@ -375,7 +410,9 @@ export class ModelRunner implements Runner {
       this.#forward.encodeQkv(pass, layer, numRows, 0);
       attention.encodeRope(pass, layer, numRows, 0);
       if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
-      attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
+      const observed = storedSlot !== null &&
+        this.#cache!.encodeObserved(submission, storedSlot, layer, numRows);
+      if (!observed) attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
       this.#forward.encodeOutput(pass, layer, numRows, 0);
     }
   }
@@ -437,8 +474,16 @@ export class ModelRunner implements Runner {
   }
 
   #writeStep(step: StepNumbers): void {
-    const { numRows, numSplits, firstLogit, numLogits, selectedSplits, stageSplits, storeCounts } =
-      step;
+    const {
+      numRows,
+      numSplits,
+      firstLogit,
+      numLogits,
+      selectedSplits,
+      stageSplits,
+      allSplits,
+      storeCounts,
+    } = step;
     const stride = this.#buffers.stepStride / 4;
     const put = (slot: number, num_rows: number, num_splits: number, logits_row = 0) =>
       this.#stepWords.set(
@@ -449,6 +494,7 @@ export class ModelRunner implements Runner {
     put(STEP_SLOTS.head, numLogits, numSplits, firstLogit);
     put(STEP_SLOTS.selected, numRows, selectedSplits);
     put(STEP_SLOTS.stage, numRows, stageSplits);
+    put(STEP_SLOTS.all, numRows, allSplits);
     storeCounts.forEach((count, kind) => put(STEP_SLOTS.store + kind, count, 1));
     this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
   }
@@ -472,18 +518,9 @@ interface StepNumbers {
   readonly numLogits: number;
   readonly selectedSplits: number;
   readonly stageSplits: number;
+  readonly allSplits: number;
   readonly storeCounts: readonly number[];
 }
-
-const NO_ROWS: StepNumbers = {
-  numRows: 0,
-  numSplits: 1,
-  firstLogit: 0,
-  numLogits: 0,
-  selectedSplits: 1,
-  stageSplits: 1,
-  storeCounts: [],
-};
 
 interface StepBuffers {
   readonly stepStride: number;

@@ -14,6 +14,7 @@ import {
   attentionSpec,
   type AttentionVariant,
   attentionWorkgroups,
+  lseInQkv,
 } from "../gpu/ops/attention.ts";
 import {
   type ActivationBuffers,
@@ -61,8 +62,6 @@ export class SelectedAttention {
   readonly #carryMerge: Kernel;
   /** (rows, heads, head size + 4) f32: what passes over other keys left. */
   readonly #carry: GPUBuffer;
-  /** (rows, heads) f32: logarithm of the sum of a row's weights. */
-  readonly lse: GPUBuffer;
 
   private constructor(
     options: ForwardOptions,
@@ -81,7 +80,6 @@ export class SelectedAttention {
     const { kernels, config, maxSequences } = options;
     const heads = maxSequences * config.numHeads;
     this.#carry = kernels.storage("attention carry", heads * (config.headDim + 4) * 4);
-    this.lse = kernels.storage("attention lse", heads * 4);
   }
 
   /** Compiles the kernels. */
@@ -122,6 +120,7 @@ export class SelectedAttention {
           splitKeys: plan.attentionSplit,
           selectionStride: place.selectionStride,
           listCapacity: place.listCapacity,
+          ...lseInQkv(config),
           partialOnly,
           firstPass: first,
           lastPass: last,
@@ -152,7 +151,8 @@ export class SelectedAttention {
         place.selection,
         attended,
         this.#carry,
-        this.lse,
+        // The logarithm of the sum of each head's weights, in place of a key that is cached by now.
+        qkv,
         params(true, at),
         step,
       ]);
@@ -200,7 +200,6 @@ export class SelectedAttention {
 
   [Symbol.dispose](): void {
     this.#carry.destroy();
-    this.lse.destroy();
   }
 }
 

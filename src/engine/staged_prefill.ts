@@ -17,7 +17,6 @@ import { type BlockReader, throwFirst, wholeBlocks } from "../kv/block_reader.ts
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
 import type { Stage } from "../kv/stage.ts";
-import type { StoredSequence } from "../kv/store/types.ts";
 import type { Forward } from "./forward.ts";
 import type { Submission } from "./submission.ts";
 
@@ -66,7 +65,6 @@ export class StagedPrefill {
   /** [first][last] */
   readonly #merges: readonly (readonly GPUBindGroup[])[];
   readonly #rowWords: Uint32Array<ArrayBuffer>;
-  readonly #part: Uint8Array<ArrayBuffer>;
 
   private constructor(options: StagedPrefillOptions, mergeKernel: Kernel) {
     const { forward, maxPrefill, partBytes, stage } = options;
@@ -87,7 +85,6 @@ export class StagedPrefill {
     this.#partial = f32("chunk partial", heads * partialStride(headDim));
     this.#carry = f32("chunk carry", heads * partialStride(headDim));
     this.#rowWords = new Uint32Array(maxPrefill * 4);
-    this.#part = new Uint8Array(partBytes);
     const { queue } = kernels.device;
     queue.writeBuffer(this.#ownTable, 0, Uint32Array.from({ length: pages }, (_, i) => i));
 
@@ -191,24 +188,28 @@ export class StagedPrefill {
     this.#writeRows(this.#ownRows, count, (row) => [0, offset + row]);
   }
 
-  /** Brings keys that are stored to where those of a chunk are made; submits what was encoded. */
-  async loadKeys(
-    submission: Submission,
-    layer: number,
-    { start, count }: StagedChunk,
-    stored: StoredSequence,
-  ): Promise<void> {
-    const { forward, partBytes, throttle } = this.#options;
-    const { queue } = forward.options.kernels.device;
+  /** Puts the keys of a layer's rows that were made before where a chunk's own would be. */
+  loadKeys(submission: Submission, layer: number, chunk: StagedChunk): void {
+    const { forward, partBytes } = this.#options;
+    const { kernels, kv } = forward.options;
+    const { rows, start, count } = chunk;
+    // What was encoded before reads the keys that were there before.
+    submission.submit();
+    if (layer === 0) this.prepare(chunk);
     const half = partBytes / 2;
+    const part = new Uint8Array(partBytes);
     const first = Math.floor(start / BLOCK_ROWS);
     const end = Math.ceil((start + count) / BLOCK_ROWS);
-    submission.submit();
     for (let block = first; block < end; block++) {
-      stored.readPart(block, layer, this.#part, 0);
-      queue.writeBuffer(this.#keys, (block - first) * half, this.#part, 0, half);
+      const at = (block - first) * half;
+      const page = rows.pageOf(layer, block);
+      if (page !== NO_PAGE) {
+        submission.copy(kv.keys(layer), page * half, this.#keys, at, half);
+      } else {
+        rows.stored.readPart(block, layer, part, 0);
+        kernels.device.queue.writeBuffer(this.#keys, at, part, 0, half);
+      }
     }
-    await throttle((end - first) * half);
   }
 
   /** Encodes rotation and attention of a layer; may submit what was encoded so far. */

@@ -70,15 +70,30 @@ const HARDWARE: KernelPlan = {
   attentionForm: "tiled",
 };
 
+/** Queries of a lane, in vec4s, up to which a software adapter's compiler takes seconds. */
+export const MOST_LANE_QUADS = 96;
+
 /**
  * llvmpipe silently ends every loop of an invocation after 65,535 turns in all; attention over a
- * prompt takes 29 turns for 32 keys in the form `lanes`, less in `queries`.
+ * prompt takes 29 turns for 32 keys in the form `lanes`, and 5 in `queries`. Selection is tested up
+ * to 131,072 rows.
  */
-const SOFTWARE_CONTEXT = 65536;
+const SOFTWARE_CONTEXT = { lanes: 65536, queries: 131072 } as const;
 
-/** Tokens of context that the kernels are right for; Infinity where only memory sets a limit. */
-export function contextLimit(caps: Pick<DeviceCaps, "software">): number {
-  return caps.software ? SOFTWARE_CONTEXT : Infinity;
+/**
+ * Tokens of context that the kernels are right for; Infinity where only memory sets a limit.
+ *
+ * @param model Decides on the form of attention.
+ */
+export function contextLimit(
+  caps: Pick<DeviceCaps, "software">,
+  plan: KernelPlan,
+  model: { readonly numHeads: number; readonly numKvHeads: number; readonly headDim: number },
+): number {
+  if (!caps.software) return Infinity;
+  const quads = model.numHeads / model.numKvHeads * model.headDim / 4;
+  const queries = attentionFormOf(plan, "prefill") === "queries" && quads <= MOST_LANE_QUADS;
+  return SOFTWARE_CONTEXT[queries ? "queries" : "lanes"];
 }
 
 /** The form of attention for decoding or for the rows of a prompt. */

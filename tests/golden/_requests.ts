@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { KvReport } from "../../src/butler/settings.ts";
 import {
   type Engine,
   type EngineErrorData,
@@ -22,6 +23,8 @@ export interface Answer {
   readonly error: EngineErrorData | null;
   /** Milliseconds from its first token to its end. */
   readonly predictedMs: number;
+  /** What was done with its cache. */
+  readonly kv: KvReport | null;
 }
 
 let numRequests = 0;
@@ -62,6 +65,7 @@ export async function run(
   let reason: FinishReason | null = null;
   let error: EngineErrorData | null = null;
   let predictedMs = 0;
+  let kv: KvReport | null = null;
   for await (const event of engine.generate(wanted)) {
     switch (event.type) {
       case "prefill":
@@ -78,6 +82,7 @@ export async function run(
       case "done":
         reason = event.reason;
         predictedMs = event.timings.predictedMs;
+        kv = event.kv;
         break;
       case "error":
         error = event.error;
@@ -86,7 +91,7 @@ export async function run(
         event satisfies never;
     }
   }
-  return { ids, logprobs, promptLogprobs, reason, error, predictedMs };
+  return { ids, logprobs, promptLogprobs, reason, error, predictedMs, kv };
 }
 
 /** {@linkcode run} for a request that has to succeed. */

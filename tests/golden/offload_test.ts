@@ -10,7 +10,7 @@ import { Random } from "../gpu/_rig.ts";
 import { assert } from "std-testing";
 import { openEngine } from "./_engine.ts";
 import { figure, tinyModel } from "./_golden.ts";
-import { scoreByForcing } from "./_requests.ts";
+import { generate, scoreByForcing } from "./_requests.ts";
 
 /** A projection for `loki`: any will do, since it only has to be the same everywhere. */
 const CALIBRATION = await makeCalibration();
@@ -126,6 +126,8 @@ Deno.test("sequences that do not fit together are parked and give what they give
       [{ policy: "dense" }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "loki" }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "loki" }, onDevice(4)],
+      [{ ...SETTINGS, budget: { rows: 16 }, policy: "oracle", interval: 7 }, onDevice(8)],
+      [{ ...SETTINGS, budget: { rows: 16 }, policy: "oracle", interval: 7 }, onDevice(5)],
     ] as [KvRequest, Partial<TierOptions>][]
   ) {
     const open = (more: Partial<TierOptions>, maxSequences: number) =>
@@ -151,4 +153,36 @@ Deno.test("sequences that do not fit together are parked and give what they give
       assert.ok(off <= NLL_BOUND, `sequence ${i} is off by ${off}`);
     });
   }
+});
+
+Deno.test("the recall meter measures the same on the device and below it", async () => {
+  const { path } = await tinyModel("llama31-bf16");
+  const text = ids(180, 320);
+  const recall = async (kv: KvRequest, tiers: Partial<TierOptions>) => {
+    await using opened = await openEngine(path, {
+      contextLength: 256,
+      kv,
+      calibration: CALIBRATION,
+      tiers: { ...DEFAULT_TIERS, ...tiers },
+    });
+    const forcedIds = text.slice(150);
+    const answer = await generate(opened.engine, text.slice(0, 150), forcedIds.length, {
+      forcedIds,
+    });
+    return answer.kv!.recall!;
+  };
+  const some: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, recallEvery: 3 };
+  for (const policy of ["oracle", "loki", "quest", "streaming"] as const) {
+    const on = await recall({ ...some, policy }, {});
+    const below = await recall({ ...some, policy }, onDevice(4));
+    console.log(`${policy}: mass ${on.mass.toFixed(4)}, overlap ${on.overlap.toFixed(4)}`);
+    assert.equal(on.steps, 9);
+    assert.equal(below.steps, 9);
+    assert.ok(Math.abs(on.mass - below.mass) < 1e-3, `${policy}: ${below.mass} below the device`);
+    assert.ok(Math.abs(on.overlap - below.overlap) < 0.02, `${policy}: ${below.overlap} below it`);
+    assert.ok(on.mass > 0.1 && on.mass < 1);
+    if (policy === "oracle") assert.equal(on.overlap, 1);
+  }
+  const all = await recall({ ...some, budget: { rows: 300 }, policy: "loki" }, onDevice(4));
+  assert.deepEqual(all, { mass: 1, overlap: 1, steps: 9 });
 });

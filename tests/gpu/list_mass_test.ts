@@ -4,15 +4,16 @@ import {
   attentionSpec,
   type AttentionVariant,
   attentionWorkgroups,
+  lseInQkv,
   partialStride,
 } from "../../src/gpu/ops/attention.ts";
 import {
   listMassSpec,
   type ListMassVariant,
   listMassWorkgroups,
-  lseInQkv,
   MASS_PARAMS,
 } from "../../src/gpu/ops/list_mass.ts";
+import { ROW_KEEPS } from "../../src/gpu/ops/list_params.ts";
 import { selectionStride } from "../../src/gpu/ops/selection.ts";
 import { weightsReference } from "../reference/attention.ts";
 import { attendedReference } from "../reference/selection.ts";
@@ -32,6 +33,17 @@ const SHAPES: readonly Shape[] = [
   { form: "tiled", kvHeads: 2, group: 8, headDim: 16, kvType: "f32", lanes: 64, pageSize: 32 },
   { form: "tiled", kvHeads: 2, group: 4, headDim: 128, kvType: "f16", lanes: 8, pageSize: 32 },
 ];
+
+/** The table with the bit of rows whose attention counts. */
+function marked(
+  table: Uint32Array<ArrayBuffer>,
+  first: number,
+  count: number,
+): Uint32Array<ArrayBuffer> {
+  const words = table.slice();
+  for (let row = first; row < first + count; row++) words[row * 4 + 3] = ROW_KEEPS.mass;
+  return words;
+}
 
 /** Attention, its merge and the sums of a step. */
 async function check(rig: Rig, shape: Shape, c: SelectedCase, split: number): Promise<void> {
@@ -54,6 +66,7 @@ async function check(rig: Rig, shape: Shape, c: SelectedCase, split: number): Pr
   const keys = rig.storage(packCache(shape.kvType, scene.keys));
   const pages = rig.storage(map.table);
   const rowTable = rig.storage(scene.rowTable);
+  const massRows = rig.storage(marked(scene.rowTable, firstRow, rows.length));
   const selection = rig.storage(scene.selection);
   const longest = Math.max(
     ...rows.flatMap((row) =>
@@ -108,7 +121,7 @@ async function check(rig: Rig, shape: Shape, c: SelectedCase, split: number): Pr
       qkv,
       keys,
       pages,
-      rowTable,
+      massRows,
       selection,
       rig.storage(picked),
       rig.storage(massPages),

@@ -69,8 +69,8 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
     })
   );
   const scratch = rig.storage(blankWords(2 * words.length));
-  const picked = rig.storage(blankWords(rows.length * kvHeads * listCapacity));
-  const counts = rig.storage(blankWords(rows.length * kvHeads));
+  const picked = rig.storage(blankWords(setup.slots * kvHeads * listCapacity));
+  const counts = rig.storage(blankWords(setup.slots * kvHeads));
   const selection = rig.storage(blankWords(setup.slots * selection_stride));
   const { buffers } = setup;
   await rig.run([{
@@ -90,8 +90,8 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
     workgroups: rows.length * kvHeads,
   }]);
 
-  const wantPicked = blankWords(rows.length * kvHeads * listCapacity);
-  const wantCounts = blankWords(rows.length * kvHeads);
+  const wantPicked = blankWords(setup.slots * kvHeads * listCapacity);
+  const wantCounts = blankWords(setup.slots * kvHeads);
   const want = blankWords(setup.slots * selection_stride);
   rows.forEach(({ slot, position }, row) => {
     const entry = c.recipes[slot];
@@ -109,8 +109,8 @@ async function check(rig: Rig, v: SelectVariant, c: ListCase, scores: Scores, wh
       const budget = Math.min(entry.budgets[h]!, Math.floor(listCapacity / perItem));
       const best = selectReference(lists[index]!, from, budget)
         .flatMap((item) => Array.from({ length: perItem }, (_, i) => item * perItem + i));
-      wantPicked.set(best, index * listCapacity);
-      wantCounts[index] = want[at + 4 + h] = best.length;
+      wantPicked.set(best, (slot * kvHeads + h) * listCapacity);
+      wantCounts[slot * kvHeads + h] = want[at + 4 + h] = best.length;
       const ids = best.map((p) => setup.pageOf(slot, p) * 32 + p % 32);
       want.set(ids, at + selectionHeader(kvHeads) + h * listCapacity);
     }

@@ -10,8 +10,14 @@ import type { Policy } from "./types.ts";
 /** Rows of the prompt's end whose attention SnapKV looks at. */
 export const SNAPKV_OBSERVERS = 32;
 
-/** Width of the average that SnapKV smooths the attention with. */
-export const SNAPKV_POOL = 5;
+/**
+ * Prompt rows whose attention counts: the newest ones of the rows that are prefilled in all. Null for
+ * policies that keep no attention.
+ */
+export function observedRows(policy: Policy, total: number): number | null {
+  if (policy.store !== "mass") return null;
+  return policy.once ? Math.min(SNAPKV_OBSERVERS, total) : total;
+}
 
 /**
  * H2O (arXiv 2306.14048): half of the rows are those with the most attention summed over all queries
@@ -42,7 +48,7 @@ export const H2O: Policy = {
 export const SNAPKV: Policy = {
   name: "snapkv",
   store: "mass",
-  scores: "mass",
+  scores: "pooled",
   once: true,
   recipe(settings, weights, n) {
     const totals = totalsOf(settings, weights, n);

@@ -16,9 +16,9 @@ export type StoreKind = "none" | "projected" | "bounds" | "mass";
 
 /**
  * How candidates are scored: not at all; by the projected keys; by q . k itself; by the bounds of
- * pages; by the attention they have received.
+ * pages; by the attention they have received; by its average over five neighbours.
  */
-export type ScoreKind = "none" | "projected" | "exact" | "pages" | "mass";
+export type ScoreKind = "none" | "projected" | "exact" | "pages" | "mass" | "pooled";
 
 /** Rows of a unit that is chosen as one: a row, or a page of 16. */
 export type SelectionUnit = 1 | 16;
@@ -50,6 +50,3 @@ export interface Policy {
    */
   recipe(settings: KvSettings, weights: readonly number[], n: number): StepRecipe | "all";
 }
-
-/** Score of a row that is never chosen again. */
-export const EVICTED = -1e30;

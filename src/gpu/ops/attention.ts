@@ -297,3 +297,13 @@ export function attentionWorkgroups(
 ): number {
   return Math.ceil(rows / v.queryRows) * splits * numKvHeads;
 }
+
+/** Where the logarithms of sums stand in a row of qkv: in place of the first key, which is cached. */
+export function lseInQkv(
+  v: { readonly numHeads: number; readonly numKvHeads: number; readonly headDim: number },
+): { readonly lseStride: number; readonly lseOffset: number } {
+  return {
+    lseStride: (v.numHeads + 2 * v.numKvHeads) * v.headDim,
+    lseOffset: v.numHeads * v.headDim,
+  };
+}

@@ -8,6 +8,7 @@ import type { KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
 import { STEP_PARAMS } from "../step_params.ts";
 import type { AttentionForm, AttentionVariant } from "./attention.ts";
+import { ROW_KEEPS } from "./list_params.ts";
 
 /** Sizes of the sums. */
 export const MASS_PARAMS = defineParams("MassParams", {
@@ -46,6 +47,7 @@ export function listMassSpec(v: ListMassVariant): KernelSpec {
       WG: v.lanes,
       FORM: v.form,
       GROUP: v.group,
+      KEEPS: `${ROW_KEEPS.mass}u`,
       HEAD_DIM: `${v.headDim}u`,
       HEAD_VEC: v.headDim / 8,
       HEAD_QUADS: v.headDim / 4,
@@ -64,14 +66,4 @@ export function listMassSpec(v: ListMassVariant): KernelSpec {
 /** Workgroups for `rows` rows with up to `splits` times `split_keys` keys. */
 export function listMassWorkgroups(numKvHeads: number, rows: number, splits: number): number {
   return rows * splits * numKvHeads;
-}
-
-/** Where the logarithms of sums stand in a row of qkv: in place of the first key, which is cached. */
-export function lseInQkv(
-  v: { readonly numHeads: number; readonly numKvHeads: number; readonly headDim: number },
-): { readonly lseStride: number; readonly lseOffset: number } {
-  return {
-    lseStride: (v.numHeads + 2 * v.numKvHeads) * v.headDim,
-    lseOffset: v.numHeads * v.headDim,
-  };
 }
