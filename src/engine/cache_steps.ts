@@ -19,7 +19,6 @@ import { POLICIES } from "../butler/policies/mod.ts";
 import { attendedRows } from "../butler/slots.ts";
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { SequenceNeed } from "../kv/types.ts";
-import type { StoredSequence } from "../kv/store/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { Forward } from "./forward.ts";
 import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
@@ -242,6 +241,11 @@ export class CacheSteps {
     this.#selector.encodePrefill(submission.pass, slot, layer, "cache");
   }
 
+  /** Whether a slot can take rows over: what is kept beside them follows from their keys alone. */
+  canReuse(slot: number): boolean {
+    return this.#selector.view(slot)?.policy.store !== "mass";
+  }
+
   /** Writes what is kept of rows first .. first + count - 1, which are in the tiers, in a layer. */
   encodeAdopted(
     submission: Submission,
@@ -267,27 +271,6 @@ export class CacheSteps {
     this.#observed!.encode(submission.pass, layer, numRows);
     this.#selector.encodeObserved(submission.pass, slot, layer);
     return true;
-  }
-
-  /** Whether a slot can take rows over: what is kept beside them follows from their keys alone. */
-  canReuse(slot: number): boolean {
-    return this.#selector.view(slot)?.policy.store !== "mass";
-  }
-
-  /** Writes what is kept beside stored rows of a slot below the device, as if a chunk made them. */
-  async encodeStored(
-    submission: Submission,
-    chunk: StagedChunk,
-    stored: StoredSequence,
-  ): Promise<void> {
-    const { prefill } = this.#offload!;
-    prefill.prepare(chunk);
-    const { layers } = this.#selector.view(chunk.slot)!.settings;
-    for (const [layer, { role }] of layers.entries()) {
-      if (role !== "selected") continue;
-      await prefill.loadStoredKeys(submission, layer, chunk, stored);
-      this.#selector.encodePrefill(submission.pass, chunk.slot, layer, "chunk");
-    }
   }
 
   /** A chunk of a sequence below the device; null for any other. */

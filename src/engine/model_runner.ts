@@ -199,6 +199,23 @@ export class ModelRunner implements Runner {
     this.#cache?.end(slot);
   }
 
+  /** Prompts that were seen before. */
+  get prefixes(): Prefixes {
+    const { kernels, cache } = this.#options;
+    return new PrefixSteps({
+      kernels,
+      cache,
+      parking: () => this.#ensureParking(),
+      canReuse: (slot) => this.#cache?.canReuse(slot) ?? true,
+      adopt: (slot, numRows) => this.adopt(slot, numRows),
+    });
+  }
+
+  async #ensureParking(): Promise<Parking> {
+    const { kernels, cache, readback } = this.#options;
+    return this.#parking ??= await Parking.create(kernels, cache, readback);
+  }
+
   /**
    * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in the tiers, where no prefill
    * under these settings wrote them: what the policy keeps of every row is made from the keys.
@@ -222,25 +239,6 @@ export class ModelRunner implements Runner {
       submission.submit();
       await this.#read(16);
     }
-  }
-
-  /** Prompts that were seen before. */
-  get prefixes(): Prefixes {
-    const { kernels, cache, maxPrefill } = this.#options;
-    return new PrefixSteps({
-      kernels,
-      cache,
-      maxPrefill,
-      parking: () => this.#ensureParking(),
-      steps: () => this.#cache,
-      writeCounts: (storeCounts) => this.#writeStep({ ...NO_ROWS, storeCounts }),
-      onRows: (slot, numRows) => void this.#written.set(slot, numRows),
-    });
-  }
-
-  async #ensureParking(): Promise<Parking> {
-    const { kernels, cache, readback } = this.#options;
-    return this.#parking ??= await Parking.create(kernels, cache, readback);
   }
 
   async park(slot: number): Promise<ParkedRows | null> {
@@ -522,6 +520,7 @@ interface StepNumbers {
   readonly storeCounts: readonly number[];
 }
 
+/** A submission without rows of its own. */
 const NO_ROWS: StepNumbers = {
   numRows: 0,
   numSplits: 1,

@@ -6,12 +6,10 @@
  */
 import type { Kernels } from "../gpu/kernels.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import type { OffloadedRows } from "../kv/offloaded.ts";
 import type { Parking } from "../kv/parking.ts";
 import { StoreReadError } from "../kv/store/errors.ts";
 import type { StoredSequence } from "../kv/store/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
-import type { CacheSteps } from "./cache_steps.ts";
 import type { Prefixes } from "./prefixes.ts";
 import { Submission } from "./submission.ts";
 
@@ -19,15 +17,11 @@ import { Submission } from "./submission.ts";
 export interface PrefixStepsOptions {
   readonly kernels: Kernels;
   readonly cache: TieredCache;
-  /** Rows that are taken together, at most. */
-  readonly maxPrefill: number;
   readonly parking: () => Promise<Parking>;
-  /** Null while every sequence attends to everything and lies on the device. */
-  readonly steps: () => CacheSteps | null;
-  /** Writes the step's uniform for rows of which something is kept. */
-  readonly writeCounts: (storeCounts: readonly number[]) => void;
-  /** Rows 0 .. numRows - 1 of a slot are there. */
-  readonly onRows: (slot: number, numRows: number) => void;
+  /** Whether what is kept beside the rows of a slot follows from them. */
+  readonly canReuse: (slot: number) => boolean;
+  /** Makes what is kept beside rows 0 .. numRows - 1, which are there. */
+  readonly adopt: (slot: number, numRows: number) => Promise<void>;
 }
 
 /** Damaged blocks that are put up with for one sequence. */
@@ -50,8 +44,8 @@ export class PrefixSteps implements Prefixes {
   }
 
   async adopt(slot: number, keys: readonly string[]): Promise<number> {
-    const { cache: { store }, steps } = this.#options;
-    if (steps()?.canReuse(slot) === false) return 0;
+    const { cache: { store }, canReuse } = this.#options;
+    if (!canReuse(slot)) return 0;
     // A block that turns out to be damaged is not found again: the chain ends before it then.
     for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
       if (store.countPrefix(keys) === 0) return 0;
@@ -63,7 +57,7 @@ export class PrefixSteps implements Prefixes {
       try {
         return await this.#take(slot, stored);
       } catch (error) {
-        this.#giveUp(slot, stored);
+        await this.#giveUp(slot, stored);
         if (!(error instanceof StoreReadError)) throw error;
       }
     }
@@ -89,69 +83,28 @@ export class PrefixSteps implements Prefixes {
   }
 
   async #take(slot: number, stored: StoredSequence): Promise<number> {
-    const { cache, parking, onRows } = this.#options;
+    const { cache, parking, adopt } = this.#options;
     const numRows = stored.numBlocks * BLOCK_ROWS;
     const below = cache.offloaded(slot);
-    const loads = await parking();
     if (below !== null) {
-      await this.#storeBelow(slot, below, stored, numRows);
       cache.attach(slot, stored);
       below.extend(numRows);
-      loads.load(slot, stored);
-    } else {
-      loads.load(slot, stored);
-      this.#storeResident(slot, numRows);
-      stored[Symbol.dispose]();
     }
-    onRows(slot, numRows);
+    (await parking()).load(slot, stored);
+    await adopt(slot, numRows);
+    if (below === null) stored[Symbol.dispose]();
     return numRows;
   }
 
   /** The slot begins anew, without rows. */
-  #giveUp(slot: number, stored: StoredSequence): void {
-    const { cache } = this.#options;
+  async #giveUp(slot: number, stored: StoredSequence): Promise<void> {
+    const { cache, adopt } = this.#options;
     const below = cache.offloaded(slot);
     if (below?.stored === stored) {
       below.clear();
       cache.attach(slot, cache.store.open());
     } else stored[Symbol.dispose]();
-  }
-
-  /** What is kept beside rows that are on the device. */
-  #storeResident(slot: number, numRows: number): void {
-    const { kernels, cache, steps, maxPrefill, writeCounts } = this.#options;
-    const cacheSteps = steps();
-    if (cacheSteps === null) return;
-    cache.device.flush();
-    for (let start = 0; start < numRows; start += maxPrefill) {
-      const count = Math.min(maxPrefill, numRows - start);
-      if (!cacheSteps.preparePrefill(slot, start, count, numRows)) return;
-      writeCounts(cacheSteps.storeCounts);
-      const submission = new Submission(kernels.device, "prefix");
-      for (let layer = 0; layer < cache.store.shape.numLayers; layer++) {
-        cacheSteps.encodePrefill(submission, slot, layer);
-      }
-      submission.submit();
-    }
-  }
-
-  /** The same beside rows that lie below it: their keys pass through where those of a chunk are. */
-  async #storeBelow(
-    slot: number,
-    rows: OffloadedRows,
-    stored: StoredSequence,
-    numRows: number,
-  ): Promise<void> {
-    const { kernels, steps, maxPrefill, writeCounts } = this.#options;
-    const cacheSteps = steps()!;
-    for (let start = 0; start < numRows; start += maxPrefill) {
-      const count = Math.min(maxPrefill, numRows - start);
-      if (!cacheSteps.preparePrefill(slot, start, count, numRows)) return;
-      writeCounts(cacheSteps.storeCounts);
-      const submission = new Submission(kernels.device, "prefix");
-      await cacheSteps.encodeStored(submission, { slot, rows, start, count, tails: [] }, stored);
-      submission.submit();
-    }
+    await adopt(slot, 0);
   }
 
   /** Blocks that can be put without pushing rows of running sequences out of host memory. */

@@ -17,7 +17,6 @@ import { type BlockReader, throwFirst, wholeBlocks } from "../kv/block_reader.ts
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
 import type { Stage } from "../kv/stage.ts";
-import type { StoredSequence } from "../kv/store/types.ts";
 import type { Forward } from "./forward.ts";
 import type { Submission } from "./submission.ts";
 
@@ -66,7 +65,6 @@ export class StagedPrefill {
   /** [first][last] */
   readonly #merges: readonly (readonly GPUBindGroup[])[];
   readonly #rowWords: Uint32Array<ArrayBuffer>;
-  readonly #part: Uint8Array<ArrayBuffer>;
 
   private constructor(options: StagedPrefillOptions, mergeKernel: Kernel) {
     const { forward, maxPrefill, partBytes, stage } = options;
@@ -87,7 +85,6 @@ export class StagedPrefill {
     this.#partial = f32("chunk partial", heads * partialStride(headDim));
     this.#carry = f32("chunk carry", heads * partialStride(headDim));
     this.#rowWords = new Uint32Array(maxPrefill * 4);
-    this.#part = new Uint8Array(partBytes);
     const { queue } = kernels.device;
     queue.writeBuffer(this.#ownTable, 0, Uint32Array.from({ length: pages }, (_, i) => i));
 
@@ -213,26 +210,6 @@ export class StagedPrefill {
         kernels.device.queue.writeBuffer(this.#keys, at, part, 0, half);
       }
     }
-  }
-
-  /** Brings keys that are stored to where those of a chunk are made; submits what was encoded. */
-  async loadStoredKeys(
-    submission: Submission,
-    layer: number,
-    { start, count }: StagedChunk,
-    stored: StoredSequence,
-  ): Promise<void> {
-    const { forward, partBytes, throttle } = this.#options;
-    const { queue } = forward.options.kernels.device;
-    const half = partBytes / 2;
-    const first = Math.floor(start / BLOCK_ROWS);
-    const end = Math.ceil((start + count) / BLOCK_ROWS);
-    submission.submit();
-    for (let block = first; block < end; block++) {
-      stored.readPart(block, layer, this.#part, 0);
-      queue.writeBuffer(this.#keys, (block - first) * half, this.#part, 0, half);
-    }
-    await throttle((end - first) * half);
   }
 
   /** Encodes rotation and attention of a layer; may submit what was encoded so far. */

@@ -23,6 +23,9 @@ export interface Answer {
   readonly error: EngineErrorData | null;
   /** Milliseconds from its first token to its end. */
   readonly predictedMs: number;
+  /** Prompt tokens that were found in the cache, and those that were prefilled. */
+  readonly cachedTokens: number;
+  readonly promptTokens: number;
   /** What was done with its cache. */
   readonly kv: KvReport | null;
 }
@@ -65,6 +68,8 @@ export async function run(
   let reason: FinishReason | null = null;
   let error: EngineErrorData | null = null;
   let predictedMs = 0;
+  let cachedTokens = 0;
+  let promptTokens = 0;
   let kv: KvReport | null = null;
   for await (const event of engine.generate(wanted)) {
     switch (event.type) {
@@ -81,7 +86,7 @@ export async function run(
         break;
       case "done":
         reason = event.reason;
-        predictedMs = event.timings.predictedMs;
+        ({ predictedMs, cachedTokens, promptTokens } = event.timings);
         kv = event.kv;
         break;
       case "error":
@@ -91,7 +96,17 @@ export async function run(
         event satisfies never;
     }
   }
-  return { ids, logprobs, promptLogprobs, reason, error, predictedMs, kv };
+  return {
+    ids,
+    logprobs,
+    promptLogprobs,
+    reason,
+    error,
+    predictedMs,
+    cachedTokens,
+    promptTokens,
+    kv,
+  };
 }
 
 /** {@linkcode run} for a request that has to succeed. */
