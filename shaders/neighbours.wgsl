@@ -3,7 +3,8 @@
 // filled with the positions after the last one. (TokenButler, arXiv 2503.07518: neighbour fetching.)
 //
 // rows       (rows of the step) vec4u: token, slot, position, 0                          read
-// recipes    (slots, recipe_stride) u32; bit 0 of word 3: the slot wants neighbours      read
+// recipes    (slots, recipe_stride) u32; bit 0 of word 3: the slot wants neighbours;     read
+//            PICKS_ONLY: its selection stays as it is
 // pages      (slots, max_pages) u32: page of the cache                                   read
 // scratch    (rows, kv_heads, 2, score_stride) u32                                       written
 // picked     (slots, kv_heads, list_capacity) u32: positions, ascending                  read, written
@@ -13,7 +14,7 @@
 // One workgroup a list. Runs follow each other, so one lane makes the list; that happens once an
 // interval. Positions become rows of the slab by all lanes.
 //
-// WG: lanes. PAGES_MODE: mode of recipes whose lists are of pages.
+// WG: lanes. PAGES_MODE: mode of recipes whose lists are of pages. PICKS_ONLY: bit of a recipe.
 
 @group(0) @binding(0) var<storage, read> rows: array<vec4u>;
 @group(0) @binding(1) var<storage, read> recipes: array<u32>;
@@ -88,6 +89,9 @@ fn main(
   }
   storageBarrier();
   let length = workgroupUniformLoad(&made);
+  if ((recipes[recipe + 3u] & PICKS_ONLY) != 0u) {
+    return;
+  }
   let header = info.y * params.selection_stride;
   if (lane == 0u) {
     selection[header + 4u + kv_head] = length;

@@ -2,7 +2,7 @@
 //
 // scores     (rows, kv_heads, score_stride): f32 scores, then the largest key of each eight   read
 // rows       (rows of the step) vec4u: token, slot, position, 0                               read
-// recipes    (slots, recipe_stride) u32                                                       read
+// recipes    (slots, recipe_stride) u32; PICKS_ONLY in word 3: the selection stays as it is   read
 // pages      (slots, max_pages) u32: page of the cache                                        read
 // scratch    (rows, kv_heads, 2, score_stride) u32                                            written
 // picked     (slots, kv_heads, list_capacity) u32: positions, ascending                       written
@@ -18,7 +18,7 @@
 // Each lane has one stretch of the survivors, in order, which keeps the result in order.
 //
 // WG: lanes, a power of two up to 256. BINS_A_LANE = 256 / WG. UNIT: rows | pages. PAGES_MODE: number of
-// the mode of pages. UNROLL: survivors a
+// the mode of pages. PICKS_ONLY: bit of a recipe. UNROLL: survivors a
 // lane looks at in one turn, for speed and for adapters that end every loop after so many turns.
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4u>;
@@ -50,6 +50,8 @@ var<private> range: vec2u;
 var<private> table: u32;
 var<private> picked_at: u32;
 var<private> selected_at: u32;
+// Whether what is picked is used from now on.
+var<private> selects: bool;
 
 // Four candidates of an eight; 0 for what is none.
 fn quad_keys(index: u32) -> vec4u {
@@ -78,8 +80,10 @@ fn put_row(index: u32, position: u32) {
 #if UNIT == pages
   picked[picked_at + index] = position;
 #endif
-  selection[selected_at + index] =
-    pages[table + position / page_rows] * page_rows + position % page_rows;
+  if (selects) {
+    selection[selected_at + index] =
+      pages[table + position / page_rows] * page_rows + position % page_rows;
+  }
 }
 
 // A bound that at least `wanted` candidates reach; 1 if the maxima give none.
@@ -260,6 +264,7 @@ fn main(
     return;
   }
 #endif
+  selects = (recipes[recipe + 3u] & PICKS_ONLY) == 0u;
   let rows_so_far = info.z + 1u;
   range = candidates_of(info.y, info.z);
   table = info.y * params.max_pages;
@@ -279,13 +284,15 @@ fn main(
   let budget = min(recipes[recipe + 4u + kv_head], params.list_capacity / item_rows);
   let wanted = min(budget, candidates);
   if (lane == 0u) {
-    if (kv_head == 0u) {
+    if (selects && kv_head == 0u) {
       selection[header] = 1u;
       selection[header + 1u] = min(range.x * item_rows, rows_so_far);
       selection[header + 2u] = window_start;
       selection[header + 3u] = recipes[recipe + 2u];
     }
-    selection[header + 4u + kv_head] = wanted * item_rows;
+    if (selects) {
+      selection[header + 4u + kv_head] = wanted * item_rows;
+    }
     picked_count[kept] = wanted * item_rows;
   }
   if (wanted == candidates) {

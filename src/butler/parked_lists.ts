@@ -1,18 +1,50 @@
-/** The lists of a sequence that is parked in the middle of an interval: by position, not by place. @module */
+/** Chosen rows on the host: by position, not by place. @module */
 import { Readback } from "../gpu/readback.ts";
 import type { CopySink } from "../kv/block_reader.ts";
 import type { SelectionBuffers } from "./selection_buffers.ts";
 
-/** By layer: (KV heads) counts, then (KV heads, capacity) positions; null: nothing is selected there. */
-export interface ParkedLists {
-  readonly capacity: number;
-  readonly layers: readonly (Uint32Array<ArrayBuffer> | null)[];
+/** By KV head: ascending positions. */
+export type HeadLists = readonly Uint32Array[];
+
+/** The lists of a sequence that is parked in the middle of an interval, by layer; null: none there. */
+export type ParkedLists = readonly (HeadLists | null)[];
+
+/** Bytes of what {@linkcode copyLists} copies. */
+export function listBytes({ sizes }: SelectionBuffers): number {
+  return sizes.numKvHeads * (sizes.listCapacity + 1) * 4;
+}
+
+/** Copies what is picked for a slot in a layer; {@linkcode parseLists} takes it apart. */
+export function copyLists(
+  sink: CopySink,
+  buffers: SelectionBuffers,
+  layer: number,
+  slot: number,
+  target: GPUBuffer,
+  offset: number,
+): void {
+  const { numKvHeads, listCapacity } = buffers.sizes;
+  const counts = buffers.counts(layer);
+  const picked = buffers.picked(layer);
+  const size = numKvHeads * 4;
+  sink.copy(counts.buffer, counts.offset + slot * size, target, offset, size);
+  const from = picked.offset + slot * size * listCapacity;
+  sink.copy(picked.buffer, from, target, offset + size, size * listCapacity);
+}
+
+/** @param words From where {@linkcode copyLists} put them; the lists are views of it. */
+export function parseLists({ sizes }: SelectionBuffers, words: Uint32Array): HeadLists {
+  const { numKvHeads, listCapacity } = sizes;
+  return Array.from({ length: numKvHeads }, (_, head) => {
+    const at = numKvHeads + head * listCapacity;
+    return words.subarray(at, at + words[head]!);
+  });
 }
 
 /**
- * Reads the lists that a slot uses now.
+ * Reads what is picked for a slot.
  *
- * @param wanted By layer: whether something is selected.
+ * @param wanted By layer: whether something is.
  */
 export async function readLists(
   device: GPUDevice,
@@ -22,40 +54,20 @@ export async function readLists(
   wanted: readonly boolean[],
   mode?: "sync" | "awaited",
 ): Promise<ParkedLists> {
-  const { numKvHeads, listCapacity } = buffers.sizes;
-  const words = numKvHeads * (listCapacity + 1);
   const numLists = wanted.filter((yes) => yes).length;
-  if (numLists === 0) return { capacity: listCapacity, layers: wanted.map(() => null) };
-  using readback = await Readback.create(device, numLists * words * 4, mode);
+  if (numLists === 0) return wanted.map(() => null);
+  const size = listBytes(buffers);
+  using readback = await Readback.create(device, numLists * size, mode);
   let index = 0;
   wanted.forEach((yes, layer) => {
-    if (!yes) return;
-    const counts = buffers.counts(layer);
-    const picked = buffers.picked(layer);
-    const at = index++ * words * 4;
-    const countBytes = numKvHeads * 4;
-    const listBytes = numKvHeads * listCapacity * 4;
-    const { target } = readback;
-    sink.copy(counts.buffer, counts.offset + slot * countBytes, target, at, countBytes);
-    const from = picked.offset + slot * listBytes;
-    sink.copy(picked.buffer, from, target, at + countBytes, listBytes);
+    if (yes) copyLists(sink, buffers, layer, slot, readback.target, index++ * size);
   });
   sink.submit();
-  const all = new Uint32Array((await readback.read(numLists * words * 4)).slice().buffer);
+  const words = new Uint32Array((await readback.read(numLists * size)).slice().buffer);
   index = 0;
-  return {
-    capacity: listCapacity,
-    layers: wanted.map((yes) => yes ? all.slice(index * words, ++index * words) : null),
-  };
-}
-
-/** The list of a KV head. */
-export function parkedList(
-  { capacity }: ParkedLists,
-  words: Uint32Array,
-  kvHead: number,
-  numKvHeads: number,
-): Uint32Array {
-  const at = numKvHeads + kvHead * capacity;
-  return words.subarray(at, at + words[kvHead]!);
+  return wanted.map((yes) => {
+    if (!yes) return null;
+    const at = index++ * size / 4;
+    return parseLists(buffers, words.slice(at, at + size / 4));
+  });
 }

@@ -5,10 +5,10 @@
  * @module
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { LIST_MODES, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, PAGE_ROWS, PICKS_ONLY, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
-import { parkedList, type ParkedLists } from "./parked_lists.ts";
+import type { ParkedLists } from "./parked_lists.ts";
 import { WANTS_NEIGHBOURS } from "../gpu/ops/neighbours.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import {
@@ -147,7 +147,7 @@ export class Selector {
     maxRows: number,
     transit: KeyTransit | null,
   ): Promise<void> {
-    const view = new SlotView(settings);
+    const view = new SlotView(settings, transit !== null);
     const { scores, store } = view.policy;
     const kind = scores === "none" ? null : scores;
     this.#growLists(mostListRows(settings, maxRows, transit !== null));
@@ -229,9 +229,9 @@ export class Selector {
     const { numKvHeads } = config;
     const { listCapacity } = this.#buffers.sizes;
     const entry = this.#slots.get(slot)!;
-    lists.layers.forEach((words, layer) => {
+    lists.forEach((heads, layer) => {
       const view = entry.view.layer(layer);
-      if (words === null || view.kind !== "selected") return;
+      if (heads === null || view.kind !== "selected") return;
       const header = selectionHeader(numKvHeads);
       const out = new Uint32Array(header + numKvHeads * listCapacity);
       const sliding = entry.view.policy.once && !entry.slidesNext;
@@ -240,14 +240,14 @@ export class Selector {
         view.recipe.prefix,
         sliding ? SLIDING : view.windowStart,
         sliding ? entry.view.settings.window : 0,
-        ...words.subarray(0, numKvHeads),
+        ...heads.map(({ length }) => length),
       ]);
-      for (let head = 0; head < numKvHeads; head++) {
-        parkedList(lists, words, head, numKvHeads).forEach((position, i) => {
+      heads.forEach((list, head) =>
+        list.forEach((position, i) => {
           const page = kv.pool.pageOf(layer, slot, Math.floor(position / PAGE_ROWS));
           out[header + head * listCapacity + i] = page * PAGE_ROWS + position % PAGE_ROWS;
-        });
-      }
+        })
+      );
       this.#buffers.writeSelection(layer, slot, out);
     });
   }
@@ -420,10 +420,10 @@ export class Selector {
   stagedScorer(slot: number, layer: number): { scorer: Scorer; end: number } | null {
     const entry = this.#slots.get(slot);
     if (entry?.kind == null) return null;
-    const view = entry.view.layer(layer);
+    const choice = entry.view.choice(layer);
     const scorer = this.#scorers.get(entry.kind)!;
-    if (scorer.scoreStaged === undefined || view.kind !== "selected" || !view.fresh) return null;
-    return { scorer, end: view.recipe.to * view.recipe.unit };
+    if (scorer.scoreStaged === undefined || choice === null) return null;
+    return { scorer, end: choice.to * choice.unit };
   }
 
   /** Lets only one slot's recipe of a layer count, or (null) only those that are not staged. */
@@ -431,10 +431,9 @@ export class Selector {
     const index = SCORER_KINDS.indexOf(kind);
     for (const [slot, entry] of this.#slots) {
       if (entry.kind !== kind) continue;
-      const view = entry.view.layer(layer);
       const words = this.#buffers.recipeWords(index, layer, slot);
       const mine = only === null ? this.#options.spansOf(slot, layer) === null : slot === only;
-      const counts = mine && view.kind === "selected" && view.fresh;
+      const counts = mine && entry.view.choice(layer) !== null;
       words[0] = counts ? SCORER_WORDS[kind].mode : LIST_MODES.rest;
     }
     this.#buffers.sendRecipes();
@@ -447,11 +446,13 @@ export class Selector {
       const index = SCORER_KINDS.indexOf(entry.kind);
       const words = this.#buffers.recipeWords(index, layer, slot);
       words[0] = 0;
-      if (view.kind === "selected" && view.fresh) {
-        const { recipe } = view;
+      const recipe = entry.view.choice(layer);
+      if (recipe !== null) {
         const { mode } = SCORER_WORDS[entry.kind];
-        const flags = entry.view.growth > 1 ? WANTS_NEIGHBOURS : 0;
-        this.#buffers.wantsNeighbours ||= flags !== 0;
+        const grows = entry.view.growth > 1;
+        this.#buffers.wantsNeighbours ||= grows;
+        const later = entry.view.coming(layer) !== null;
+        const flags = (grows ? WANTS_NEIGHBOURS : 0) | (later ? PICKS_ONLY : 0);
         words.set([mode, recipe.from, n - recipe.windowStart, flags, ...recipe.budgets]);
         work.ends[index] = Math.max(work.ends[index]!, recipe.to * recipe.unit);
       }

@@ -63,8 +63,8 @@ export const CALIBRATE_HINT = "main.ts calibrate --model MODEL --text FILE --out
  * dense are `window`, so that one rule (sinks + window + budget) gives the rows of every window.
  *
  * @param request What is said, already merged.
- * @throws {KvSettingsError} For numbers out of range, what is not built, a table of another model's shape, and a
- *   named policy that lacks what it needs.
+ * @throws {KvSettingsError} For numbers out of range, a table of another model's shape, and a named
+ *   policy that lacks what it needs.
  */
 export function resolveKv(
   request: KvRequest,
@@ -73,12 +73,6 @@ export function resolveKv(
 ): { readonly settings: KvSettings; readonly notes: readonly string[] } {
   checkKv(request);
   checkModel(request, model);
-  if (request.fetch === "ahead") {
-    throw new KvSettingsError(
-      ["fetch"],
-      "is ahead, which is not built yet: rows are fetched in the step that chose them (in-step)",
-    );
-  }
   const { policy, notes } = choosePolicy(request.policy, situation);
   const interval = request.interval ?? KV_DEFAULTS.interval;
   const { layers, budget } = layersOf(request, policy, model);
@@ -171,6 +165,19 @@ function layersOf(
   });
   if (policy === "streaming" || mean === 0) return { layers, budget: { rows: 0 } };
   return { layers, budget: request.budget ?? tableBudget({ layers: table }) ?? KV_DEFAULTS.budget };
+}
+
+/** Whether chosen rows are fetched for a later step, in a sequence that lies below the device. */
+export function fetchesAhead({ fetch, layers }: KvSettings): boolean {
+  return fetch === "ahead" && layers.some(({ role }) => role === "selected");
+}
+
+/**
+ * Decode steps after the one that chose rows in which they may still be attended to: until the next
+ * selection, which is used two steps after it was made where rows are fetched ahead.
+ */
+export function stepsKept(settings: KvSettings): number {
+  return settings.interval - 1 + (fetchesAhead(settings) ? 2 : 0);
 }
 
 /**

@@ -23,7 +23,13 @@ export type Budget = { readonly rows: number } | { readonly share: number };
 
 /** Both ways to schedule a fetch. */
 export const FETCH_MODES = ["in-step", "ahead"] as const;
-/** `in-step`: rows are fetched before the layer that wants them; `ahead`: two steps later. */
+/**
+ * How chosen rows come to the device where a sequence has no room there. `in-step`: they are fetched
+ * before the layer that chose them attends. `ahead`: they are read back with the step's token, fetched
+ * while the next step computes, and attended to from the one after that on; only the first selection
+ * of a layer is fetched in its step. A sequence that lies on the device as a whole has nothing to
+ * fetch: there `ahead` means nothing, and selections are used at once.
+ */
 export type FetchMode = typeof FETCH_MODES[number];
 
 /** What a layer can be. */
@@ -44,7 +50,10 @@ export interface KvRequest {
   readonly budget?: Budget;
   /** A selection is made every so many steps. */
   readonly interval?: number;
-  /** A run of selected rows brings as many after it. */
+  /**
+   * A run of selected rows brings as many after it. For policies that rank row by row at every
+   * selection (oracle, loki, tokenbutler); the others do not use it.
+   */
   readonly neighbours?: boolean;
   /** Leading layers that attend to everything. */
   readonly denseLayers?: number;

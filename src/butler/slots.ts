@@ -5,7 +5,7 @@
  * @module
  */
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
-import { budgetRows } from "./settings.ts";
+import { budgetRows, fetchesAhead } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
 import type { KvSettings } from "./settings_types.ts";
@@ -37,20 +37,44 @@ export class SlotView {
   readonly policy: Policy;
   /** Rows of every new selection, neighbours included, over the rows that were chosen. */
   readonly growth: number;
+  /** Selections are used two steps after they were made, but for the first one of a layer. */
+  readonly ahead: boolean;
   readonly #layers: LayerView[];
+  /** By layer: what is chosen in this step for a later one. */
+  readonly #coming: (SelectedView | null)[];
   /** Steps since the first selection; -1 before it. */
   #steps = -1;
 
-  constructor(settings: KvSettings) {
+  /** @param below The sequence lies below the device: only there rows have to be fetched. */
+  constructor(settings: KvSettings, below = false) {
     this.settings = settings;
     this.policy = POLICIES[settings.policy];
     this.growth = growthOf(settings);
+    this.ahead = below && fetchesAhead(settings);
     this.#layers = settings.layers.map(() => ({ kind: "all" }));
+    this.#coming = settings.layers.map(() => null);
   }
 
   /** What a layer attends to since the last {@linkcode advance}. */
   layer(layer: number): LayerView {
     return this.#layers[layer]!;
+  }
+
+  /** What is chosen in this step to be used in a later one; null: nothing. */
+  coming(layer: number): SelectedView | null {
+    return this.#coming[layer]!;
+  }
+
+  /** What rows are chosen by in this step, for now or for later; null: none are. */
+  choice(layer: number): StepRecipe | null {
+    const view = this.layer(layer);
+    if (view.kind === "selected" && view.fresh) return view.recipe;
+    return this.#coming[layer]?.recipe ?? null;
+  }
+
+  /** From the next step on a layer attends to what was {@linkcode coming} in an earlier one. */
+  use(layer: number, coming: SelectedView): void {
+    if (this.layer(layer).kind === "selected") this.#layers[layer] = { ...coming, fresh: false };
   }
 
   /** How candidates are scored in the layers whose selection is fresh. */
@@ -62,7 +86,7 @@ export class SlotView {
    * Goes on to a decode step.
    *
    * @param n Rows, the newest included.
-   * @returns Whether there is a layer with a fresh selection.
+   * @returns Whether rows are chosen in some layer.
    */
   advance(n: number): boolean {
     const { settings, policy } = this;
@@ -70,9 +94,9 @@ export class SlotView {
     const due = first || (!policy.once && (this.#steps + 1) % settings.interval === 0);
     let fresh = false;
     settings.layers.forEach(({ role }, layer) => {
-      const view = this.#next(layer, role, n, due);
-      this.#layers[layer] = view;
-      fresh ||= view.kind === "selected" && view.fresh;
+      this.#coming[layer] = null;
+      this.#layers[layer] = this.#next(layer, role, n, due);
+      fresh ||= this.choice(layer) !== null;
     });
     if (!first) this.#steps++;
     else if (fresh) this.#steps = 0;
@@ -96,12 +120,7 @@ export class SlotView {
       };
     }
     const old = this.#layers[layer]!;
-    if (role === "selected" && !due && old.kind === "selected") {
-      const { recipe, listRows, growth } = old;
-      const slides = this.policy.once;
-      const windowStart = slides ? Math.max(0, n - this.settings.window) : old.windowStart;
-      return { kind: "selected", recipe, fresh: false, windowStart, listRows, growth };
-    }
+    if (role === "selected" && !due && old.kind === "selected") return this.#kept(old, n);
     if (role === "selected" && !due) return { kind: "all" };
     const ideal = layerRecipe(this.settings, layer, n);
     if (ideal === "all") return { kind: "all" };
@@ -113,7 +132,23 @@ export class SlotView {
     const listRows = Math.min(most, candidates);
     const { growth } = this;
     const { windowStart } = recipe;
-    return { kind: "selected", recipe, fresh: true, windowStart, listRows, growth };
+    const next: SelectedView = {
+      kind: "selected",
+      recipe,
+      fresh: true,
+      windowStart,
+      listRows,
+      growth,
+    };
+    if (!this.ahead || old.kind !== "selected") return next;
+    this.#coming[layer] = next;
+    return this.#kept(old, n);
+  }
+
+  #kept(old: SelectedView, n: number): SelectedView {
+    const slides = this.policy.once;
+    const windowStart = slides ? Math.max(0, n - this.settings.window) : old.windowStart;
+    return { ...old, fresh: false, windowStart };
   }
 }
 
@@ -147,7 +182,8 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
   const rows = settings.layers.map(({ role }, layer) => {
     const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows) : "all";
     if (recipe === "all") return 0;
-    const window = offloaded ? maxRows - recipe.windowStart : 0;
+    // Where units are pages, the window begins with a page.
+    const window = offloaded ? maxRows - recipe.windowStart + recipe.unit - 1 : 0;
     return Math.max(...recipe.budgets) * recipe.unit * growth + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));

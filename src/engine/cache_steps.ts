@@ -20,6 +20,7 @@ import { attendedRows } from "../butler/slots.ts";
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
+import type { AheadLists } from "./ahead.ts";
 import type { Forward } from "./forward.ts";
 import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
 import { RecallMeter, type RecallSums, type SampledRow } from "./recall_meter.ts";
@@ -75,6 +76,8 @@ export interface ParkedSteps extends Disposable {
   readonly selection: ParkedSelection;
   readonly tally: Tally;
   readonly lists: ParkedLists;
+  /** Null where rows are not fetched ahead, or nothing is under way. */
+  readonly ahead: AheadLists | null;
 }
 
 /** Selection and attention over it. */
@@ -166,23 +169,27 @@ export class CacheSteps {
     );
     const { readback } = this.#options;
     const buffers = this.#selector.buffers;
-    const lists = await readLists(kernels.device, submission, buffers, slot, wanted, readback);
+    // What was picked last may not be in use yet.
+    const ahead = this.#offload?.ahead.park(slot) ?? null;
+    const lists = ahead?.used ??
+      await readLists(kernels.device, submission, buffers, slot, wanted, readback);
     const selection = this.#selector.park(slot)!;
     this.end(slot);
-    return { selection, tally, lists, [Symbol.dispose]: () => selection[Symbol.dispose]() };
+    return { selection, tally, lists, ahead, [Symbol.dispose]: () => selection[Symbol.dispose]() };
   }
 
   /** Goes on with a sequence in a slot that has just begun. */
   resume(
     slot: number,
     numRows: number,
-    { selection, tally, lists }: ParkedSteps,
+    { selection, tally, lists, ahead }: ParkedSteps,
     submission: Submission,
   ): void {
     this.#selector.resume(slot, selection);
     this.#tallies.set(slot, tally);
     if (this.#options.cache.offloaded(slot) === null) this.#selector.writeLists(slot, lists);
     else this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);
+    if (ahead !== null) this.#offload!.ahead.resume(slot, ahead);
     submission.submit();
   }
 
@@ -401,11 +408,18 @@ export class CacheSteps {
 
   /** After the last layer of a decode step, before its last submission. */
   async encodeEnd(submission: Submission, { offloaded }: DecodePlan): Promise<void> {
-    if (offloaded.length > 0) await this.#offload!.encodeWhole(submission, offloaded);
+    if (offloaded.length > 0) {
+      await this.#offload!.encodeEnd(submission, offloaded, this.#selector);
+    }
+  }
+
+  /** After the last submission of a decode step: what can be done while the device computes. */
+  meanwhile(submission: Submission, { offloaded }: DecodePlan): void {
+    if (offloaded.length > 0) this.#offload!.fetchAhead(submission, offloaded, this.#selector);
   }
 
   /**
-   * After the last submission of a decode step.
+   * When a decode step is done.
    *
    * @returns By slot: why its row's result cannot be trusted.
    */
@@ -416,10 +430,12 @@ export class CacheSteps {
     const failures = new Map<number, unknown>();
     if (sampled.length > 0) {
       const sumsOf = (slot: number) => this.#tallies.get(slot)!.recall;
-      await this.#recall!.finish(submission, sampled, sumsOf);
+      const usedOf = (slot: number, layer: number) =>
+        this.#offload?.ahead.used(slot, layer) ?? null;
+      await this.#recall!.finish(submission, sampled, sumsOf, usedOf);
     }
     if (offloaded.length === 0) return failures;
-    await this.#offload!.endDecode(submission, offloaded);
+    await this.#offload!.endDecode(submission, offloaded, this.#selector);
     for (const { slot } of offloaded) {
       const tally = this.#tallies.get(slot);
       const moved = this.#offload!.moved(slot);

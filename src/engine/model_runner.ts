@@ -373,6 +373,7 @@ export class ModelRunner implements Runner {
     if (plan !== null) await this.#cache!.encodeEnd(submission, plan);
     submission.submit();
     const submitted = performance.now();
+    if (plan !== null) this.#cache!.meanwhile(submission, plan);
     const result = await this.#read(bytes || 16);
     const failures = plan === null ? null : await this.#cache!.endDecode(submission, plan);
     kernels.check();

@@ -4,9 +4,17 @@
  *
  * @module
  */
-import { parkedList, type ParkedLists } from "../butler/parked_lists.ts";
+import {
+  copyLists,
+  type HeadLists,
+  listBytes,
+  type ParkedLists,
+  parseLists,
+} from "../butler/parked_lists.ts";
 import type { KeyTransit, Scorer } from "../butler/scorers.ts";
 import type { Selector } from "../butler/selector.ts";
+import { stepsKept } from "../butler/settings.ts";
+import type { SelectedView } from "../butler/slots.ts";
 import { Readback } from "../gpu/readback.ts";
 import { selectionHeader } from "../gpu/ops/selection.ts";
 import { BlockReader, wholeBlocks } from "../kv/block_reader.ts";
@@ -16,6 +24,7 @@ import { RowFetcher } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
 import { Stage } from "../kv/stage.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
+import { FetchAhead } from "./ahead.ts";
 import type { Forward } from "./forward.ts";
 import type { SelectedAttention } from "./selected_attention.ts";
 import { type StagedChunk, StagedPrefill } from "./staged_prefill.ts";
@@ -66,6 +75,7 @@ export class OffloadSteps {
   readonly transit: KeyTransit;
   readonly stage: Stage;
   readonly passes: StagePasses;
+  readonly ahead: FetchAhead;
   readonly #options: OffloadOptions;
   readonly #reader: BlockReader;
   readonly #fetcher: RowFetcher;
@@ -92,8 +102,9 @@ export class OffloadSteps {
     throttle: { wait: (bytes: number) => Promise<void> },
   ) {
     const { forward, attention, cache } = options;
-    const { kernels, kv } = forward.options;
+    const { kernels, kv, config } = forward.options;
     this.#options = options;
+    this.ahead = new FetchAhead(kernels.device, config.numLayers, options.readback);
     this.stage = parts.stage;
     this.#reader = parts.reader;
     this.#fetcher = parts.fetcher;
@@ -155,6 +166,7 @@ export class OffloadSteps {
     this.#headers.delete(slot);
     this.#moved.delete(slot);
     this.#failures.delete(slot);
+    this.ahead.end(slot);
   }
 
   /** What the newest step of a slot moved. */
@@ -238,8 +250,38 @@ export class OffloadSteps {
     }
   }
 
+  /** Before the last submission of a decode step: copies what {@linkcode endDecode} reads. */
+  async encodeEnd(
+    submission: Submission,
+    rows: readonly OffloadedRow[],
+    selector: Selector,
+  ): Promise<void> {
+    await this.#encodeWhole(submission, rows);
+    await this.ahead.encodeRead(submission, rows, selector);
+  }
+
+  /**
+   * After the last submission of a decode step, before its end is waited for: fetches what the step
+   * before chose. The device sees rows and lists after this step, so the next one uses them.
+   */
+  fetchAhead(submission: Submission, rows: readonly OffloadedRow[], selector: Selector): void {
+    this.ahead.place(rows, (layer, row, { view, lists }) => {
+      const { slot } = row;
+      if (this.#failures.has(slot)) return;
+      // The newest row is one step younger than the choice.
+      const steps = stepsKept(selector.view(slot)!.settings) - 1;
+      try {
+        this.#place(submission, layer, row, lists, view, steps, selector);
+      } catch (error) {
+        this.#fail(slot, error);
+      }
+    });
+    this.#fetcher.send(submission);
+    submission.submit();
+  }
+
   /** Copies blocks that this step made whole; {@linkcode endDecode} stores them. */
-  async encodeWhole(submission: Submission, rows: readonly OffloadedRow[]): Promise<void> {
+  async #encodeWhole(submission: Submission, rows: readonly OffloadedRow[]): Promise<void> {
     const { forward, cache } = this.#options;
     const { kv, config } = forward.options;
     const half = cache.store.partBytes / 2;
@@ -255,8 +297,16 @@ export class OffloadSteps {
     }
   }
 
-  /** After a decode step: whole blocks are in the store, or their sequences have failed. */
-  async endDecode(submission: Submission, rows: readonly OffloadedRow[]): Promise<void> {
+  /**
+   * After a decode step: whole blocks are in the store, or their sequences have failed. What was
+   * chosen for later is known.
+   */
+  async endDecode(
+    submission: Submission,
+    rows: readonly OffloadedRow[],
+    selector: Selector,
+  ): Promise<void> {
+    await this.ahead.settle(rows, selector);
     const failures = await this.#reader.flush(submission);
     for (const { slot } of rows) {
       const failure = failures.get(this.#rowsOf(slot).stored);
@@ -395,47 +445,33 @@ export class OffloadSteps {
     rows: readonly OffloadedRow[],
     selector: Selector,
   ): Promise<void> {
-    const { numKvHeads } = this.#options.forward.options.config;
     const { buffers } = selector;
-    const { listCapacity } = buffers.sizes;
-    const stride = numKvHeads * (listCapacity + 1) * 4;
+    const stride = listBytes(buffers);
     const readback = await this.#picksReadback(rows.length * stride);
-    rows.forEach(({ slot }, index) => {
-      const counts = buffers.counts(layer);
-      const picked = buffers.picked(layer);
-      const listBytes = numKvHeads * listCapacity * 4;
-      const countBytes = numKvHeads * 4;
-      submission.copy(
-        counts.buffer,
-        counts.offset + slot * countBytes,
-        readback.target,
-        index * stride,
-        countBytes,
-      );
-      submission.copy(
-        picked.buffer,
-        picked.offset + slot * listBytes,
-        readback.target,
-        index * stride + countBytes,
-        listBytes,
-      );
-    });
+    rows.forEach(({ slot }, index) =>
+      copyLists(submission, buffers, layer, slot, readback.target, index * stride)
+    );
     submission.submit();
     const words = new Uint32Array((await readback.read(rows.length * stride)).slice().buffer);
     this.#pending = 0;
     rows.forEach((row, index) => {
-      const own = words.subarray(index * stride / 4, (index + 1) * stride / 4);
+      const own = words.slice(index * stride / 4, (index + 1) * stride / 4);
+      const lists = parseLists(buffers, own);
+      const view = selector.view(row.slot)!;
       try {
-        const picked = (head: number) => {
-          const at = numKvHeads + head * listCapacity;
-          return own.subarray(at, at + own[head]!);
-        };
-        this.#place(submission, layer, row, picked, selector);
+        this.#placeUsed(submission, layer, row, lists, selector);
+        if (view.ahead) this.ahead.begin(row.slot, layer, lists);
       } catch (error) {
-        this.#failures.set(row.slot, error);
+        this.#fail(row.slot, error);
       }
     });
-    this.#fetcher.send(submission, layer);
+    this.#fetcher.send(submission);
+  }
+
+  /** A sequence cannot go on; rows that were to come to its slots may not have come. */
+  #fail(slot: number, error: unknown): void {
+    this.#failures.set(slot, error);
+    this.#rowsOf(slot).forgetSlots();
   }
 
   /** Brings the rows of lists that were parked back, for a slot that has `n` rows. */
@@ -446,39 +482,55 @@ export class OffloadSteps {
     lists: ParkedLists,
     selector: Selector,
   ): void {
-    const { numKvHeads } = this.#options.forward.options.config;
     this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
-    lists.layers.forEach((words, layer) => {
-      if (words === null) return;
-      const picked = (head: number) => parkedList(lists, words, head, numKvHeads);
-      this.#place(submission, layer, { row: 0, slot, n }, picked, selector);
-      this.#fetcher.send(submission, layer);
+    lists.forEach((heads, layer) => {
+      if (heads !== null) {
+        this.#placeUsed(submission, layer, { row: 0, slot, n }, heads, selector);
+      }
     });
+    this.#fetcher.send(submission);
   }
 
+  /** Brings the rows of lists that are used from now on. */
+  #placeUsed(
+    submission: Submission,
+    layer: number,
+    row: OffloadedRow,
+    lists: HeadLists,
+    selector: Selector,
+  ): void {
+    const view = selector.view(row.slot)!;
+    const used = view.layer(layer);
+    if (used.kind !== "selected") return;
+    // A selection that is made once slides its window; its lists must not need that window's pages.
+    const steps = view.policy.once ? BLOCK_ROWS : stepsKept(view.settings);
+    this.#place(submission, layer, row, lists, used, steps, selector);
+  }
+
+  /**
+   * Sends what the device lacks of chosen rows on its way, and writes the lists.
+   *
+   * @param steps Steps after this one in which the rows may be attended to.
+   */
   #place(
     submission: Submission,
     layer: number,
     { slot, n }: OffloadedRow,
-    pickedOf: (head: number) => Uint32Array,
+    lists: HeadLists,
+    { recipe }: SelectedView,
+    steps: number,
     selector: Selector,
   ): void {
-    const view = selector.view(slot)!;
-    const layerView = view.layer(layer);
-    if (layerView.kind !== "selected") return;
     const { numKvHeads } = this.#options.forward.options.config;
     const { buffers } = selector;
     const { listCapacity } = buffers.sizes;
     const offloaded = this.#rowsOf(slot);
     const moved = this.#moved.get(slot)!;
-    const { recipe } = layerView;
-    // A selection that is made once slides its window; its lists must not need that window's pages.
-    const steps = view.policy.once ? BLOCK_ROWS : view.settings.interval - 1;
     const stable = stableBlocks(offloaded, layer, n, steps);
     const windowStart = Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
     const plans: HeadPlan[] = [];
     for (let head = 0; head < numKvHeads; head++) {
-      const wanted = { picked: pickedOf(head), from: recipe.windowStart, windowStart };
+      const wanted = { picked: lists[head]!, from: recipe.windowStart, windowStart };
       const plan = planHead(offloaded, layer, head, wanted, stable);
       plans.push(plan);
       const count = plan.list.length + plan.streamed.length;
@@ -578,6 +630,7 @@ export class OffloadSteps {
     this.#reader[Symbol.dispose]();
     this.#fetcher[Symbol.dispose]();
     this.#picks?.[Symbol.dispose]();
+    this.ahead[Symbol.dispose]();
     this.#idle[Symbol.dispose]();
     this.#stageView.destroy();
     this.stage[Symbol.dispose]();

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { HeadLists } from "../butler/parked_lists.ts";
 import type { Scorer } from "../butler/scorers.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Selector } from "../butler/selector.ts";
@@ -202,11 +203,16 @@ export class RecallMeter {
     for (const { row } of sampled) this.#keep(submission, this.#attended, layer, 1, row);
   }
 
-  /** Reads a sampled step and adds it up, by slot. */
+  /**
+   * Reads a sampled step and adds it up, by slot.
+   *
+   * @param usedOf The lists in use, where they are not those that were picked last.
+   */
   async finish(
     submission: Submission,
     sampled: readonly SampledRow[],
     sumsOf: (slot: number) => RecallSums,
+    usedOf: (slot: number, layer: number) => HeadLists | null,
   ): Promise<void> {
     const { forward, selector } = this.#options;
     const { config, maxSequences } = forward.options;
@@ -228,7 +234,8 @@ export class RecallMeter {
           sums.heads++;
         }
         if (view.layer(layer).kind !== "selected") continue;
-        const [chosen, best] = await this.#readLists(submission, layer, slot);
+        const [picked, best] = await this.#readLists(submission, layer, slot);
+        const chosen = usedOf(slot, layer) ?? picked;
         for (let head = 0; head < numKvHeads; head++) {
           const wanted = best[head]!;
           if (wanted.length === 0) continue;

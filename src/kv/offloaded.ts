@@ -126,6 +126,11 @@ export class OffloadedRows {
     });
   }
 
+  /** No slot holds a row any more. */
+  forgetSlots(): void {
+    for (const tables of this.#tables) for (const table of tables) table.clear();
+  }
+
   /** Forgets all rows; pages and slots stay. */
   clear(): void {
     const blocks = Math.ceil(this.#numRows / BLOCK_ROWS);

@@ -32,7 +32,17 @@ export interface PassSink {
   submit(): void;
 }
 
-/** Gathers rows in host memory and scatters them on the device. */
+/** Rows of a batch that belong to one layer. */
+interface Run {
+  readonly layer: number;
+  readonly first: number;
+  count: number;
+}
+
+/**
+ * Gathers rows in host memory and scatters them on the device: however many layers they are of, one
+ * write carries them, and each layer has one dispatch.
+ */
 export class RowFetcher {
   /** Bytes of keys and values of a row of one KV head. */
   readonly rowBytes: number;
@@ -47,7 +57,11 @@ export class RowFetcher {
   readonly #groups: readonly GPUBindGroup[];
   readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #targetWords: Uint32Array<ArrayBuffer>;
+  /** Bytes from a run's place in the step's uniform to the next one's. */
+  readonly #stepStride: number;
+  readonly #stepWords: Uint32Array<ArrayBuffer>;
   #count = 0;
+  #runs: Run[] = [];
 
   private constructor(options: RowFetcherOptions, variant: KvCopyVariant, kernel: Kernel) {
     const { kernels, kv, numLayers, numKvHeads } = options;
@@ -61,7 +75,10 @@ export class RowFetcher {
     this.#source = kernels.storage("fetched rows", this.#bytes.length);
     this.#targets = kernels.storage("fetched places", this.#targetWords.byteLength);
     this.#params = kernels.uniform("kv copy", KV_COPY_PARAMS.pack({ num_kv_heads: numKvHeads }));
-    this.#step = kernels.uniform("kv copy step", this.#stepWords(0));
+    const unit = kernels.caps.uniformAlignment;
+    this.#stepStride = Math.ceil(STEP_PARAMS.size / unit) * unit;
+    this.#stepWords = new Uint32Array(numLayers * this.#stepStride / 4);
+    this.#step = kernels.uniform("kv copy step", this.#stepWords);
     const step = { buffer: this.#step, offset: 0, size: STEP_PARAMS.size };
     this.#groups = Array.from({ length: numLayers }, (_, layer) =>
       kernels.bind(kernel, [
@@ -88,7 +105,8 @@ export class RowFetcher {
   }
 
   /**
-   * Fetches rows of one KV head of a layer. They are on their way after {@linkcode send}.
+   * Fetches rows of one KV head of a layer. They are on their way after {@linkcode send}; those of
+   * one layer should be added together.
    *
    * @param positions Ascending; `targets` are the device rows that they go to.
    * @throws {StoreReadError} If a row cannot be read. None of these rows is sent then.
@@ -102,7 +120,7 @@ export class RowFetcher {
     targets: Uint32Array,
   ): void {
     for (let from = 0; from < positions.length;) {
-      if (this.#count === this.#capacity) this.send(sink, layer);
+      if (!this.#hasRoom(layer)) this.send(sink);
       const count = Math.min(positions.length - from, this.#capacity - this.#count);
       const at = this.#count * this.rowBytes;
       stored.gather(layer, kvHead, positions, from, count, this.#bytes, at);
@@ -110,27 +128,48 @@ export class RowFetcher {
         this.#targetWords[(this.#count + i) * 2] = targets[from + i]!;
         this.#targetWords[(this.#count + i) * 2 + 1] = kvHead;
       }
+      this.#run(layer).count += count;
       this.#count += count;
       from += count;
     }
   }
 
-  /** Sends what was added; all of it is of this layer. Nothing may be encoded before but submitted. */
-  send(sink: PassSink, layer: number): void {
+  #hasRoom(layer: number): boolean {
+    if (this.#count === this.#capacity) return false;
+    return this.#runs.at(-1)?.layer === layer || this.#runs.length < this.#options.numLayers;
+  }
+
+  #run(layer: number): Run {
+    const last = this.#runs.at(-1);
+    if (last?.layer === layer) return last;
+    const run = { layer, first: this.#count, count: 0 };
+    this.#runs.push(run);
+    return run;
+  }
+
+  /** Sends what was added, after what was encoded so far. */
+  send(sink: PassSink): void {
     const count = this.#count;
     if (count === 0) return;
+    const runs = this.#runs;
     this.#count = 0;
+    this.#runs = [];
+    runs.forEach(({ first, count }, index) =>
+      this.#stepWords.set(
+        STEP_PARAMS.pack({ num_rows: count, first_row: first, num_splits: 1, logits_row: 0 }),
+        index * this.#stepStride / 4,
+      )
+    );
     const { queue } = this.#options.kernels.device;
     sink.submit();
     queue.writeBuffer(this.#source, 0, this.#bytes, 0, count * this.rowBytes);
     queue.writeBuffer(this.#targets, 0, this.#targetWords, 0, count * 2);
-    queue.writeBuffer(this.#step, 0, this.#stepWords(count));
-    const workgroups = kvCopyWorkgroups(this.#variant, count);
-    dispatch(sink.pass, this.#kernel, this.#groups[layer]!, workgroups, 0);
-  }
-
-  #stepWords(numRows: number): Uint32Array<ArrayBuffer> {
-    return STEP_PARAMS.pack({ num_rows: numRows, first_row: 0, num_splits: 1, logits_row: 0 });
+    queue.writeBuffer(this.#step, 0, this.#stepWords, 0, runs.length * this.#stepStride / 4);
+    runs.forEach(({ layer, count }, index) => {
+      const workgroups = kvCopyWorkgroups(this.#variant, count);
+      const offset = index * this.#stepStride;
+      dispatch(sink.pass, this.#kernel, this.#groups[layer]!, workgroups, offset);
+    });
   }
 
   [Symbol.dispose](): void {

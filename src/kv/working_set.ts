@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { budgetRows } from "../butler/settings.ts";
+import { budgetRows, stepsKept } from "../butler/settings.ts";
 import type { KvSettings } from "../butler/settings_types.ts";
 import { BLOCK_ROWS } from "./slab_pool.ts";
 
@@ -41,7 +41,7 @@ function windowBlocks(rows: number): number {
 export function smallestSet({ settings, maxRows }: WorkingSetNeed): LayerSet[] {
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   const prefix = Math.ceil(settings.sinks / BLOCK_ROWS);
-  const window = windowBlocks(settings.window + settings.interval - 1);
+  const window = windowBlocks(settings.window + stepsKept(settings));
   return settings.layers.map(() =>
     clip({ prefixBlocks: prefix, windowBlocks: window, slotPages: 1 }, all)
   );

@@ -1,6 +1,6 @@
 /** Rows that follow runs of chosen rows, compared with the plain rule. */
 import { neighboursSpec, WANTS_NEIGHBOURS } from "../../src/gpu/ops/neighbours.ts";
-import { recipeStride, selectionHeader } from "../../src/gpu/ops/list_params.ts";
+import { PICKS_ONLY, recipeStride, selectionHeader } from "../../src/gpu/ops/list_params.ts";
 import { neighboursReference } from "../reference/neighbours.ts";
 import { BLANK, blankWords, listSetup, recipe } from "./_lists.ts";
 import { Random, Rig } from "./_rig.ts";
@@ -22,8 +22,8 @@ async function check(rig: Rig, lanes: number, seed: number, budget: number, posi
   const random = new Random(seed);
   const kvHeads = 3;
   const listCapacity = 2 * budget + 5;
-  // Slot 0 wants none; slot 1 does; slot 2 is of another policy.
-  const rows = [0, 1, 2].map((slot) => ({ slot, position: position + slot }));
+  // Slot 0 wants none; slot 1 does; slot 2 is of another policy; slot 3 wants them for later.
+  const rows = [0, 1, 2, 3].map((slot) => ({ slot, position: position + slot }));
   const setup = listSetup(rig, {
     kvHeads,
     group: 1,
@@ -32,21 +32,22 @@ async function check(rig: Rig, lanes: number, seed: number, budget: number, posi
       0: recipe("exact", kvHeads, 4, 16, budget),
       1: recipe("projected", kvHeads, 4, 16, budget),
       2: recipe("pages", kvHeads, 0, 16, budget),
+      3: recipe("projected", kvHeads, 4, 16, budget),
     },
     seed,
     listCapacity,
   }, random);
   const stride = recipeStride(kvHeads);
   const { device } = rig.kernels;
-  const flag = Uint32Array.of(WANTS_NEIGHBOURS);
-  for (const slot of [1, 2]) {
-    device.queue.writeBuffer(setup.buffers.recipes, (slot * stride + 3) * 4, flag);
+  for (const slot of [1, 2, 3]) {
+    const flags = Uint32Array.of(WANTS_NEIGHBOURS | (slot === 3 ? PICKS_ONLY : 0));
+    device.queue.writeBuffer(setup.buffers.recipes, (slot * stride + 3) * 4, flags);
   }
   const words = blankWords(setup.slots * kvHeads * listCapacity);
   const counts = new Uint32Array(setup.slots * kvHeads);
   const end = position + 2 - 16;
   const given = Array.from({ length: kvHeads }, () => runs(random, budget, 4, end));
-  for (let slot = 0; slot < 3; slot++) {
+  for (let slot = 0; slot < 4; slot++) {
     given.forEach((list, head) => {
       words.set(list, (slot * kvHeads + head) * listCapacity);
       counts[slot * kvHeads + head] = list.length;
@@ -74,19 +75,25 @@ async function check(rig: Rig, lanes: number, seed: number, budget: number, posi
   const gotWords = await rig.words(picked, words.length);
   const gotCounts = await rig.words(pickedCount, counts.length);
   const gotSelection = await rig.words(selection, setup.slots * selection_stride);
-  for (let slot = 0; slot < 3; slot++) {
+  for (let slot = 0; slot < 4; slot++) {
     for (let head = 0; head < kvHeads; head++) {
       const at = slot * kvHeads + head;
       const list = [...gotWords.subarray(at * listCapacity, at * listCapacity + gotCounts[at]!)];
       const where = `seed ${seed}, slot ${slot}, head ${head}`;
       const header = slot * selection_stride;
       const rowsAt = header + selectionHeader(kvHeads) + head * listCapacity;
-      if (slot !== 1) {
+      if (slot === 0 || slot === 2) {
         assert.deepEqual(list, given[head], where);
         assert.equal(gotSelection[header + 4 + head], BLANK, where);
         continue;
       }
-      assert.deepEqual(list, neighboursReference(given[head]!, end, 2 * budget), where);
+      const last = slot === 1 ? end : end + 2;
+      assert.deepEqual(list, neighboursReference(given[head]!, last, 2 * budget), where);
+      if (slot === 3) {
+        const whole = gotSelection.subarray(header, header + selection_stride);
+        assert.ok(whole.every((word) => word === BLANK), where);
+        continue;
+      }
       assert.equal(gotSelection[header + 4 + head], list.length, where);
       list.forEach((row, i) => {
         const wanted = setup.pageOf(slot, row) * 32 + row % 32;

@@ -59,7 +59,7 @@ export function scoreStride(positions: number): number {
 
 /**
  * u32 of a slot's recipe: mode (see {@linkcode LIST_MODES}), first candidate (the sinks), rows of the
- * window, 0, then the budget of each KV head in rows (or pages), padded to whole vec4u.
+ * window, flags ({@linkcode PICKS_ONLY}, `WANTS_NEIGHBOURS`), then the budget of each KV head in rows (or pages), padded to whole vec4u.
  */
 export function recipeStride(numKvHeads: number): number {
   return 4 + Math.ceil(numKvHeads / 4) * 4;
@@ -81,6 +81,9 @@ export const LIST_MODES = {
 
 /** Name of a mode. */
 export type ListMode = keyof typeof LIST_MODES;
+
+/** Flag of a recipe: what is picked does not become the slot's selection; whoever reads it decides. */
+export const PICKS_ONLY = 2;
 
 /** What of a row of the step goes to the importance store: bits of the fourth word of its entry. */
 export const ROW_KEEPS = {

@@ -1,7 +1,7 @@
 /** Host partner of `shaders/neighbours.wgsl`: rows that follow runs of chosen rows. @module */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_MODES, LIST_PARAMS } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS, PICKS_ONLY } from "./list_params.ts";
 
 /** Bit of a recipe's fourth word: the slot wants neighbours. */
 export const WANTS_NEIGHBOURS = 1;
@@ -17,7 +17,11 @@ export function neighboursSpec(lanes: number): KernelSpec {
   return {
     shader: "neighbours",
     variant: `neighbours_wg${lanes}`,
-    defines: { WG: lanes, PAGES_MODE: `${LIST_MODES.pages}u` },
+    defines: {
+      WG: lanes,
+      PAGES_MODE: `${LIST_MODES.pages}u`,
+      PICKS_ONLY: `${PICKS_ONLY}u`,
+    },
     bindings: ["read", "read", "read", "write", "write", "write", "write", "uniform", "step"],
     structs: [LIST_PARAMS, STEP_PARAMS],
   };

@@ -1,7 +1,7 @@
 /** Host partner of `shaders/select.wgsl`: the best candidates of each list of scores. @module */
 import type { KernelSpec } from "../kernels.ts";
 import { STEP_PARAMS } from "../step_params.ts";
-import { LIST_MODES, LIST_PARAMS } from "./list_params.ts";
+import { LIST_MODES, LIST_PARAMS, PICKS_ONLY } from "./list_params.ts";
 
 /** What is compiled in. */
 export interface SelectVariant {
@@ -24,6 +24,7 @@ export function selectSpec(v: SelectVariant): KernelSpec {
       BINS_A_LANE: 256 / v.lanes,
       UNIT: v.unit,
       PAGES_MODE: `${LIST_MODES.pages}u`,
+      PICKS_ONLY: `${PICKS_ONLY}u`,
       UNROLL: v.unit === "rows" ? 4 : 1,
     },
     bindings: [
