@@ -32,6 +32,7 @@ export class SelectionBuffers {
   readonly maximaAt: number;
   /** (rows, KV heads, scoreStride); what a layer leaves, the next one overwrites. */
   readonly scores: GPUBuffer;
+  /** (rows, KV heads, 2, scoreStride) */
   readonly scratch: GPUBuffer;
   /** (rows, heads, 16) f32 */
   readonly queries: GPUBuffer;
@@ -63,7 +64,7 @@ export class SelectionBuffers {
     this.#recipeWords = new Uint32Array(this.#recipes.buffer.size / 4);
     const lists = maxRows * numKvHeads;
     this.scores = kernels.storage("scores", lists * this.scoreStride * 4);
-    this.scratch = kernels.storage("selection scratch", lists * this.scoreStride * 4);
+    this.scratch = kernels.storage("selection scratch", 2 * lists * this.scoreStride * 4);
     this.queries = kernels.storage("importance queries", maxRows * numHeads * 16 * 4);
   }
 
