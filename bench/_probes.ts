@@ -8,6 +8,7 @@ import { Product } from "../src/engine/product.ts";
 import type { DeviceMatrix } from "../src/engine/weights.ts";
 import type { WeightType } from "../src/model/types.ts";
 import { dispatch, type Kernels, type KernelSpec } from "../src/gpu/kernels.ts";
+import type { MatmulForm } from "../src/gpu/ops/matmul.ts";
 import type { KernelPlan } from "../src/gpu/plan.ts";
 import { STEP_PARAMS } from "../src/gpu/step_params.ts";
 import { paddedCols, rowBytes, rowFileBytes, toDeviceLayout } from "../src/gpu/weight_layout.ts";
@@ -72,6 +73,7 @@ export async function streamProbe(
 
 /** Tile of the engine's kernel. */
 export interface EngineTile {
+  readonly form: MatmulForm;
   readonly lanes: number;
   readonly rows: number;
   readonly tokens: number;
@@ -106,6 +108,8 @@ export async function engineProbe(
         matvecRows: tile.rows,
         matmulRows: tile.rows,
         tokenTiles: tile.tokens === 1 ? [1] : [1, tile.tokens],
+        laneTiles: tile.form === "lanes" ? [tile.tokens] : [],
+        laneRows: tile.rows,
       },
       { matrix, x, y, yStride: rows, epilogue: "store", step },
     );
@@ -114,7 +118,10 @@ export async function engineProbe(
   }
   let next = 0;
   return {
-    variant: `engine_${type}_r${tile.rows}_t${tile.tokens}_wg${tile.lanes}` +
+    variant:
+      `engine_${
+        tile.form === "lanes" ? "lanes_" : ""
+      }${type}_r${tile.rows}_t${tile.tokens}_wg${tile.lanes}` +
       (tile.subgroups ? "_sg" : ""),
     work: { flops: 2 * rows * cols * tokens, bytes: rows * rowFileBytes(type, cols) },
     encode: (pass) => products[next++ % products.length]!.encode(pass, tokens, 0),

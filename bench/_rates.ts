@@ -63,6 +63,14 @@ export const DEFAULT_SHAPES: RateShapes = {
   ],
 };
 
+/** One product of each type and shape of a model, with one row. */
+export function oneRowShapes(shapes: readonly Omit<ProductProbe, "tokens">[]): RateShapes {
+  return {
+    matvec: shapes.map(({ type, rows, cols }) => ({ type, rows, cols, tokens: 1 })),
+    product: [],
+  };
+}
+
 interface Candidate {
   readonly kind: "stream" | "matvec" | "product";
   readonly shape: ProductProbe | null;
@@ -134,7 +142,7 @@ function recipes(kernels: Kernels, { matvec, product }: RateShapes): Recipe[] {
     tokens: number,
   ) => {
     for (const subgroups of fixed ? [true, false] : [false]) {
-      const tile: EngineTile = { lanes, rows, tokens, subgroups };
+      const tile: EngineTile = { form: "rows", lanes, rows, tokens, subgroups };
       list.push([kind, shape, () => engineProbe(kernels, plan, shape, tile)]);
     }
   };
@@ -151,6 +159,18 @@ function recipes(kernels: Kernels, { matvec, product }: RateShapes): Recipe[] {
   for (const shape of product) {
     for (const [rows, tokens] of [[4, 4], [8, 4], [8, 8], [16, 4], [16, 8]] as const) {
       engine("product", shape, rows, tokens);
+    }
+    if (plan.laneTiles.length > 0) {
+      for (const [rows, turns] of [[32, 1], [32, 4], [64, 2]] as const) {
+        const tile = {
+          form: "lanes",
+          lanes,
+          rows,
+          tokens: turns * lanes,
+          subgroups: true,
+        } as const;
+        list.push(["product", shape, () => engineProbe(kernels, plan, shape, tile)]);
+      }
     }
     for (const [rows, tokens] of [[8, 4], [8, 8], [16, 4]] as const) {
       bare("product", { ...shape, tokens }, rows, 1);

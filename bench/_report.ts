@@ -18,6 +18,7 @@ export class Report {
   readonly #name: string;
   readonly #common: Case;
   readonly #cases: Case[] = [];
+  readonly #lines: Case[] = [];
 
   /** @param common What all cases share (device, model); in the JSON, not in the table. */
   constructor(io: CliIo, name: string, common: Case) {
@@ -35,7 +36,13 @@ export class Report {
     );
     this.#cases.push(rounded);
     const line = { bench: this.#name, ...rounded, ...this.#common, commit: commit() };
+    this.#lines.push(line);
     this.#io.stdout(`${JSON.stringify(line)}\n`);
+  }
+
+  /** What went to standard output so far. */
+  get lines(): readonly Case[] {
+    return this.#lines;
   }
 
   /** Prints the table, with `notes` under it. */

@@ -1,7 +1,10 @@
 /** What each dispatch of a step is for, from the order in which they come. @module */
 import type { RecordedDispatch } from "./_recorder.ts";
 
-/** Parts of a step, in their order. */
+/**
+ * Parts of a step, in their order; the last ones are those of selection (what is kept to score rows
+ * with, the scores, the choice by them) and of rows that go between the tiers.
+ */
 export const ROLES = [
   "embedding",
   "norms",
@@ -14,6 +17,10 @@ export const ROLES = [
   "down",
   "head",
   "sampler",
+  "importance",
+  "scores",
+  "choice",
+  "row copies",
 ] as const;
 
 /** One of {@linkcode ROLES}. */
@@ -26,7 +33,16 @@ const BY_SHADER: readonly (readonly [RegExp, Role])[] = [
   [/^attention_merge/, "attention merge"],
   [/^attention/, "attention"],
   [/^sample/, "sampler"],
+  [/^importance|^page_bounds|^list_mass/, "importance"],
+  [/^score/, "scores"],
+  [/^select/, "choice"],
+  [/^kv_/, "row copies"],
 ];
+
+/** Products that do their part of a norm stand where one would be sent. */
+function preparesNorm({ label }: RecordedDispatch): boolean {
+  return label.includes("_norm_out");
+}
 
 /**
  * Names the part of the model that each dispatch belongs to. Matrix products look alike; their
@@ -46,8 +62,10 @@ export function rolesOf(dispatches: readonly RecordedDispatch[]): Role[] {
         throw new RangeError(`kernel ${dispatches[end]!.label} has no part in a step`);
       }
       end++;
+      if (preparesNorm(dispatches[end - 1]!)) break;
     }
-    const before = roles[begin - 1];
+    const normed = begin > 0 && preparesNorm(dispatches[begin - 1]!);
+    const before = normed ? "norms" : roles[begin - 1];
     const after = roles[end];
     // After attention come its output and, past a norm, the run that ends with the way down.
     for (let i = begin; i < end; i++) {

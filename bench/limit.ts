@@ -14,11 +14,11 @@ import { Kernels } from "../src/gpu/kernels.ts";
 import { Readback } from "../src/gpu/readback.ts";
 import { decodeTimed } from "./_decode.ts";
 import { countFlag, defineBenchmark, integersFlag } from "./_define.ts";
-import { measureRates, type Rates, type RateShapes, ratesNotes } from "./_rates.ts";
+import { measureRates, oneRowShapes, type Rates, ratesNotes } from "./_rates.ts";
 import { Report } from "./_report.ts";
 import { fill, openSubject, type Subject, textIds } from "./_subject.ts";
 import { alternate } from "./_timing.ts";
-import { type ProductShape, stepWork } from "./_work.ts";
+import { stepWork } from "./_work.ts";
 
 const flags = {
   ...engineFlags,
@@ -26,14 +26,6 @@ const flags = {
   steps: countFlag("steps in a row of one context", 4),
   rounds: countFlag("rounds over all variants and contexts", 15),
 };
-
-/** One product of each type and shape, with one row. */
-function shapesOf(shapes: readonly ProductShape[]): RateShapes {
-  return {
-    matvec: shapes.map(({ type, rows, cols }) => ({ type, rows, cols, tokens: 1 })),
-    product: [],
-  };
-}
 
 /** Milliseconds that a step needs at these rates. */
 function neededMs({ config, shapes, parts }: Subject, rates: Rates, context: number): number {
@@ -64,7 +56,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
 
   const { device, caps } = await openDevice();
   using readback = await Readback.create(device, 16);
-  const shapes = shapesOf(subject.shapes);
+  const shapes = oneRowShapes(subject.shapes);
   const rates = await measureRates(new Kernels(device, caps), readback, rounds, shapes, decodes);
   const report = new Report(io, "limit", subject.common);
   for (const [index, context] of contexts.entries()) {

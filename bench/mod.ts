@@ -51,6 +51,11 @@ export const BENCHMARKS: readonly BenchmarkEntry[] = [
     load: () => import("./kernels.ts"),
   },
   {
+    name: "latency",
+    summary: "milliseconds a token by context, policy, interval and place of the rows",
+    load: () => import("./latency.ts"),
+  },
+  {
     name: "start",
     summary: "how long an engine takes to start",
     load: () => import("./start.ts"),

@@ -30,7 +30,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const { info } = subject.parts;
   const report = new Report(io, "prefill", {
     ...subject.common,
-    kernel: info.variants["matmul"]?.split(" ")[0] ?? "",
+    kernel: (info.variants["matmul_lanes"] ?? info.variants["matmul"] ?? "").split(" ").at(-1)!,
     chunk: info.prefillChunk,
   });
   // Other text each time: nothing may be found again.

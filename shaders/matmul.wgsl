@@ -4,31 +4,39 @@
 // x        (tokens, x_stride) vec4f                                read
 // y        (tokens, y_stride) f32                                  written, or added to
 // bias     (y_stride) f32                                          read, only with BIAS
+// squares  (tiles of the product before, up to whole vec4s) f32    read, only with NORM == in
+//                                                                  written, only with NORM == out
+// gain     (y_stride) f32                                          read, only with NORM == out
+// normed   (y_stride) f32                                          written, only with NORM == out
 //
 // One workgroup makes ROWS x TOKENS sums; its WG lanes walk the row together, a unit each, so that
 // weights are unpacked once for all tokens of the tile. Token tiles are neighbours in the grid.
 //
+// A norm between two products with one token needs no kernel of its own: with NORM == out a product
+// also writes y * gain and the sum of y^2 of each tile; with NORM == in x is what the other wrote, and
+// sums are multiplied by 1 / sqrt(mean(y^2) + eps). NORM is none otherwise.
+//
 // WG: lanes. ROWS, TOKENS: tile. SUBGROUPS: sum with subgroupAdd (WG is then one subgroup).
-// EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows of the gate, half of the up matrix,
-// which follows the gate in the same buffer). OUT_ROWS: rows of y a tile makes.
+// SHUFFLES: sum by shuffles instead; WG is 8 and OUT_ROWS * TOKENS = OUT_TURNS * 8.
+// EPILOGUE: store | add | gated (times the SiLU of what is in y) | swiglu (half of the ROWS are rows
+// of the gate, half of the up matrix, which follows the gate in the same buffer). OUT_ROWS: rows of y
+// a tile makes. OUT = f32, OUT_WIDTH = 1.
 // SUMS = ROWS * TOKENS, a multiple of 4; SUM_QUADS = SUMS / 4; PARTIAL_QUADS = SUM_QUADS * WG.
 // BIAS: add a bias. The weight defines and X_STEP: see common/weights.wgsl.
 
-@group(0) @binding(0) var<storage, read> weights: array<vec4u>;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-#if BIAS
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<uniform> params: MatmulParams;
-@group(0) @binding(5) var<uniform> step: StepParams;
-#else
-@group(0) @binding(3) var<uniform> params: MatmulParams;
-@group(0) @binding(4) var<uniform> step: StepParams;
+#include "common/product.wgsl"
+#include "common/reduce.wgsl"
+
+#if NORM == in
+@group(0) @binding(SQUARES_AT) var<storage, read> squares: array<vec4f>;
+#endif
+#if NORM == out
+@group(0) @binding(SQUARES_AT) var<storage, read_write> squares: array<f32>;
+@group(0) @binding(GAIN_AT) var<storage, read> gain: array<f32>;
+@group(0) @binding(NORMED_AT) var<storage, read_write> normed: array<f32>;
 #endif
 
-#include "common/dispatch.wgsl"
-#include "common/weights.wgsl"
-
+#if !SHUFFLES
 #if SUBGROUPS
 // (ROWS, TOKENS): sums of the tile
 var<workgroup> totals: array<f32, SUMS>;
@@ -46,38 +54,19 @@ fn total(r: u32, t: u32) -> f32 {
   return partial[(at / 4u) * WG][at % 4u];
 #endif
 }
-
-fn silu(value: f32) -> f32 {
-  return value / (1.0 + exp(-value));
-}
-
-// Row of the weights that line `j` of the tile is, held inside the matrix.
-fn weight_row(tile: u32, j: u32) -> u32 {
-#if EPILOGUE == swiglu
-  let row = min(tile * OUT_ROWS + (j % OUT_ROWS), params.rows - 1u);
-  return row + (j / OUT_ROWS) * params.rows;
-#else
-  return min(tile * ROWS + j, params.rows - 1u);
 #endif
-}
 
-fn finish(tile: u32, j: u32, t: u32, value: f32) {
+// Finishes line j of the tile for token t, if both exist; returns the square of what was written.
+fn write_out(tile: u32, j: u32, t: u32, value: f32) -> f32 {
   let row = tile * OUT_ROWS + j;
   if (row >= params.rows || t >= step.num_rows) {
-    return;
+    return 0.0;
   }
-  let at = t * params.y_stride + params.row_offset + row;
-  var sum = value;
-#if BIAS
-  sum += bias[params.row_offset + row];
+  let sum = finish(row, t, value);
+#if NORM == out
+  normed[row] = sum * gain[row];
 #endif
-#if EPILOGUE == add
-  sum += y[at];
-#endif
-#if EPILOGUE == gated
-  sum *= silu(y[at]);
-#endif
-  y[at] = sum;
+  return sum * sum;
 }
 
 @compute @workgroup_size(WG)
@@ -96,6 +85,16 @@ fn main(
 #for r ROWS
   let base_{r} = weight_row(tile, {r}u) * params.row_vecs;
 #endfor
+#if NORM == in
+  var of_tiles = 0.0;
+  for (var i = lane; i < params.square_vecs; i += WG) {
+    of_tiles += dot(squares[i], vec4f(1.0));
+  }
+  let mean = reduce_sum(of_tiles, lane) / f32(params.norm_width);
+  let scale = inverseSqrt(mean + params.norm_eps);
+#else
+  let scale = 1.0;
+#endif
   var acc: array<f32, SUMS>;
 #for t TOKENS
   let x_{t} = min(first + {t}u, step.num_rows - 1u) * params.x_stride;
@@ -137,6 +136,31 @@ fn main(
 #endfor
   }
 #endif
+  var squared = 0.0;
+#if SHUFFLES
+#for i SUMS
+  acc[{i}u] += subgroupShuffleXor(acc[{i}u], 1u);
+  acc[{i}u] += subgroupShuffleXor(acc[{i}u], 2u);
+  acc[{i}u] += subgroupShuffleXor(acc[{i}u], 4u);
+#endfor
+#for o OUT_TURNS
+  {
+    let out = {o}u * 8u + lane;
+    var sum = 0.0;
+#for other 8
+    sum = select(sum, acc[{o}u * 8u + {other}u], lane == {other}u);
+#endfor
+#if EPILOGUE == swiglu
+    var up = 0.0;
+#for other 8
+    up = select(up, acc[OUT_ROWS * TOKENS + {o}u * 8u + {other}u], lane == {other}u);
+#endfor
+    sum = silu(sum * scale) * up;
+#endif
+    squared += write_out(tile, out / TOKENS, first + out % TOKENS, sum * scale);
+  }
+#endfor
+#else
 #if SUBGROUPS
 #for i SUMS
   let sum_{i} = subgroupAdd(acc[{i}u]);
@@ -165,9 +189,17 @@ fn main(
     let j = out / TOKENS;
     let t = out % TOKENS;
 #if EPILOGUE == swiglu
-    finish(tile, j, first + t, silu(total(j, t)) * total(j + OUT_ROWS, t));
+    let sum = silu(total(j, t) * scale) * total(j + OUT_ROWS, t);
 #else
-    finish(tile, j, first + t, total(j, t));
+    let sum = total(j, t);
 #endif
+    squared += write_out(tile, j, first + t, sum * scale);
   }
+#endif
+#if NORM == out
+  let whole = reduce_sum(squared, lane);
+  if (lane == 0u) {
+    squares[tile] = whole;
+  }
+#endif
 }

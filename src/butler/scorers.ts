@@ -13,6 +13,7 @@ import { LIST_PARAMS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import { pageBoundsSpec, scorePagesSpec, scorePagesWorkgroups } from "../gpu/ops/page_bounds.ts";
 import { scoreExactSpec, scoreExactWorkgroups } from "../gpu/ops/score_exact.ts";
 import { scoreProjectedSpec, scoreProjectedWorkgroups } from "../gpu/ops/score_projected.ts";
+import { neighboursSpec } from "../gpu/ops/neighbours.ts";
 import { selectSpec } from "../gpu/ops/select.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
@@ -152,6 +153,8 @@ export interface Kit {
   readonly params: GPUBuffer;
   /** The same for keys of so many positions from a base on. */
   readonly words: (base: number, count: number) => Uint32Array<ArrayBuffer>;
+  readonly neighbours: Kernel;
+  readonly neighbourGroups: readonly GPUBindGroup[];
   readonly select: Kernel;
   readonly selectGroups: readonly GPUBindGroup[];
 }
@@ -218,6 +221,23 @@ async function createKit(
     });
   const params = kernels.uniform("list params", words(0, ANY_COUNT));
   const kindIndex = SCORER_KINDS.indexOf(kind);
+  const lanes = selectLanes(options);
+  const neighbours = await kernels.compile(neighboursSpec(lanes));
+  const neighbourGroups = Array.from(
+    { length: config.numLayers },
+    (_, layer) =>
+      kernels.bind(neighbours, [
+        rows,
+        selection.recipes(kindIndex, layer),
+        kv.table(layer),
+        selection.scratch,
+        selection.picked(layer),
+        selection.counts(layer),
+        selection.selection(layer),
+        params,
+        step,
+      ]),
+  );
   const selectGroups = Array.from({ length: config.numLayers }, (_, layer) =>
     kernels.bind(select, [
       selection.scores,
@@ -231,7 +251,17 @@ async function createKit(
       params,
       step,
     ]));
-  return { options, buffers, tables, params, words, select, selectGroups };
+  return {
+    options,
+    buffers,
+    tables,
+    params,
+    words,
+    select,
+    selectGroups,
+    neighbours,
+    neighbourGroups,
+  };
 }
 
 function encodeChoice(
@@ -243,6 +273,8 @@ function encodeChoice(
 ): void {
   const { numKvHeads } = kit.options.config;
   dispatch(pass, kit.select, kit.selectGroups[layer]!, numRows * numKvHeads, stepOffset);
+  if (!kit.buffers.selection.wantsNeighbours) return;
+  dispatch(pass, kit.neighbours, kit.neighbourGroups[layer]!, numRows * numKvHeads, stepOffset);
 }
 
 async function projected(kit: Kit): Promise<Scorer> {

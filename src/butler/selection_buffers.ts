@@ -25,6 +25,8 @@ export interface SelectionSizes {
 /** Lists, recipes and scores. */
 export class SelectionBuffers {
   readonly sizes: SelectionSizes;
+  /** Some recipe asks for neighbours. */
+  wantsNeighbours = false;
   /** u32 of a slot's selection, and of its recipe. */
   readonly selectionStride: number;
   readonly recipeStride: number;
@@ -32,7 +34,6 @@ export class SelectionBuffers {
   readonly maximaAt: number;
   /** (rows, KV heads, scoreStride); what a layer leaves, the next one overwrites. */
   readonly scores: GPUBuffer;
-  /** (rows, KV heads, 2, scoreStride) */
   readonly scratch: GPUBuffer;
   /** (rows, heads, 16) f32 */
   readonly queries: GPUBuffer;
@@ -64,7 +65,7 @@ export class SelectionBuffers {
     this.#recipeWords = new Uint32Array(this.#recipes.buffer.size / 4);
     const lists = maxRows * numKvHeads;
     this.scores = kernels.storage("scores", lists * this.scoreStride * 4);
-    this.scratch = kernels.storage("selection scratch", 2 * lists * this.scoreStride * 4);
+    this.scratch = kernels.storage("selection scratch", lists * 2 * this.scoreStride * 4);
     this.queries = kernels.storage("importance queries", maxRows * numHeads * 16 * 4);
   }
 

@@ -5,9 +5,11 @@
  * @module
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { LIST_MODES, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
+import { parkedList, type ParkedLists } from "./parked_lists.ts";
+import { WANTS_NEIGHBOURS } from "../gpu/ops/neighbours.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import {
   createScorer,
@@ -74,6 +76,9 @@ interface Slot {
 
 const LEAST_CAPACITY = 256;
 
+/** Decode steps after which what is kept of their rows is written, whether it is needed yet or not. */
+const STORE_EVERY = 32;
+
 /** Selection for the sequences in the slots of a cache. */
 export class Selector {
   readonly #options: SelectorOptions;
@@ -95,7 +100,7 @@ export class Selector {
   constructor(options: SelectorOptions) {
     const { kernels, config, kvType, kv, maxSequences, maxPrefill, calibration } = options;
     this.#options = options;
-    const rows = Math.max(maxPrefill, maxSequences);
+    const rows = Math.max(maxPrefill, maxSequences * (STORE_EVERY + 1));
     this.#tables = SCORER_KINDS.map((kind) => ({
       own: kernels.storage(`${kind} rows`, maxSequences * 16),
       store: kernels.storage(`${kind} stored rows`, rows * 16),
@@ -161,6 +166,41 @@ export class Selector {
     }
   }
 
+  /** Buffers and a scorer of their own for exact scores, beside those in use. The caller disposes. */
+  async createTruth(): Promise<{ scorer: Scorer; buffers: SelectionBuffers }> {
+    const buffers = this.#makeBuffers(this.#buffers.sizes.listCapacity);
+    const { importance } = this;
+    const scorer = await createScorer(
+      "exact",
+      this.#options,
+      { selection: buffers, importance, matrices: null, transit: this.#transit, lse: this.lse },
+      this.#tables[SCORER_KINDS.indexOf("exact")]!,
+    );
+    return { scorer, buffers };
+  }
+
+  /** Lets one slot alone be scored in buffers of {@linkcode createTruth}. */
+  writeTruth(
+    buffers: SelectionBuffers,
+    layer: number,
+    slot: number,
+    recipe: { from: number; windowRows: number; budgets: readonly number[] },
+  ): void {
+    const index = SCORER_KINDS.indexOf("exact");
+    for (let other = 0; other < buffers.sizes.numSlots; other++) {
+      buffers.recipeWords(index, layer, other)[0] = LIST_MODES.rest;
+    }
+    const { from, windowRows, budgets } = recipe;
+    buffers.recipeWords(index, layer, slot).set([
+      LIST_MODES.exact,
+      from,
+      windowRows,
+      0,
+      ...budgets,
+    ]);
+    buffers.sendRecipes();
+  }
+
   /** Takes a sequence out of its slot, so that it can go on in another one. */
   park(slot: number): ParkedSelection | null {
     const entry = this.#slots.get(slot);
@@ -181,6 +221,35 @@ export class Selector {
   resume(slot: number, { entry, pages }: ParkedSelection): void {
     this.#slots.set(slot, entry);
     if (pages !== null) this.importance.attach(slot, pages);
+  }
+
+  /** Writes lists that were parked, for a slot whose rows are all on the device. */
+  writeLists(slot: number, lists: ParkedLists): void {
+    const { config, kv } = this.#options;
+    const { numKvHeads } = config;
+    const { listCapacity } = this.#buffers.sizes;
+    const entry = this.#slots.get(slot)!;
+    lists.layers.forEach((words, layer) => {
+      const view = entry.view.layer(layer);
+      if (words === null || view.kind !== "selected") return;
+      const header = selectionHeader(numKvHeads);
+      const out = new Uint32Array(header + numKvHeads * listCapacity);
+      const sliding = entry.view.policy.once && !entry.slidesNext;
+      out.set([
+        1,
+        view.recipe.prefix,
+        sliding ? SLIDING : view.windowStart,
+        sliding ? entry.view.settings.window : 0,
+        ...words.subarray(0, numKvHeads),
+      ]);
+      for (let head = 0; head < numKvHeads; head++) {
+        parkedList(lists, words, head, numKvHeads).forEach((position, i) => {
+          const page = kv.pool.pageOf(layer, slot, Math.floor(position / PAGE_ROWS));
+          out[header + head * listCapacity + i] = page * PAGE_ROWS + position % PAGE_ROWS;
+        });
+      }
+      this.#buffers.writeSelection(layer, slot, out);
+    });
   }
 
   /** Forgets a slot. */
@@ -291,6 +360,7 @@ export class Selector {
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
+    this.#buffers.wantsNeighbours = false;
     let anyFresh = false;
     for (const { slot, position } of rows) {
       const n = position + 1;
@@ -302,9 +372,11 @@ export class Selector {
       if (entry.slidesNext) this.#slide(slot, entry);
       const fresh = entry.view.advance(n);
       const { store } = entry.view.policy;
-      if (fresh && entry.kind !== null && store !== "none" && store !== "mass") {
-        // The newest row's own key is projected with its query; bounds are made for all alike.
-        const end = entry.kind === "projected" ? position : n;
+      const keeps = entry.kind !== null && store !== "none" && store !== "mass";
+      // Also without a selection, before there are more than the table has room for.
+      if (keeps && entry.kind !== null && (fresh || n - entry.stored >= STORE_EVERY)) {
+        // With its query the newest row's own key is projected too; bounds are made for all alike.
+        const end = fresh && entry.kind === "projected" ? position : n;
         for (const at of storePositions(entry.kind, entry.stored, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
@@ -334,9 +406,9 @@ export class Selector {
     stepOffset: number,
   ): void {
     SCORER_KINDS.forEach((kind, index) => {
+      this.#encodeStore(pass, kind, layer, "cache");
       const end = ends[index]!;
       if (end === 0) return;
-      this.#encodeStore(pass, kind, layer, "cache");
       this.#scorers.get(kind)!.encodeSelect(pass, layer, numRows, end, stepOffset);
     });
   }
@@ -378,7 +450,9 @@ export class Selector {
       if (view.kind === "selected" && view.fresh) {
         const { recipe } = view;
         const { mode } = SCORER_WORDS[entry.kind];
-        words.set([mode, recipe.from, n - recipe.windowStart, 0, ...recipe.budgets]);
+        const flags = entry.view.growth > 1 ? WANTS_NEIGHBOURS : 0;
+        this.#buffers.wantsNeighbours ||= flags !== 0;
+        words.set([mode, recipe.from, n - recipe.windowStart, flags, ...recipe.budgets]);
         work.ends[index] = Math.max(work.ends[index]!, recipe.to * recipe.unit);
       }
     }

@@ -63,7 +63,7 @@ export const CALIBRATE_HINT = "main.ts calibrate --model MODEL --text FILE --out
  * dense are `window`, so that one rule (sinks + window + budget) gives the rows of every window.
  *
  * @param request What is said, already merged.
- * @throws {KvSettingsError} For numbers out of range, a table of another model's shape, and a
+ * @throws {KvSettingsError} For numbers out of range, what is not built, a table of another model's shape, and a
  *   named policy that lacks what it needs.
  */
 export function resolveKv(
@@ -73,6 +73,12 @@ export function resolveKv(
 ): { readonly settings: KvSettings; readonly notes: readonly string[] } {
   checkKv(request);
   checkModel(request, model);
+  if (request.fetch === "ahead") {
+    throw new KvSettingsError(
+      ["fetch"],
+      "is ahead, which is not built yet: rows are fetched in the step that chose them (in-step)",
+    );
+  }
   const { policy, notes } = choosePolicy(request.policy, situation);
   const interval = request.interval ?? KV_DEFAULTS.interval;
   const { layers, budget } = layersOf(request, policy, model);

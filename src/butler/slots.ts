@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import { budgetRows } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
@@ -26,6 +27,8 @@ export interface SelectedView {
   readonly windowStart: number;
   /** Rows that lists hold at most, of all KV heads. */
   readonly listRows: number;
+  /** Rows of a list over those that were chosen: neighbours double them. */
+  readonly growth: number;
 }
 
 /** One sequence. */
@@ -33,7 +36,7 @@ export class SlotView {
   readonly settings: KvSettings;
   readonly policy: Policy;
   /** Rows of every new selection, neighbours included, over the rows that were chosen. */
-  readonly #growth: number;
+  readonly growth: number;
   readonly #layers: LayerView[];
   /** Steps since the first selection; -1 before it. */
   #steps = -1;
@@ -41,7 +44,7 @@ export class SlotView {
   constructor(settings: KvSettings) {
     this.settings = settings;
     this.policy = POLICIES[settings.policy];
-    this.#growth = settings.neighbours && this.policy.scores !== "none" ? 2 : 1;
+    this.growth = growthOf(settings);
     this.#layers = settings.layers.map(() => ({ kind: "all" }));
   }
 
@@ -94,10 +97,10 @@ export class SlotView {
     }
     const old = this.#layers[layer]!;
     if (role === "selected" && !due && old.kind === "selected") {
-      const { recipe, listRows } = old;
+      const { recipe, listRows, growth } = old;
       const slides = this.policy.once;
       const windowStart = slides ? Math.max(0, n - this.settings.window) : old.windowStart;
-      return { kind: "selected", recipe, fresh: false, windowStart, listRows };
+      return { kind: "selected", recipe, fresh: false, windowStart, listRows, growth };
     }
     if (role === "selected" && !due) return { kind: "all" };
     const ideal = layerRecipe(this.settings, layer, n);
@@ -105,10 +108,12 @@ export class SlotView {
     const recipe = this.policy.scores === "mass" && old.kind === "selected"
       ? cappedRecipe(ideal, old.recipe)
       : ideal;
-    const most = Math.max(...recipe.budgets) * recipe.unit * this.#growth;
+    const most = Math.max(...recipe.budgets) * recipe.unit * this.growth;
     const candidates = (recipe.to - recipe.from) * recipe.unit;
     const listRows = Math.min(most, candidates);
-    return { kind: "selected", recipe, fresh: true, windowStart: recipe.windowStart, listRows };
+    const { growth } = this;
+    const { windowStart } = recipe;
+    return { kind: "selected", recipe, fresh: true, windowStart, listRows, growth };
   }
 }
 
@@ -121,12 +126,24 @@ function cappedRecipe(recipe: StepRecipe, old: StepRecipe): StepRecipe {
 }
 
 /**
+ * Neighbours are for policies that rank row by row at every selection: pages bring their own, and
+ * attention that was received says nothing of rows that were let go. They double a list.
+ */
+function growthOf(settings: KvSettings): number {
+  const { scores } = POLICIES[settings.policy];
+  if (!settings.neighbours || (scores !== "projected" && scores !== "exact")) return 1;
+  // A list is made by one lane, which can do so much.
+  const large = "share" in settings.budget || settings.budget.rows > MOST_NEIGHBOUR_BUDGET;
+  return large ? 1 : 2;
+}
+
+/**
  * Rows that a list of a sequence can come to have.
  *
  * @param offloaded Rows of a window that is longer than the one on the device are listed too.
  */
 export function mostListRows(settings: KvSettings, maxRows: number, offloaded: boolean): number {
-  const growth = settings.neighbours ? 2 : 1;
+  const growth = growthOf(settings);
   const rows = settings.layers.map(({ role }, layer) => {
     const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows) : "all";
     if (recipe === "all") return 0;
@@ -140,7 +157,8 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
 export function attendedRows(view: LayerView, n: number): number {
   if (view.kind === "all") return n;
   if (view.kind === "window") return Math.min(n, view.prefix + view.windowRows);
-  const { recipe: { prefix, budgets, unit }, windowStart } = view;
-  const mean = budgets.reduce((sum, units) => sum + units, 0) / budgets.length;
-  return prefix + mean * unit + n - windowStart;
+  const { recipe: { prefix, budgets, unit, from, to }, windowStart, growth } = view;
+  const most = (to - from) * unit;
+  const rows = budgets.reduce((sum, units) => sum + Math.min(most, units * unit * growth), 0);
+  return prefix + rows / budgets.length + n - windowStart;
 }

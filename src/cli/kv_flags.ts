@@ -151,6 +151,11 @@ export const tierFlags = {
     schema: text,
     fallback: null,
   }),
+  prefixCache: triStateFlag({
+    group,
+    help: "rows of prompts that were prefilled are kept for prompts that begin alike",
+    fallbackText: "on",
+  }),
   calibration: valueFlag({
     group,
     help: "file that calibrate made for this model, which loki needs",
@@ -207,11 +212,14 @@ function readTableFile(path: string): KvTable {
 /**
  * Where the command line lets rows lie.
  *
- * @throws {UsageError} For a size of a folder that is not named.
+ * @throws {UsageError} For a size of a folder that is not named, or a folder that is not used.
  */
 export function tierOptions(settings: Settings<typeof tierFlags>): TierOptions {
   if (settings.kvDiskSize !== null && settings.kvDisk === null) {
     throw new UsageError("--kv-disk-size needs --kv-disk, the folder that it is the size of");
+  }
+  if (settings.prefixDir !== null && settings.prefixCache === false) {
+    throw new UsageError("--prefix-dir and --no-prefix-cache exclude each other");
   }
   return {
     deviceBytes: settings.kvDevice,
@@ -219,5 +227,6 @@ export function tierOptions(settings: Settings<typeof tierFlags>): TierOptions {
     diskDir: settings.kvDisk,
     diskBytes: settings.kvDiskSize,
     prefixDir: settings.prefixDir,
+    prefixCache: settings.prefixCache ?? true,
   };
 }

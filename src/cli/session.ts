@@ -9,11 +9,12 @@ import { openTextSide, type TextUse } from "./text_side.ts";
 /** What a command with a model works on. Close it. */
 export interface Session extends ServedModel {
   /**
-   * Ends the text side. The engine is left to the end of the process, which follows at once: an
-   * engine that is being closed unloads the driver, and a process that exits meanwhile runs the exit
-   * handlers of a library that is gone. The same goes for a device that works: end what runs first.
+   * Ends the text side and settles the engine. Its device is left to the end of the process, which
+   * follows at once: an engine that is being closed unloads the driver, and a process that exits
+   * meanwhile runs the exit handlers of a library that is gone. The same goes for a device that
+   * works: end what runs first.
    */
-  close(): void;
+  close(): Promise<void>;
 }
 
 /** Opens a session; tests put a fake in its place. */
@@ -46,7 +47,10 @@ export const openSession: OpenSession = async (options, io, use) => {
       tokenizer,
       endIds,
       template,
-      close: () => template?.close(),
+      close: () => {
+        template?.close();
+        return engine.settle();
+      },
     };
   } catch (error) {
     template?.close();

@@ -12,14 +12,17 @@ import {
   Selector,
   type SelectorRow,
 } from "../butler/selector.ts";
+import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import { POLICIES } from "../butler/policies/mod.ts";
 import { attendedRows } from "../butler/slots.ts";
+import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { Forward } from "./forward.ts";
 import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
+import { RecallMeter, type RecallSums, type SampledRow } from "./recall_meter.ts";
 import type { StagedChunk } from "./staged_prefill.ts";
 import { isEmpty } from "./stage_passes.ts";
 import {
@@ -48,10 +51,14 @@ export interface DecodePlan {
   /** For the step's uniform. */
   readonly denseSplits: number;
   readonly rowsSplits: number;
+  /** Of the longest row, should it attend to everything. */
+  readonly allSplits: number;
   readonly stageSplits: number;
   readonly storeCounts: readonly number[];
   /** Rows of sequences below the device. */
   readonly offloaded: readonly OffloadedRow[];
+  /** Rows whose recall is measured in this step. */
+  readonly sampled: readonly SampledRow[];
 }
 
 interface Tally extends Moved {
@@ -60,12 +67,14 @@ interface Tally extends Moved {
   rows: number;
   /** Bytes of keys that exact scores had to read. */
   scoring: number;
+  readonly recall: RecallSums;
 }
 
 /** What is known of a sequence without a slot. */
 export interface ParkedSteps extends Disposable {
   readonly selection: ParkedSelection;
   readonly tally: Tally;
+  readonly lists: ParkedLists;
 }
 
 /** Selection and attention over it. */
@@ -76,6 +85,7 @@ export class CacheSteps {
   readonly #tallies = new Map<number, Tally>();
   readonly #stride: number;
   #offload: OffloadSteps | null = null;
+  #recall: RecallMeter | null = null;
   #observed: ObservedAttention | null = null;
   #bound: BoundAttention[] = [];
 
@@ -132,22 +142,48 @@ export class CacheSteps {
     const transit = below ? this.#offload!.transit : null;
     await this.#selector.begin(slot, settings, maxRows, transit);
     const nothing = { bytes: 0, wanted: 0, resident: 0 };
-    this.#tallies.set(slot, { settings, steps: 0, rows: 0, scoring: 0, ...nothing });
+    const recall = { mass: 0, heads: 0, overlap: 0, lists: 0, steps: 0 };
+    if (settings.recallEvery > 0) {
+      this.#recall ??= await RecallMeter.create({
+        forward,
+        selector: this.#selector,
+        ...(readback === undefined ? {} : { readback }),
+      });
+      await this.#recall.prepare();
+    }
+    this.#tallies.set(slot, { settings, steps: 0, rows: 0, scoring: 0, ...nothing, recall });
   }
 
   /** Takes a sequence out of its slot; null for one that attends to everything on the device. */
-  park(slot: number): ParkedSteps | null {
-    const selection = this.#selector.park(slot);
+  async park(slot: number, submission: Submission): Promise<ParkedSteps | null> {
+    const view = this.#selector.view(slot);
     const tally = this.#tallies.get(slot);
+    if (view === undefined || tally === undefined) return null;
+    const { kernels, config } = this.#options.forward.options;
+    const wanted = Array.from(
+      { length: config.numLayers },
+      (_, layer) => view.layer(layer).kind === "selected",
+    );
+    const { readback } = this.#options;
+    const buffers = this.#selector.buffers;
+    const lists = await readLists(kernels.device, submission, buffers, slot, wanted, readback);
+    const selection = this.#selector.park(slot)!;
     this.end(slot);
-    if (selection === null || tally === undefined) return null;
-    return { selection, tally, [Symbol.dispose]: () => selection[Symbol.dispose]() };
+    return { selection, tally, lists, [Symbol.dispose]: () => selection[Symbol.dispose]() };
   }
 
   /** Goes on with a sequence in a slot that has just begun. */
-  resume(slot: number, { selection, tally }: ParkedSteps): void {
+  resume(
+    slot: number,
+    numRows: number,
+    { selection, tally, lists }: ParkedSteps,
+    submission: Submission,
+  ): void {
     this.#selector.resume(slot, selection);
     this.#tallies.set(slot, tally);
+    if (this.#options.cache.offloaded(slot) === null) this.#selector.writeLists(slot, lists);
+    else this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);
+    submission.submit();
   }
 
   /** Forgets a slot. */
@@ -169,13 +205,25 @@ export class CacheSteps {
       bytesPerStep: steps === 0 ? 0 : bytes / steps,
       residentShare: wanted === 0 ? 1 : resident / wanted,
       tiers: this.#options.cache.tiersOf(slot),
-      recall: null,
-      notes: tally.scoring === 0 ? [] : [
-        `exact scores read ${
-          Math.round(tally.scoring / Math.max(1, steps))
-        } bytes a step beside that`,
-      ],
+      recall: recallOf(tally.recall),
+      notes: this.#notes(slot, tally),
     };
+  }
+
+  #notes(slot: number, { settings, scoring, steps }: Tally): string[] {
+    const notes: string[] = [];
+    if (scoring > 0) {
+      const bytes = Math.round(scoring / Math.max(1, steps));
+      notes.push(`exact scores read ${bytes} bytes a step beside that`);
+    }
+    const selects = settings.layers.some(({ role }) => role === "selected");
+    if (settings.neighbours && selects && this.#selector.view(slot)?.growth === 1) {
+      notes.push(
+        "neighbours were not fetched: they are for oracle, loki and tokenbutler, and for budgets " +
+          `that are a number of rows up to ${MOST_NEIGHBOUR_BUDGET}`,
+      );
+    }
+    return notes;
   }
 
   /** Before a prefill chunk: whether its rows need something written beside them. */
@@ -191,6 +239,26 @@ export class CacheSteps {
   /** After a chunk's rows were written in a layer. */
   encodePrefill(submission: Submission, slot: number, layer: number): void {
     this.#selector.encodePrefill(submission.pass, slot, layer, "cache");
+  }
+
+  /** Whether a slot can take rows over: what is kept beside them follows from their keys alone. */
+  canReuse(slot: number): boolean {
+    return this.#selector.view(slot)?.policy.store !== "mass";
+  }
+
+  /** Writes what is kept of rows first .. first + count - 1, which are in the tiers, in a layer. */
+  encodeAdopted(
+    submission: Submission,
+    slot: number,
+    layer: number,
+    first: number,
+    count: number,
+  ): void {
+    const rows = this.#options.cache.offloaded(slot);
+    if (rows === null) return this.encodePrefill(submission, slot, layer);
+    const chunk = { slot, rows, start: first, count, tails: [] };
+    this.#offload!.prefill.loadKeys(submission, layer, chunk);
+    this.#selector.encodePrefill(submission.pass, slot, layer, "chunk");
   }
 
   /**
@@ -254,9 +322,11 @@ export class CacheSteps {
       numRows: rows.length,
       denseSplits: splits(most((layer) => layer.denseKeys)),
       rowsSplits: splits(most((layer) => layer.rowsKeys)),
+      allSplits: splits(rows.reduce((longest, row) => Math.max(longest, row.position + 1), 0)),
       stageSplits: this.#offload?.stageSplits ?? 1,
       storeCounts: [...this.#selector.storeCounts],
       offloaded,
+      sampled: this.#sample(rows),
     };
   }
 
@@ -284,16 +354,34 @@ export class CacheSteps {
       ? []
       : await this.#offload!.prepareLayer(submission, layer, offloaded, this.#selector);
     const passing = streams.some((streamed) => !isEmpty(streamed));
+    const { sampled } = plan;
+    if (sampled.length > 0) {
+      await this.#recall!.encodeExact(
+        submission,
+        layer,
+        numRows,
+        sampled,
+        plan.allSplits,
+        STEP_SLOTS.all * this.#stride,
+        this.#offload,
+      );
+    }
     this.#layer(layer).encode(submission.pass, numRows, {
       dense: work.dense ? { splits: plan.denseSplits, stepOffset: offset } : null,
       rows: work.rows
         ? { splits: plan.rowsSplits, stepOffset: STEP_SLOTS.selected * this.#stride }
         : null,
-      place: passing ? { first: true, last: false } : work.mass ? ONLY_PASS : null,
+      // Measuring needs the sums that a single pass does not leave.
+      place: passing || sampled.length > 0
+        ? { first: true, last: !passing }
+        : work.mass
+        ? ONLY_PASS
+        : null,
     });
     if (passing) {
       await this.#offload!.encodeStreams(submission, layer, numRows, offloaded, streams);
     }
+    if (sampled.length > 0) this.#recall!.encodeAttended(submission, layer, sampled);
     if (work.mass) this.#encodeMass(submission, layer, plan);
   }
 
@@ -323,9 +411,13 @@ export class CacheSteps {
    */
   async endDecode(
     submission: Submission,
-    { offloaded }: DecodePlan,
+    { offloaded, sampled }: DecodePlan,
   ): Promise<ReadonlyMap<number, unknown>> {
     const failures = new Map<number, unknown>();
+    if (sampled.length > 0) {
+      const sumsOf = (slot: number) => this.#tallies.get(slot)!.recall;
+      await this.#recall!.finish(submission, sampled, sumsOf);
+    }
     if (offloaded.length === 0) return failures;
     await this.#offload!.endDecode(submission, offloaded);
     for (const { slot } of offloaded) {
@@ -340,6 +432,20 @@ export class CacheSteps {
       if (failure !== undefined) failures.set(slot, failure);
     }
     return failures;
+  }
+
+  /** Rows whose turn it is to be measured. */
+  #sample(rows: readonly SelectorRow[]): SampledRow[] {
+    return rows.map(({ slot, position }, row) => ({
+      row,
+      slot,
+      n: position + 1,
+      below: this.#options.cache.offloaded(slot) !== null,
+    })).filter(({ slot }) => {
+      const tally = this.#tallies.get(slot);
+      const every = tally?.settings.recallEvery ?? 0;
+      return every > 0 && tally !== undefined && tally.steps % every === 0;
+    });
   }
 
   #count(slot: number, n: number): void {
@@ -374,9 +480,20 @@ export class CacheSteps {
 
   [Symbol.dispose](): void {
     this.#unbind();
+    this.#recall?.[Symbol.dispose]();
     this.#offload?.[Symbol.dispose]();
     this.#observed?.[Symbol.dispose]();
     this.#selector[Symbol.dispose]();
     this.#attention[Symbol.dispose]();
   }
+}
+
+/** Means over what was measured; null if nothing was. */
+function recallOf({ mass, heads, overlap, lists, steps }: RecallSums): KvReport["recall"] {
+  if (steps === 0) return null;
+  return {
+    mass: heads === 0 ? 1 : mass / heads,
+    overlap: lists === 0 ? 1 : overlap / lists,
+    steps,
+  };
 }

@@ -12,6 +12,8 @@ import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
+import { POLICIES } from "../butler/policies/mod.ts";
+import type { SequenceNeed } from "../kv/types.ts";
 import { TieredCache } from "../kv/tiered_cache.ts";
 
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -19,7 +21,7 @@ import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
-import { openStore, storedRows } from "./open_store.ts";
+import { closeStore, openStore, storedRows } from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
@@ -107,11 +109,12 @@ async function build(
       onProgress({ phase: "weights", fraction: Math.min(1, done / source.sizeBytes) });
     });
     resources.push(weights);
+    const limit = contextLimit(caps, plan, config);
     const tier = await DeviceTier.create(kernels, config, {
       kvType: options.kvType,
       contextLength: Math.min(
         options.contextLength ?? config.contextLength,
-        contextLimit(caps),
+        limit,
       ),
       numSlots: options.maxSequences,
       spareBytes: source.sizeBytes + STEP_BYTES,
@@ -164,8 +167,8 @@ async function build(
       );
     }
     const asked = options.contextLength ?? config.contextLength;
-    if (asked > contextLimit(caps)) {
-      notes.push(`a software adapter runs at most ${contextLimit(caps)} tokens of context`);
+    if (asked > limit) {
+      notes.push(`a software adapter runs at most ${limit} tokens of this model's context`);
     }
     if (options.contextLength !== null && options.contextLength > config.contextLength) {
       notes.push(
@@ -221,9 +224,11 @@ async function build(
       : null;
     const kvPlanner: KvPlanner = {
       fits: (maxRows) => kv.fitsDevice(maxRows),
-      refusal: (need) => kv.refusal(need),
+      refusal: (need) => kv.refusal(need) ?? massRefusal(need, kv),
     };
-    return { runner, kv, kvPlanner, info, device, dispose, chunkTarget };
+    const prefixes = options.tiers.prefixCache ? runner.prefixes : null;
+    const settle = () => closeStore(store, warn);
+    return { runner, kv, kvPlanner, info, device, prefixes, settle, dispose, chunkTarget };
   } catch (error) {
     dispose();
     throw error;
@@ -248,6 +253,14 @@ async function loadCalibration(
     if (options.calibration !== null || !(error instanceof CalibrationError)) throw error;
     return { calibration: null, notes: [`calibration left aside: ${error.message}`] };
   }
+}
+
+/** Policies that count the attention of every row need the rows on the device. */
+function massRefusal({ settings, maxRows }: SequenceNeed, kv: TieredCache): string | null {
+  if (POLICIES[settings.policy].store !== "mass" || kv.fitsDevice(maxRows)) return null;
+  return `policy ${settings.policy} counts the attention that every row receives and runs only ` +
+    `where all rows fit the device: the request needs ${maxRows} rows, the device holds ` +
+    `${kv.device.numPages * BLOCK_ROWS}. Give more with --kv-device, or take another policy`;
 }
 
 /** Makes later steps fail with the device's own words instead of giving wrong results. */

@@ -44,6 +44,8 @@ export class Forward {
   #attention!: Attention;
   #outputNorm!: GPUBindGroup;
   #output!: Product;
+  /** Whether products with one token do the norms between them. */
+  #normsFused = true;
 
   private constructor(options: ForwardOptions, kernels: ForwardKernels) {
     this.#options = options;
@@ -67,7 +69,7 @@ export class Forward {
 
   async #build(source: ModelSource, weights: WeightStore): Promise<void> {
     const { kernels, plan, config, step } = this.#options;
-    const { x, normed, qkv, attended, gated, logits } = this.#buffers;
+    const { x, normed, squares, qkv, attended, gated, logits } = this.#buffers;
     const tensor = (name: string) => requireTensor(source, name);
     const own = <T extends GPUBuffer | Product>(thing: T): T => {
       this.#owned.push(thing);
@@ -88,22 +90,19 @@ export class Forward {
         eps: config.rmsNormEps,
       }),
     );
-    const norm = async (name: string, from: GPUBuffer) =>
-      kernels.bind(this.#kernels.norm, [
-        from,
-        await weights.vector(name, [tensor(name)]),
-        normed,
-        normParams,
-        step,
-      ]);
+    const gainOf = (name: string) => weights.vector(name, [tensor(name)]);
+    const norm = (gain: GPUBuffer) =>
+      kernels.bind(this.#kernels.norm, [x, gain, normed, normParams, step]);
+    const normBefore = { squares, width: hiddenSize, eps: config.rmsNormEps };
 
     const embedding = await matrix("token_embd");
     this.#embed = this.#embedGroups(embedding, (words) => uniform("embed params", words));
     const headGains: GPUBuffer[] = [];
     const qkvRows = (numHeads + 2 * numKvHeads) * headDim;
+    let nextGain = await gainOf("blk.0.attn_norm");
     for (let l = 0; l < config.numLayers; l++) {
       const name = (part: string) => `blk.${l}.${part}`;
-      const attentionNorm = await norm(name("attn_norm"), x);
+      const attentionNorm = norm(nextGain);
       const qkvTensors = ["attn_q", "attn_k", "attn_v"].map((part) => tensor(name(part)));
       const bias = config.qkvBias
         ? await weights.vector(
@@ -125,6 +124,7 @@ export class Forward {
             yOffset,
             epilogue: "store",
             ...(bias === undefined ? {} : { bias }),
+            ...(l === 0 ? {} : { normBefore }),
           }),
         );
         yOffset += stacked.rows;
@@ -137,22 +137,27 @@ export class Forward {
           ),
         );
       }
-      const toHidden = (m: DeviceMatrix, from: GPUBuffer, xStride: number) =>
-        product({
+      const toHidden = (m: DeviceMatrix, from: GPUBuffer, xStride: number, gain?: GPUBuffer) => {
+        this.#normsFused &&= m.parts.length === 1;
+        return product({
           matrix: m,
           x: from,
           xStride,
           y: x,
           yStride: paddedCols(hiddenSize),
           epilogue: "add",
+          ...(gain === undefined ? {} : { normAfter: { squares, gain, normed } }),
         });
+      };
+      const ffnGain = await gainOf(name("ffn_norm"));
       // Attention writes head after head: its rows have no padding.
       const attentionOutput = await toHidden(
         await matrix(name("attn_output")),
         attended,
         numHeads * headDim,
+        ffnGain,
       );
-      const ffnNorm = await norm(name("ffn_norm"), x);
+      const ffnNorm = norm(ffnGain);
       const toGated = (m: DeviceMatrix, epilogue: "store" | "gated" | "swiglu") =>
         product({
           matrix: m,
@@ -160,6 +165,7 @@ export class Forward {
           y: gated,
           yStride: paddedCols(intermediateSize),
           epilogue,
+          normBefore,
         });
       const gateUp = [tensor(name("ffn_gate")), tensor(name("ffn_up"))];
       const ffn = weights.canJoin(gateUp)
@@ -168,10 +174,13 @@ export class Forward {
           await toGated(await matrix(name("ffn_gate")), "store"),
           await toGated(await matrix(name("ffn_up")), "gated"),
         ];
+      const last = l === config.numLayers - 1;
+      nextGain = await gainOf(last ? "output_norm" : `blk.${l + 1}.attn_norm`);
       const ffnDown = await toHidden(
         await matrix(name("ffn_down")),
         gated,
         paddedCols(intermediateSize),
+        ...(last ? [] : [nextGain]),
       );
       this.#layers.push({
         attentionNorm,
@@ -187,7 +196,7 @@ export class Forward {
       activations: this.#buffers,
       headGains: (layer) => headGains[layer],
     });
-    this.#outputNorm = await norm("output_norm", x);
+    this.#outputNorm = norm(nextGain);
     this.#output = await product({
       matrix: config.tiedEmbeddings ? embedding : await matrix("output"),
       x: normed,
@@ -251,8 +260,11 @@ export class Forward {
     stepOffset: number,
   ): void {
     const { attentionNorm, qkv } = this.#layers[layer]!;
-    dispatch(pass, this.#kernels.norm, attentionNorm, numRows, stepOffset);
-    for (const product of qkv) product.encode(pass, numRows, stepOffset);
+    const fused = this.#normsFused && numRows === 1;
+    if (!fused || layer === 0) {
+      dispatch(pass, this.#kernels.norm, attentionNorm, numRows, stepOffset);
+    }
+    for (const product of qkv) product.encode(pass, numRows, stepOffset, fused);
   }
 
   /** Encodes what follows a layer's attention. */
@@ -263,10 +275,11 @@ export class Forward {
     stepOffset: number,
   ): void {
     const { attentionOutput, ffnNorm, ffn, ffnDown } = this.#layers[layer]!;
-    attentionOutput.encode(pass, numRows, stepOffset);
-    dispatch(pass, this.#kernels.norm, ffnNorm, numRows, stepOffset);
-    for (const product of ffn) product.encode(pass, numRows, stepOffset);
-    ffnDown.encode(pass, numRows, stepOffset);
+    const fused = this.#normsFused && numRows === 1;
+    attentionOutput.encode(pass, numRows, stepOffset, fused);
+    if (!fused) dispatch(pass, this.#kernels.norm, ffnNorm, numRows, stepOffset);
+    for (const product of ffn) product.encode(pass, numRows, stepOffset, fused);
+    ffnDown.encode(pass, numRows, stepOffset, fused);
   }
 
   /** Encodes the head for `numRows` rows; the step's logits_row is the first of them. */

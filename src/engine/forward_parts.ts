@@ -8,7 +8,7 @@ import type { BufferPart, Kernel, Kernels } from "../gpu/kernels.ts";
 import { type AttentionVariant, fitWorkgroupMemory, partialStride } from "../gpu/ops/attention.ts";
 import { embedSpec } from "../gpu/ops/embed.ts";
 import { rmsNormSpec } from "../gpu/ops/rms_norm.ts";
-import type { KernelPlan } from "../gpu/plan.ts";
+import { attentionFormOf, type KernelPlan, MOST_LANE_QUADS } from "../gpu/plan.ts";
 import { paddedCols } from "../gpu/weight_layout.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -66,6 +66,8 @@ export function activationBuffers(options: ForwardOptions) {
     x: f32("x", maxRows, hidden),
     /** (rows, hidden) */
     normed: f32("normed", Math.max(maxRows, options.maxLogitRows), hidden),
+    /** (tiles of a product) sums of squares of a row of x that is normed on the way */
+    squares: f32("squares", 1, hidden / 4),
     /** (rows, heads + 2 kv heads, head size) */
     qkv: f32("qkv", maxRows, heads + 2 * config.numKvHeads * config.headDim),
     /** (rows, heads, head size); the product reads its last row up to the padded width */
@@ -95,9 +97,6 @@ export async function compileForwardKernels(
   };
 }
 
-/** Queries of a lane, in vec4s, up to which a software adapter's compiler takes seconds. */
-const MOST_LANE_QUADS = 96;
-
 /**
  * The form and sizes of attention for a kind of step.
  *
@@ -107,9 +106,10 @@ export function attentionVariant(options: ForwardOptions, kind: StepKind): Atten
   const { plan, config, kvType, kernels } = options;
   const group = config.numHeads / config.numKvHeads;
   const quads = group * config.headDim / 4;
-  const onCpu = plan.attentionForm === "lanes";
-  const form = onCpu && quads <= MOST_LANE_QUADS ? "lanes" : "tiled";
-  if (form === "lanes" && (BLOCK_ROWS % plan.attentionLanes || plan.attentionSplit % BLOCK_ROWS)) {
+  const planned = attentionFormOf(plan, kind);
+  const onCpu = planned !== "tiled";
+  const form = onCpu && quads > MOST_LANE_QUADS ? "tiled" : planned;
+  if (form !== "tiled" && (BLOCK_ROWS % plan.attentionLanes || plan.attentionSplit % BLOCK_ROWS)) {
     throw new DeviceError(
       "failed",
       `kernel settings do not fit: with attentionForm lanes, attentionLanes must divide ` +
@@ -121,7 +121,11 @@ export function attentionVariant(options: ForwardOptions, kind: StepKind): Atten
   const variant: AttentionVariant = {
     headDim: config.headDim,
     group,
-    queryRows: kind === "decode" ? 1 : Math.max(1, Math.min(rows, most)),
+    queryRows: kind === "decode"
+      ? 1
+      : form === "queries"
+      ? plan.attentionLanes
+      : Math.max(1, Math.min(rows, most)),
     kvType,
     pageSize: BLOCK_ROWS,
     lanes: plan.attentionLanes,

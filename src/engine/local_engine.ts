@@ -9,6 +9,7 @@ import { type KvSettings, KvSettingsError, mergeKv, resolveKv } from "../butler/
 import type { KvCache, SequenceNeed } from "../kv/types.ts";
 import { EventStream } from "./event_stream.ts";
 import { LogitRules } from "./logit_rules.ts";
+import { type Prefixes, PrefixUse } from "./prefixes.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
@@ -38,8 +39,12 @@ export interface LocalEngineParts {
   readonly kv: KvCache;
   readonly kvPlanner: KvPlanner;
   readonly info: EngineInfo;
+  /** Prompts that were seen before; absent or null: all of every prompt is prefilled. */
+  readonly prefixes?: Prefixes | null;
   /** Frees the device; called once, after the last step. */
   readonly dispose: () => void | Promise<void>;
+  /** Closes files and leaves the device as it is; called at most once, after the last step. */
+  readonly settle?: () => void;
   /** Other than the engine's own choice, which follows from its sizes. */
   readonly scheduling?: Partial<Pick<SchedulerOptions, "sharedPrefillChunk" | "decodesPerPrefill">>;
   /**
@@ -97,6 +102,7 @@ export class LocalEngine implements Engine {
   readonly #runner: Runner;
   readonly #kv: KvCache;
   readonly #scheduler: Scheduler;
+  readonly #prefixes: PrefixUse;
   readonly #parts: LocalEngineParts;
   /** Requests that are neither ended nor cancelled. */
   readonly #live = new Map<string, Sequence>();
@@ -107,6 +113,7 @@ export class LocalEngine implements Engine {
   /** Why nothing is taken in any more. */
   #broken: EngineErrorData | null = null;
   #closing: Promise<void> | null = null;
+  #settling: Promise<void> | null = null;
   #numArrivals = 0;
   #decodeSteps = 0;
   #prefillChunk: number;
@@ -116,6 +123,7 @@ export class LocalEngine implements Engine {
     this.#parts = parts;
     this.#runner = parts.runner;
     this.#kv = parts.kv;
+    this.#prefixes = new PrefixUse(parts.prefixes ?? null);
     this.#prefillChunk = parts.info.prefillChunk;
     this.#scheduler = new Scheduler(parts.kv, {
       ...schedulingOf(parts.info),
@@ -192,12 +200,26 @@ export class LocalEngine implements Engine {
     return this.#closing;
   }
 
+  settle(): Promise<void> {
+    this.#settling ??= this.#settle();
+    return this.#settling;
+  }
+
   async #close(): Promise<void> {
+    await this.#stop();
+    await this.#parts.dispose();
+  }
+
+  async #settle(): Promise<void> {
+    await this.#stop();
+    if (this.#closing === null) this.#parts.settle?.();
+  }
+
+  async #stop(): Promise<void> {
     this.#broken ??= { code: "engine_closed", message: "the engine is closed" };
     for (const sequence of this.#scheduler.sequences()) this.#cancel(sequence);
     // A step on a lost device may never come back.
     if (this.#broken.code !== "device_lost") await this.#loop;
-    await this.#parts.dispose();
   }
 
   #refusal(request: GenerateRequest): EngineErrorData | null {
@@ -246,8 +268,9 @@ export class LocalEngine implements Engine {
       await this.#turn();
       try {
         const step = this.#scheduler.next(performance.now());
-        if (step === null) break;
-        await this.#runStep(step);
+        if (step !== null) await this.#runStep(step);
+        // Nobody waits. Who closes the engine saves the rest.
+        else if (this.#broken !== null || !this.#prefixes.save()) break;
       } catch (error) {
         // Only the bookkeeping can fail here, and nothing of it can be trusted after that.
         this.#report(error);
@@ -290,6 +313,7 @@ export class LocalEngine implements Engine {
     await this.#runner.begin(slot, sequence.need);
     sequence.begun = true;
     sequence.reportKv = () => this.#runner.report(slot);
+    await this.#prefixes.adopt(sequence);
   }
 
   /** A sequence gives up its slot. One that no tier has room for is prefilled again, if that may be. */
@@ -316,14 +340,17 @@ export class LocalEngine implements Engine {
 
   async #prefill(sequence: Sequence, count: number): Promise<void> {
     await this.#begin(sequence);
-    const chunk = sequence.prefillChunk(count);
+    if (sequence.cancelled) return;
+    // Less may be left than when the step was planned: rows of before were found.
+    const chunk = sequence.prefillChunk(Math.min(count, sequence.numPending));
     const began = performance.now();
     const result = await this.#runner.prefill(chunk);
-    this.#adaptChunk(count, performance.now() - began);
+    this.#adaptChunk(chunk.tokens.length, performance.now() - began);
     if (sequence.cancelled || sequence.ended) return;
     if (result.sampled?.error !== undefined) return sequence.fail(result.sampled.error);
     if (result.sampled !== null) this.#checkToken(result.sampled);
     sequence.acceptPrefill(chunk, result, performance.now());
+    await this.#prefixes.offer(sequence);
   }
 
   #adaptChunk(count: number, ms: number): void {
@@ -345,13 +372,17 @@ export class LocalEngine implements Engine {
       if (sampled.error === undefined) this.#checkToken(sampled);
     });
     const nowMs = performance.now();
+    const done: Sequence[] = [];
     for (let i = 0; i < sequences.length; i++) {
       const sequence = sequences[i]!;
       const sampled = results[i]!;
       if (sequence.cancelled || sequence.ended) continue;
       if (sampled.error !== undefined) sequence.fail(sampled.error);
       else sequence.acceptDecode(sampled, nowMs);
+      if (sequence.ended && sampled.error === undefined) done.push(sequence);
     }
+    // Their slots are released after this step.
+    for (const sequence of done) await this.#prefixes.offer(sequence);
   }
 
   #checkToken({ token }: Sampled): void {

@@ -25,6 +25,8 @@ import type {
   Sampled,
 } from "./runner_types.ts";
 import { CacheSteps, type DecodePlan, type ParkedSteps } from "./cache_steps.ts";
+import { PrefixSteps } from "./prefix_steps.ts";
+import type { Prefixes } from "./prefixes.ts";
 import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
@@ -197,23 +199,66 @@ export class ModelRunner implements Runner {
     this.#cache?.end(slot);
   }
 
-  async park(slot: number): Promise<ParkedRows | null> {
+  /** Prompts that were seen before. */
+  get prefixes(): Prefixes {
+    const { kernels, cache } = this.#options;
+    return new PrefixSteps({
+      kernels,
+      cache,
+      parking: () => this.#ensureParking(),
+      canReuse: (slot) => this.#cache?.canReuse(slot) ?? true,
+      adopt: (slot, numRows) => this.adopt(slot, numRows),
+    });
+  }
+
+  async #ensureParking(): Promise<Parking> {
     const { kernels, cache, readback } = this.#options;
-    this.#parking ??= await Parking.create(kernels, cache, readback);
+    return this.#parking ??= await Parking.create(kernels, cache, readback);
+  }
+
+  /**
+   * Takes rows 0 .. numRows - 1 of a slot that has begun as they lie in the tiers, where no prefill
+   * under these settings wrote them: what the policy keeps of every row is made from the keys.
+   *
+   * @throws {StoreReadError} If a row below the device cannot be read.
+   */
+  async adopt(slot: number, numRows: number): Promise<void> {
+    const { kernels, kv, config, maxPrefill } = this.#options;
+    this.#written.set(slot, numRows);
+    for (let first = 0; first < numRows; first += maxPrefill) {
+      const count = Math.min(maxPrefill, numRows - first);
+      if (this.#cache?.preparePrefill(slot, first, count, numRows) !== true) return;
+      kernels.check();
+      kv.flush();
+      this.#writeStep({ ...NO_ROWS, storeCounts: this.#cache.storeCounts });
+      const submission = new Submission(kernels.device, "adopt");
+      for (let layer = 0; layer < config.numLayers; layer++) {
+        this.#cache.encodeAdopted(submission, slot, layer, first, count);
+      }
+      submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
+      submission.submit();
+      await this.#read(16);
+    }
+  }
+
+  async park(slot: number): Promise<ParkedRows | null> {
+    const { kernels, cache } = this.#options;
+    const parking = await this.#ensureParking();
     const numRows = this.#written.get(slot) ?? 0;
     const below = cache.offloaded(slot);
     const submission = new Submission(kernels.device, "park");
     const stored = below?.stored ?? cache.store.open();
     // Of a sequence below the device only the unfinished block is missing there.
     const from = below === null ? 0 : wholeBlocks(numRows);
-    const saved = await this.#parking.save(submission, slot, numRows, stored, from);
+    const saved = await parking.save(submission, slot, numRows, stored, from);
     submission.submit();
     if (!saved) {
       if (below === null) stored[Symbol.dispose]();
       return null;
     }
+    const steps = await this.#cache?.park(slot, submission) ?? null;
+    submission.submit();
     cache.detach(slot);
-    const steps = this.#cache?.park(slot) ?? null;
     const parked: Parked = {
       numRows,
       stored,
@@ -237,7 +282,10 @@ export class ModelRunner implements Runner {
     this.#parking!.load(slot, stored);
     if (below === null) stored[Symbol.dispose]();
     else stored.truncate(wholeBlocks(numRows));
-    if (steps !== null) this.#cache!.resume(slot, steps);
+    if (steps !== null) {
+      const submission = new Submission(this.#options.kernels.device, "restore");
+      this.#cache!.resume(slot, numRows, steps, submission);
+    }
     this.#written.set(slot, numRows);
     return Promise.resolve();
   }
@@ -304,6 +352,7 @@ export class ModelRunner implements Runner {
       numLogits,
       selectedSplits: plan?.rowsSplits ?? 1,
       stageSplits: plan?.stageSplits ?? 1,
+      allSplits: plan?.allSplits ?? 1,
       storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.storeCounts : []),
     });
     if (numLogits > 0) this.#sampler.prepare(samples);
@@ -422,8 +471,16 @@ export class ModelRunner implements Runner {
   }
 
   #writeStep(step: StepNumbers): void {
-    const { numRows, numSplits, firstLogit, numLogits, selectedSplits, stageSplits, storeCounts } =
-      step;
+    const {
+      numRows,
+      numSplits,
+      firstLogit,
+      numLogits,
+      selectedSplits,
+      stageSplits,
+      allSplits,
+      storeCounts,
+    } = step;
     const stride = this.#buffers.stepStride / 4;
     const put = (slot: number, num_rows: number, num_splits: number, logits_row = 0) =>
       this.#stepWords.set(
@@ -434,6 +491,7 @@ export class ModelRunner implements Runner {
     put(STEP_SLOTS.head, numLogits, numSplits, firstLogit);
     put(STEP_SLOTS.selected, numRows, selectedSplits);
     put(STEP_SLOTS.stage, numRows, stageSplits);
+    put(STEP_SLOTS.all, numRows, allSplits);
     storeCounts.forEach((count, kind) => put(STEP_SLOTS.store + kind, count, 1));
     this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
   }
@@ -457,8 +515,21 @@ interface StepNumbers {
   readonly numLogits: number;
   readonly selectedSplits: number;
   readonly stageSplits: number;
+  readonly allSplits: number;
   readonly storeCounts: readonly number[];
 }
+
+/** A submission without rows of its own. */
+const NO_ROWS: StepNumbers = {
+  numRows: 0,
+  numSplits: 1,
+  firstLogit: 0,
+  numLogits: 0,
+  selectedSplits: 1,
+  stageSplits: 1,
+  allSplits: 1,
+  storeCounts: [],
+};
 
 interface StepBuffers {
   readonly stepStride: number;

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import type { KeyTransit } from "../butler/scorers.ts";
+import { parkedList, type ParkedLists } from "../butler/parked_lists.ts";
+import type { KeyTransit, Scorer } from "../butler/scorers.ts";
 import type { Selector } from "../butler/selector.ts";
 import { Readback } from "../gpu/readback.ts";
 import { selectionHeader } from "../gpu/ops/selection.ts";
@@ -227,7 +228,7 @@ export class OffloadSteps {
           numRows,
           stored,
           streamed,
-          last,
+          { first: false, last },
         );
       } catch (error) {
         // The row's result means nothing; the others' must still be completed.
@@ -279,15 +280,66 @@ export class OffloadSteps {
   ): Promise<number> {
     const staged = selector.stagedScorer(slot, layer);
     if (staged === null) return 0;
+    submission.submit();
+    selector.limitRecipes(layer, "exact", slot);
+    const { scorer, end } = staged;
+    return await this.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+  }
+
+  /**
+   * Exact attention of a row over all rows of its sequence, which pass through: leaves its lse.
+   *
+   * @throws {StoreReadError} If a row cannot be read.
+   */
+  async attendAll(
+    submission: Submission,
+    layer: number,
+    numRows: number,
+    { row, slot, n }: OffloadedRow,
+  ): Promise<void> {
+    const { forward, cache } = this.#options;
+    const { kv } = forward.options;
+    const offloaded = this.#rowsOf(slot);
+    const whole = Math.min(offloaded.stored.numBlocks, wholeBlocks(n));
+    const tail = n - whole * BLOCK_ROWS;
+    const streamed = { first: 0, end: whole * BLOCK_ROWS, lists: [] };
+    await this.passes.encode(submission, layer, row, numRows, offloaded.stored, streamed, {
+      first: true,
+      last: tail === 0,
+    });
+    if (tail === 0) return;
+    // Rows of a block that is not whole are on the device alone.
+    submission.submit();
+    const half = cache.store.partBytes / 2;
+    const at = offloaded.pageOf(layer, whole) * half;
+    submission.copy(kv.keys(layer), at, this.stage.buffer, 0, half);
+    submission.copy(kv.values(layer), at, this.stage.buffer, half, half);
+    const place = { first: whole === 0, last: true };
+    this.passes.encodeLoaded(submission, row, numRows, tail, place);
+  }
+
+  /**
+   * Scores the candidates of a slot below `end` by their keys, which pass through, and selects. Its
+   * recipe must be the only one that counts.
+   *
+   * @returns Bytes that were sent.
+   */
+  async scoreKeys(
+    submission: Submission,
+    layer: number,
+    numRows: number,
+    slot: number,
+    end: number,
+    scorer: Scorer,
+    stepOffset: number,
+  ): Promise<number> {
     const { forward, cache } = this.#options;
     const { kernels, kv } = forward.options;
     const { stored } = this.#rowsOf(slot);
     const { partBytes } = cache.store;
-    submission.submit();
-    selector.limitRecipes(layer, "exact", slot);
     let bytes = 0;
     // Candidates in a block that is not whole yet are on the device alone.
-    const whole = Math.min(stored.numBlocks, Math.ceil(staged.end / BLOCK_ROWS));
+    const whole = Math.min(stored.numBlocks, Math.ceil(end / BLOCK_ROWS));
     for (let block = 0; block < whole; block += this.stage.capacity) {
       const blocks = Math.min(this.stage.capacity, whole - block);
       submission.submit();
@@ -299,12 +351,12 @@ export class OffloadSteps {
       kernels.device.queue.writeBuffer(this.#stageView, (slot * kv.maxPages + block) * 4, pages);
       const first = block * BLOCK_ROWS;
       const count = blocks * BLOCK_ROWS;
-      staged.scorer.scoreStaged!(submission.pass, layer, numRows, first, count, stepOffset);
+      scorer.scoreStaged!(submission.pass, layer, numRows, first, count, stepOffset);
     }
-    if (whole * BLOCK_ROWS < staged.end) {
-      this.#scoreTail(submission, layer, numRows, slot, whole, staged.scorer, stepOffset);
+    if (whole * BLOCK_ROWS < end) {
+      this.#scoreTail(submission, layer, numRows, slot, whole, scorer, stepOffset);
     }
-    staged.scorer.encodeChoice(submission.pass, layer, numRows, stepOffset);
+    scorer.encodeChoice(submission.pass, layer, numRows, stepOffset);
     return bytes;
   }
 
@@ -315,7 +367,7 @@ export class OffloadSteps {
     numRows: number,
     slot: number,
     block: number,
-    scorer: NonNullable<ReturnType<Selector["stagedScorer"]>>["scorer"],
+    scorer: Scorer,
     stepOffset: number,
   ): void {
     const { forward, cache } = this.#options;
@@ -374,7 +426,11 @@ export class OffloadSteps {
     rows.forEach((row, index) => {
       const own = words.subarray(index * stride / 4, (index + 1) * stride / 4);
       try {
-        this.#place(submission, layer, row, own, selector);
+        const picked = (head: number) => {
+          const at = numKvHeads + head * listCapacity;
+          return own.subarray(at, at + own[head]!);
+        };
+        this.#place(submission, layer, row, picked, selector);
       } catch (error) {
         this.#failures.set(row.slot, error);
       }
@@ -382,11 +438,29 @@ export class OffloadSteps {
     this.#fetcher.send(submission, layer);
   }
 
+  /** Brings the rows of lists that were parked back, for a slot that has `n` rows. */
+  placeLists(
+    submission: Submission,
+    slot: number,
+    n: number,
+    lists: ParkedLists,
+    selector: Selector,
+  ): void {
+    const { numKvHeads } = this.#options.forward.options.config;
+    this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
+    lists.layers.forEach((words, layer) => {
+      if (words === null) return;
+      const picked = (head: number) => parkedList(lists, words, head, numKvHeads);
+      this.#place(submission, layer, { row: 0, slot, n }, picked, selector);
+      this.#fetcher.send(submission, layer);
+    });
+  }
+
   #place(
     submission: Submission,
     layer: number,
     { slot, n }: OffloadedRow,
-    words: Uint32Array,
+    pickedOf: (head: number) => Uint32Array,
     selector: Selector,
   ): void {
     const view = selector.view(slot)!;
@@ -404,9 +478,7 @@ export class OffloadSteps {
     const windowStart = Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
     const plans: HeadPlan[] = [];
     for (let head = 0; head < numKvHeads; head++) {
-      const at = numKvHeads + head * listCapacity;
-      const picked = words.subarray(at, at + words[head]!);
-      const wanted = { picked, from: recipe.windowStart, windowStart };
+      const wanted = { picked: pickedOf(head), from: recipe.windowStart, windowStart };
       const plan = planHead(offloaded, layer, head, wanted, stable);
       plans.push(plan);
       const count = plan.list.length + plan.streamed.length;

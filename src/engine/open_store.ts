@@ -48,6 +48,22 @@ export function openStore(
   });
 }
 
+/** Time that a process which ends takes for prefixes that are not saved yet. */
+const SAVE_WITHIN_MS = 1500;
+
+/** Closes a store for a process that has to end soon. */
+export function closeStore(
+  store: KvStore,
+  onWarning: (message: string) => void,
+  withinMs = SAVE_WITHIN_MS,
+): void {
+  const giveUpAt = performance.now() + withinMs;
+  while (store.savePrefixes(1) > 0 && performance.now() < giveUpAt);
+  const left = store.skipSaving();
+  if (left > 0) onWarning(`${left} blocks of prompts were not saved: there was no time for them`);
+  store[Symbol.dispose]();
+}
+
 /** Rows of a sequence that the tiers below the device have room for. */
 export function storedRows(store: KvStore): number {
   const { hostCapacity, diskCapacity } = store.usage;

@@ -6,6 +6,7 @@
  */
 import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
 import {
+  canUseLanes,
   compileMatmul,
   MATMUL_PARAMS,
   type MatmulEpilogue,
@@ -32,6 +33,28 @@ export interface ProductOptions {
   /** (yStride) f32, added to the sums. */
   readonly bias?: BufferPart;
   readonly step: BufferPart;
+  /** x is what a product with `normAfter` left, where {@linkcode Product.encode} is told so. */
+  readonly normBefore?: NormBefore;
+  /** Prepares the norm that follows, where {@linkcode Product.encode} is told so. */
+  readonly normAfter?: NormAfter;
+}
+
+/** The norm before a product with one token. */
+export interface NormBefore {
+  /** (at least {@linkcode squareTiles} of the product before) f32 */
+  readonly squares: BufferPart;
+  /** Rows of the product before. */
+  readonly width: number;
+  readonly eps: number;
+}
+
+/** The norm after a product with one token. The matrix must have one part. */
+export interface NormAfter {
+  readonly squares: BufferPart;
+  /** (rows) f32 */
+  readonly gain: BufferPart;
+  /** (yStride) f32: y times the gain */
+  readonly normed: BufferPart;
 }
 
 interface Tile {
@@ -43,26 +66,95 @@ interface Tile {
 const LEAST_WORKGROUPS = 16;
 
 /** Rows of a tile: as the plan says, fewer for a matrix that would make too few workgroups. */
-function tileRows(planned: number, matrixRows: number): number {
+function tileRows(planned: number, least: number, matrixRows: number): number {
   let rows = planned;
-  while (rows % 8 === 0 && rows > 8 && matrixRows / rows < LEAST_WORKGROUPS) rows /= 2;
+  while (rows % (2 * least) === 0 && matrixRows / rows < LEAST_WORKGROUPS) rows /= 2;
   return rows;
+}
+
+/** Tiles in which a product of `rows` rows with one token adds up its squares. */
+export function squareTiles(plan: KernelPlan, rows: number): number {
+  return Math.ceil(rows / oneTokenRows(plan, rows));
+}
+
+/** Rows of a tile with one token. */
+function oneTokenRows(plan: KernelPlan, rows: number): number {
+  return tileRows(plan.tokenTiles.length === 1 ? plan.matmulRows : plan.matvecRows, 4, rows);
+}
+
+/** The tiles of a product, by the tokens they have. */
+function variants(plan: KernelPlan, options: ProductOptions): MatmulVariant[] {
+  const { matrix, epilogue, bias, yOffset = 0, yStride } = options;
+  const common = {
+    type: matrix.type,
+    epilogue,
+    bias: bias !== undefined,
+    lanes: plan.matmulLanes,
+    subgroups: plan.subgroups,
+  };
+  const laneTiles = matrix.parts.every((part) =>
+      canUseLanes(
+        epilogue === "swiglu" ? part.rows / 2 : part.rows,
+        yOffset + part.firstRow,
+        yStride,
+      )
+    )
+    ? plan.laneTiles
+    : [];
+  const rowTiles = plan.tokenTiles.filter((tokens) => tokens < (laneTiles[0] ?? Infinity));
+  return [
+    ...rowTiles.map((tokens) => ({
+      ...common,
+      form: "rows" as const,
+      tokens,
+      // Only the largest tile is worth the compile time of many rows.
+      rows: tokens === 1 ? oneTokenRows(plan, matrix.rows) : tileRows(
+        tokens === plan.tokenTiles.at(-1) ? plan.matmulRows : plan.matvecRows,
+        4,
+        matrix.rows,
+      ),
+    })),
+    ...laneTiles.map((tokens) => ({
+      ...common,
+      form: "lanes" as const,
+      tokens,
+      rows: tileRows(plan.laneRows, 2 * plan.matmulLanes, matrix.rows),
+    })),
+  ];
+}
+
+async function compileNormTile(
+  kernels: Kernels,
+  oneToken: MatmulVariant,
+  norm: "in" | "out",
+): Promise<Tile> {
+  const variant = { ...oneToken, norm };
+  return { variant, kernel: await compileMatmul(kernels, variant) };
+}
+
+interface Part {
+  readonly group: GPUBindGroup;
+  readonly rows: number;
 }
 
 /** A product with its kernels and bindings. */
 export class Product {
   readonly #tiles: readonly Tile[];
-  readonly #parts: readonly { readonly group: GPUBindGroup; readonly rows: number }[];
+  readonly #parts: readonly Part[];
   readonly #params: readonly GPUBuffer[];
+  /** For one token and a norm before or after. */
+  readonly #norm: { readonly tile: Tile; readonly parts: readonly Part[] } | undefined;
 
   private constructor(
     tiles: readonly Tile[],
-    parts: readonly { group: GPUBindGroup; rows: number }[],
+    parts: readonly Part[],
     params: readonly GPUBuffer[],
+    norm: { tile: Tile; parts: readonly Part[] } | undefined,
   ) {
     this.#tiles = tiles;
     this.#parts = parts;
     this.#params = params;
+    this.#norm = norm;
   }
 
   /** Compiles what is new and makes the bind groups. */
@@ -73,23 +165,16 @@ export class Product {
   ): Promise<Product> {
     const { matrix, epilogue, bias } = options;
     const tiles: Tile[] = [];
-    for (const tokens of plan.tokenTiles) {
-      const variant: MatmulVariant = {
-        type: matrix.type,
-        epilogue,
-        bias: bias !== undefined,
-        lanes: plan.matmulLanes,
-        // Only the largest tile is worth the compile time of many rows.
-        rows: tileRows(
-          tokens === plan.tokenTiles.at(-1) ? plan.matmulRows : plan.matvecRows,
-          matrix.rows,
-        ),
-        tokens,
-        subgroups: plan.subgroups,
-      };
+    for (const variant of variants(plan, options)) {
       tiles.push({ variant, kernel: await compileMatmul(kernels, variant) });
     }
+    const { normBefore, normAfter } = options;
+    const normTile = normBefore === undefined && normAfter === undefined
+      ? undefined
+      : await compileNormTile(kernels, tiles[0]!.variant, normBefore === undefined ? "out" : "in");
+    const squares = (normBefore ?? normAfter)?.squares;
     const params: GPUBuffer[] = [];
+    const normParts: Part[] = [];
     const parts = matrix.parts.map((part) => {
       // Gate and up rows lie one after the other in one part; y gets one row for both.
       const rows = epilogue === "swiglu" ? part.rows / 2 : part.rows;
@@ -102,27 +187,57 @@ export class Product {
           row_offset: (options.yOffset ?? 0) + part.firstRow,
           y_stride: options.yStride,
           x_stride: (options.xStride ?? paddedCols(matrix.cols)) / 4,
+          square_vecs: Math.ceil(squareTiles(plan, normBefore?.width ?? 0) / 4),
+          norm_width: normBefore?.width ?? 0,
+          norm_eps: normBefore?.eps ?? 0,
         }),
       );
       params.push(uniform);
-      const group = kernels.bind(tiles[0]!.kernel, [
-        part.buffer,
-        options.x,
-        options.y,
-        ...(bias === undefined ? [] : [bias]),
-        uniform,
-        options.step,
-      ]);
-      return { group, rows };
+      const bind = (kernel: Kernel, norm: readonly BufferPart[]) =>
+        kernels.bind(kernel, [
+          part.buffer,
+          options.x,
+          options.y,
+          ...(bias === undefined ? [] : [bias]),
+          ...norm,
+          uniform,
+          options.step,
+        ]);
+      if (normTile !== undefined) {
+        const after = normAfter === undefined ? [] : [normAfter.gain, normAfter.normed];
+        normParts.push({ group: bind(normTile.kernel, [squares!, ...after]), rows });
+      }
+      return { group: bind(tiles[0]!.kernel, []), rows };
     });
-    return new Product(tiles, parts, params);
+    const norm = normTile === undefined ? undefined : { tile: normTile, parts: normParts };
+    return new Product(tiles, parts, params, norm);
   }
 
-  /** Sends the product for `numRows` token rows. */
-  encode(pass: GPUComputePassEncoder, numRows: number, stepOffset: number): void {
-    const tile = this.#tiles.find(({ variant }) => variant.tokens >= numRows) ??
-      this.#tiles.at(-1)!;
-    for (const { group, rows } of this.#parts) {
+  /** The smallest tile that holds the rows; of two sizes, not one that would be half empty. */
+  #tileFor(numRows: number): Tile {
+    const holds = this.#tiles.findIndex(({ variant }) => variant.tokens >= numRows);
+    const tile = this.#tiles.at(holds)!;
+    const smaller = holds > 0 ? this.#tiles[holds - 1]! : tile;
+    return 2 * numRows < tile.variant.tokens && smaller.variant.form === tile.variant.form
+      ? smaller
+      : tile;
+  }
+
+  /**
+   * Sends the product for `numRows` token rows.
+   *
+   * @param withNorm Takes part in the norm before or after it, if it has one; for one row.
+   */
+  encode(
+    pass: GPUComputePassEncoder,
+    numRows: number,
+    stepOffset: number,
+    withNorm = false,
+  ): void {
+    const { tile, parts } = withNorm && this.#norm !== undefined
+      ? this.#norm
+      : { tile: this.#tileFor(numRows), parts: this.#parts };
+    for (const { group, rows } of parts) {
       const workgroups = matmulWorkgroups(tile.variant, rows, numRows);
       dispatch(pass, tile.kernel, group, workgroups, stepOffset);
     }

@@ -27,6 +27,7 @@ export type ClientMessage =
   | { readonly type: "generate"; readonly key: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly key: number }
   | { readonly type: "stats"; readonly key: number }
+  | { readonly type: "settle" }
   | { readonly type: "close" };
 
 /** An event and the number of the request that it belongs to. */
@@ -39,6 +40,7 @@ export type WorkerMessage =
   | { readonly type: "start_failed"; readonly error: ErrorData }
   | { readonly type: "events"; readonly events: readonly KeyedEvent[] }
   | { readonly type: "stats"; readonly key: number; readonly stats: EngineStats }
+  | { readonly type: "settled" }
   | { readonly type: "closed" };
 
 /** An error as data. */

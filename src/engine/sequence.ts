@@ -69,6 +69,8 @@ export class Sequence {
   /** Prompt, then answer. */
   readonly #tokens: number[];
   #numWritten = 0;
+  /** Prompt tokens whose rows somebody else made. */
+  #numCached = 0;
   /** Most prompt tokens that were ever written: progress does not run backwards. */
   #numReported = 0;
   /** Prompt tokens whose log-probability was given out (the first one's is null). */
@@ -116,6 +118,16 @@ export class Sequence {
     return this.#tokens.length - this.#numWritten;
   }
 
+  /**
+   * First rows that depend on nothing but their tokens: those of the prompt, and of the answer while
+   * it attends to everything.
+   */
+  get numShareable(): number {
+    return this.kv.policy === "dense"
+      ? this.#numWritten
+      : Math.min(this.#numWritten, this.numPrompt);
+  }
+
   /** KV rows that it can come to need: the last token of an answer is never fed back. */
   get maxRows(): number {
     return this.numPrompt + Math.max(0, this.request.maxTokens - 1);
@@ -143,6 +155,21 @@ export class Sequence {
     this.slot = slot;
     this.begun = false;
     this.#admittedMs ??= nowMs;
+  }
+
+  /** The first `count` tokens of prompt and answer. */
+  firstTokens(count: number): readonly number[] {
+    return this.#tokens.slice(0, count);
+  }
+
+  /** Gets the rows of its first tokens, which were made before. */
+  adopt(numRows: number): void {
+    assertSequence(this.slot !== null && this.#numWritten === 0, "rows are there already");
+    assertSequence(numRows > 0 && numRows < this.numPrompt, "nothing is left to prefill");
+    this.#numWritten = numRows;
+    this.#numCached = numRows;
+    this.#numReported = numRows;
+    this.#emit({ type: "prefill", processed: numRows, total: this.numPrompt });
   }
 
   /** Loses its slot and its rows, and keeps its tokens. */
@@ -285,8 +312,8 @@ export class Sequence {
     const answered = this.#answeredMs;
     return {
       queueMs: (admitted ?? nowMs) - this.#arrivedMs,
-      promptTokens: this.#numReported,
-      cachedTokens: 0,
+      promptTokens: this.#numReported - this.#numCached,
+      cachedTokens: this.#numCached,
       promptMs: admitted === null ? 0 : (answered ?? nowMs) - admitted,
       predictedTokens: this.numGenerated,
       predictedMs: answered === null ? 0 : nowMs - answered,

@@ -9,7 +9,7 @@ import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import type { Stage } from "../kv/stage.ts";
 import type { StoredSequence } from "../kv/store/types.ts";
 import type { ForwardOptions } from "./forward_parts.ts";
-import type { BoundAttention, SelectedAttention } from "./selected_attention.ts";
+import type { BoundAttention, PassPlace, SelectedAttention } from "./selected_attention.ts";
 import type { Submission } from "./submission.ts";
 
 /** What one row of a step attends to beside the slabs, in a layer. */
@@ -85,7 +85,7 @@ export class StagePasses {
   /**
    * Attends, for one row of a step, to what passes through.
    *
-   * @param last Nothing follows for any row of the step.
+   * @param place Whether something came before for the row, and whether something follows for any.
    * @returns Bytes that were sent.
    * @throws {StoreReadError} If a row cannot be read.
    */
@@ -96,7 +96,7 @@ export class StagePasses {
     numRows: number,
     stored: StoredSequence,
     streamed: Streamed,
-    last: boolean,
+    { first, last }: PassPlace,
   ): Promise<number> {
     const { stage, partBytes } = this.#options;
     const passes = [
@@ -111,7 +111,10 @@ export class StagePasses {
       bytes += blocks * partBytes;
       await this.#options.throttle(blocks * partBytes);
       this.#target(row, numRows, counts);
-      const place = { first: false, last: last && index === passes.length - 1 };
+      const place = {
+        first: first && index === 0,
+        last: last && index === passes.length - 1,
+      };
       this.#bound.encode(submission.pass, numRows, {
         dense: null,
         rows: { splits: this.splits, stepOffset: this.#options.stepOffset },
@@ -119,6 +122,23 @@ export class StagePasses {
       });
     }
     return bytes;
+  }
+
+  /** Attends, for one row, to the first `count` rows of the stage, which the caller has filled. */
+  encodeLoaded(
+    submission: Submission,
+    row: number,
+    numRows: number,
+    count: number,
+    place: PassPlace,
+  ): void {
+    const { numKvHeads } = this.#options.forward.config;
+    this.#target(row, numRows, new Array<number>(numKvHeads).fill(count));
+    this.#bound.encode(submission.pass, numRows, {
+      dense: null,
+      rows: { splits: this.splits, stepOffset: this.#options.stepOffset },
+      place,
+    });
   }
 
   /** Ends the passes of a step whose last one could not be made. */

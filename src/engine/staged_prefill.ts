@@ -188,6 +188,30 @@ export class StagedPrefill {
     this.#writeRows(this.#ownRows, count, (row) => [0, offset + row]);
   }
 
+  /** Puts the keys of a layer's rows that were made before where a chunk's own would be. */
+  loadKeys(submission: Submission, layer: number, chunk: StagedChunk): void {
+    const { forward, partBytes } = this.#options;
+    const { kernels, kv } = forward.options;
+    const { rows, start, count } = chunk;
+    // What was encoded before reads the keys that were there before.
+    submission.submit();
+    if (layer === 0) this.prepare(chunk);
+    const half = partBytes / 2;
+    const part = new Uint8Array(partBytes);
+    const first = Math.floor(start / BLOCK_ROWS);
+    const end = Math.ceil((start + count) / BLOCK_ROWS);
+    for (let block = first; block < end; block++) {
+      const at = (block - first) * half;
+      const page = rows.pageOf(layer, block);
+      if (page !== NO_PAGE) {
+        submission.copy(kv.keys(layer), page * half, this.#keys, at, half);
+      } else {
+        rows.stored.readPart(block, layer, part, 0);
+        kernels.device.queue.writeBuffer(this.#keys, at, part, 0, half);
+      }
+    }
+  }
+
   /** Encodes rotation and attention of a layer; may submit what was encoded so far. */
   async encodeLayer(
     submission: Submission,

@@ -3,8 +3,8 @@ import { SCORER_KINDS } from "../butler/scorer_kinds.ts";
 import type { DeviceCaps } from "../gpu/device.ts";
 import { STEP_PARAMS } from "../gpu/step_params.ts";
 
-/** The layers; the head; attention over selections, and over the stage; stored rows of each scorer. */
-export const STEP_SLOTS = { layers: 0, head: 1, selected: 2, stage: 3, store: 4 } as const;
+/** The layers; the head; attention over selections, and over the stage; exact attention; stored rows of each scorer. */
+export const STEP_SLOTS = { layers: 0, head: 1, selected: 2, stage: 3, all: 4, store: 5 } as const;
 
 /** Places in all. */
 export const NUM_STEP_SLOTS = STEP_SLOTS.store + SCORER_KINDS.length;

@@ -77,6 +77,10 @@ export interface GenerateRequest {
   readonly forcedIds?: readonly number[];
   /** Settings of its KV cache; what it does not say, {@linkcode EngineOptions.kv} does. */
   readonly kv?: KvRequest;
+  /** False: it uses no rows of earlier prompts and leaves none for later ones. */
+  readonly cachePrompt?: boolean;
+  /** Requests share rows of their prompts only with those that say the same here. */
+  readonly cacheSalt?: string;
 }
 
 /** Log-probability of a token under the model's own distribution, before any sampling rule. */
@@ -146,6 +150,8 @@ export interface TierOptions {
   readonly diskBytes: number | null;
   /** Where prefixes are kept over a restart. */
   readonly prefixDir: string | null;
+  /** Prompts that were prefilled once are found again, as long as nobody needs their room. */
+  readonly prefixCache: boolean;
 }
 
 /** Everything on the device and in host memory, nothing on disk. */
@@ -155,6 +161,7 @@ export const DEFAULT_TIERS: TierOptions = {
   diskDir: null,
   diskBytes: null,
   prefixDir: null,
+  prefixCache: true,
 };
 
 /** How an engine is started. */
@@ -256,4 +263,9 @@ export interface Engine {
   stats(): Promise<EngineStats>;
   /** Cancels what runs and frees the device. */
   close(): Promise<void>;
+  /**
+   * Cancels what runs, saves what is to outlive the process and removes what is not. The device is
+   * left alone: for a process that ends at once.
+   */
+  settle(): Promise<void>;
 }

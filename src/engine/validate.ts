@@ -58,6 +58,7 @@ function findFault(request: GenerateRequest, limits: RequestLimits): string | nu
     findLengthFault(request, limits) ??
     findLogprobsFault("logprobs", request.logprobs) ??
     findLogprobsFault("promptLogprobs", request.promptLogprobs) ??
+    findPrefixFault(request) ??
     findSamplingFault(request.sampling, vocabSize);
 }
 
@@ -97,6 +98,14 @@ function findLengthFault(request: GenerateRequest, limits: RequestLimits): strin
 function findLogprobsFault(name: string, value: unknown): string | null {
   if (value === null || (isCount(value) && value <= MAX_TOP_LOGPROBS)) return null;
   return `${name} is ${String(value)}: it must be null or 0 to ${MAX_TOP_LOGPROBS}`;
+}
+
+function findPrefixFault({ cachePrompt, cacheSalt }: GenerateRequest): string | null {
+  if (cachePrompt !== undefined && typeof cachePrompt !== "boolean") {
+    return `cachePrompt is ${String(cachePrompt)}: it must be true or false`;
+  }
+  if (cacheSalt !== undefined && typeof cacheSalt !== "string") return "cacheSalt must be a text";
+  return null;
 }
 
 /** Smallest and largest value of each number; the ranges of the wire are the server's affair. */

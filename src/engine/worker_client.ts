@@ -28,6 +28,8 @@ export interface WorkerEngineHooks {
   readonly onProgress?: (progress: LoadProgress) => void;
   /** How long {@linkcode WorkerEngine.close} waits for the worker before it ends it by force. */
   readonly closeWithinMs?: number;
+  /** The same for {@linkcode WorkerEngine.settle}, which leaves the worker as it is then. */
+  readonly settleWithinMs?: number;
 }
 
 /** The worker is gone, or was told to go. */
@@ -47,6 +49,7 @@ interface LiveRequest {
 export class WorkerEngine implements Engine {
   readonly #port: WorkerPort;
   readonly #closeWithinMs: number;
+  readonly #settleWithinMs: number;
   readonly #bell = new MessageBell();
   #info: EngineInfo | null = null;
   #numKeys = 0;
@@ -54,6 +57,7 @@ export class WorkerEngine implements Engine {
   readonly #keys = new Map<string, number>();
   readonly #stats = new Map<number, PromiseWithResolvers<EngineStats>>();
   readonly #started = Promise.withResolvers<void>();
+  readonly #settled = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   #gone: EngineGoneError | null = null;
   #closing: Promise<void> | null = null;
@@ -61,6 +65,7 @@ export class WorkerEngine implements Engine {
   private constructor(port: WorkerPort, hooks: WorkerEngineHooks) {
     this.#port = port;
     this.#closeWithinMs = hooks.closeWithinMs ?? 800;
+    this.#settleWithinMs = hooks.settleWithinMs ?? 2200;
     port.onmessage = ({ data }) => this.#take(data as WorkerMessage, hooks);
     port.onmessageerror = () => this.#crash("a message of the engine worker cannot be read");
     port.onerror = (event) => {
@@ -144,6 +149,14 @@ export class WorkerEngine implements Engine {
     return this.#closing;
   }
 
+  async settle(): Promise<void> {
+    if (this.#gone !== null || this.#closing !== null) return;
+    this.#send({ type: "settle" });
+    const timer = setTimeout(() => this.#settled.resolve(), this.#settleWithinMs);
+    await this.#settled.promise;
+    clearTimeout(timer);
+  }
+
   async #close(): Promise<void> {
     if (this.#gone === null) {
       this.#send({ type: "close" });
@@ -193,6 +206,9 @@ export class WorkerEngine implements Engine {
         this.#stats.get(message.key)?.resolve(message.stats);
         this.#stats.delete(message.key);
         break;
+      case "settled":
+        this.#settled.resolve();
+        break;
       case "closed":
         this.#closed.resolve();
         break;
@@ -234,6 +250,7 @@ export class WorkerEngine implements Engine {
     this.#started.reject(error);
     // After a start that worked nobody looks at it.
     this.#started.promise.catch(() => {});
+    this.#settled.resolve();
     this.#closed.resolve();
   }
 }

@@ -45,6 +45,11 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
     scope.postMessage({ type: "closed" });
   };
 
+  const settle = async () => {
+    await engine?.settle();
+    scope.postMessage({ type: "settled" });
+  };
+
   const start = async (options: EngineOptions, bell: MessageBell) => {
     try {
       const created = await create(options, (progress) => {
@@ -86,6 +91,9 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
         engine?.stats().then((stats) => scope.postMessage({ type: "stats", key, stats }));
         break;
       }
+      case "settle":
+        settle();
+        break;
       case "close":
         close();
         break;

@@ -5,7 +5,7 @@
  * @module
  */
 import { type DeviceCaps, DeviceError } from "./device.ts";
-import type { AttentionForm } from "./ops/attention.ts";
+import { ATTENTION_FORMS, type AttentionForm } from "./ops/attention.ts";
 
 /** Sizes that kernels are compiled with. */
 export interface KernelPlan {
@@ -16,6 +16,13 @@ export interface KernelPlan {
   readonly matmulRows: number;
   /** Tokens that a tile may have, ascending, 1 first; the smallest that holds a batch is taken. */
   readonly tokenTiles: readonly number[];
+  /**
+   * Tokens of tiles in which a lane has tokens of its own, ascending; where a matrix allows it they
+   * stand in for all of `tokenTiles` that are as large as the first. None without subgroups.
+   */
+  readonly laneTiles: readonly number[];
+  /** Rows of those tiles, a multiple of 2 x matmulLanes. */
+  readonly laneRows: number;
   /** Use subgroup operations. */
   readonly subgroups: boolean;
   /** Lanes of norms, rotation, embedding and merge. */
@@ -25,6 +32,7 @@ export interface KernelPlan {
   readonly attentionSplit: number;
   /** Queries (rows x heads of a group) that share keys in prefill, at most. */
   readonly attentionQueries: number;
+  /** `queries` is for prompts; decoding, and where it cannot be had, it stands for `lanes`. */
   readonly attentionForm: AttentionForm;
 }
 
@@ -37,12 +45,14 @@ const SOFTWARE: KernelPlan = {
   matvecRows: 16,
   matmulRows: 32,
   tokenTiles: [1, 4, 8],
+  laneTiles: [8, 32],
+  laneRows: 32,
   subgroups: true,
   rowLanes: 8,
   attentionLanes: 8,
   attentionSplit: 256,
   attentionQueries: 6,
-  attentionForm: "lanes",
+  attentionForm: "queries",
 };
 
 const HARDWARE: KernelPlan = {
@@ -50,6 +60,8 @@ const HARDWARE: KernelPlan = {
   matvecRows: 4,
   matmulRows: 4,
   tokenTiles: [1, 2, 4, 8],
+  laneTiles: [],
+  laneRows: 64,
   subgroups: true,
   rowLanes: 32,
   attentionLanes: 64,
@@ -58,15 +70,38 @@ const HARDWARE: KernelPlan = {
   attentionForm: "tiled",
 };
 
-/**
- * llvmpipe silently ends every loop of an invocation after 65,535 turns in all; prefill attention
- * takes 29 turns for 32 keys.
- */
-const SOFTWARE_CONTEXT = 65536;
+/** Queries of a lane, in vec4s, up to which a software adapter's compiler takes seconds. */
+export const MOST_LANE_QUADS = 96;
 
-/** Tokens of context that the kernels are right for; Infinity where only memory sets a limit. */
-export function contextLimit(caps: Pick<DeviceCaps, "software">): number {
-  return caps.software ? SOFTWARE_CONTEXT : Infinity;
+/**
+ * llvmpipe silently ends every loop of an invocation after 65,535 turns in all; attention over a
+ * prompt takes 29 turns for 32 keys in the form `lanes`, and 5 in `queries`. Selection is tested up
+ * to 131,072 rows.
+ */
+const SOFTWARE_CONTEXT = { lanes: 65536, queries: 131072 } as const;
+
+/**
+ * Tokens of context that the kernels are right for; Infinity where only memory sets a limit.
+ *
+ * @param model Decides on the form of attention.
+ */
+export function contextLimit(
+  caps: Pick<DeviceCaps, "software">,
+  plan: KernelPlan,
+  model: { readonly numHeads: number; readonly numKvHeads: number; readonly headDim: number },
+): number {
+  if (!caps.software) return Infinity;
+  const quads = model.numHeads / model.numKvHeads * model.headDim / 4;
+  const queries = attentionFormOf(plan, "prefill") === "queries" && quads <= MOST_LANE_QUADS;
+  return SOFTWARE_CONTEXT[queries ? "queries" : "lanes"];
+}
+
+/** The form of attention for decoding or for the rows of a prompt. */
+export function attentionFormOf(plan: KernelPlan, kind: "decode" | "prefill"): AttentionForm {
+  if (plan.attentionForm !== "queries") return plan.attentionForm;
+  // Keys pass from lane to lane by shuffles.
+  const shuffles = plan.subgroups && plan.attentionLanes === plan.matmulLanes;
+  return kind === "prefill" && shuffles ? "queries" : "lanes";
 }
 
 /** Names that {@linkcode selectPlan} takes as overrides. */
@@ -75,8 +110,8 @@ export const PLAN_NAMES = Object.keys(SOFTWARE) as readonly (keyof KernelPlan)[]
 /**
  * Chooses the sizes for an adapter.
  *
- * @param overrides Values by name, as text: numbers, `true` / `false`, lists with commas. Names of
- * other tables are passed over.
+ * @param overrides Values by name, as text: numbers, `true` / `false`, lists with commas or `none`.
+ * Names of other tables are passed over.
  * @throws {DeviceError} If a value makes no sense for this adapter.
  */
 export function selectPlan(
@@ -97,7 +132,7 @@ export function selectPlan(
     if (!(name in base)) continue;
     const old = chosen[name];
     const value = Array.isArray(old)
-      ? text.split(",").map(Number)
+      ? (text === "none" ? [] : text.split(",").map(Number))
       : typeof old === "boolean"
       ? text === "true"
       : typeof old === "string"
@@ -112,6 +147,7 @@ export function selectPlan(
     }
     chosen[name] = value;
   }
+  if (chosen["subgroups"] === false && !("laneTiles" in overrides)) chosen["laneTiles"] = [];
   const plan = chosen as unknown as KernelPlan;
   checkPlan(plan, caps);
   return plan;
@@ -134,8 +170,8 @@ function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
   if (plan.subgroups && plan.rowLanes !== caps.subgroupMin) {
     refuse(`rowLanes must be the subgroup size, ${caps.subgroupMin}`);
   }
-  if (plan.attentionForm !== "tiled" && plan.attentionForm !== "lanes") {
-    refuse("attentionForm must be tiled or lanes");
+  if (!ATTENTION_FORMS.includes(plan.attentionForm)) {
+    refuse(`attentionForm must be one of ${ATTENTION_FORMS.join(", ")}`);
   }
   if (plan.tokenTiles[0] !== 1) refuse("tokenTiles must begin with 1");
   if (plan.matvecRows % 4 !== 0 || plan.matmulRows % 4 !== 0) {
@@ -143,6 +179,15 @@ function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
   }
   if (plan.attentionSplit % (plan.attentionLanes * 4) !== 0) {
     refuse("attentionSplit must be a multiple of 4 x attentionLanes");
+  }
+  if (plan.laneTiles.length > 0) {
+    const lanes = plan.matmulLanes;
+    if (!plan.subgroups) refuse("laneTiles need subgroups");
+    if (
+      plan.laneTiles.some((tokens) => tokens % lanes !== 0) || plan.laneRows % (2 * lanes) !== 0
+    ) {
+      refuse(`laneTiles must be multiples of ${lanes}, laneRows of ${2 * lanes}`);
+    }
   }
   const tokens = plan.tokenTiles.at(-1)!;
   const sums = Math.max(plan.matvecRows, plan.matmulRows * tokens) *

@@ -11,10 +11,10 @@ import {
   partialStride,
 } from "./ops/attention.ts";
 import { EMBED_PARAMS, embedSpec } from "./ops/embed.ts";
-import { MATMUL_PARAMS, matmulSpec, matmulWorkgroups } from "./ops/matmul.ts";
+import { MATMUL_PARAMS, type MatmulForm, matmulSpec, matmulWorkgroups } from "./ops/matmul.ts";
 import { NORM_PARAMS, rmsNormSpec } from "./ops/rms_norm.ts";
 import { ROPE_PARAMS, ropeAngles, ropeSpec } from "./ops/rope.ts";
-import type { KernelPlan } from "./plan.ts";
+import { attentionFormOf, type KernelPlan } from "./plan.ts";
 import type { Scratch, ScratchCall } from "./scratch.ts";
 import {
   rowBytes,
@@ -53,6 +53,14 @@ export const SELF_CHECKS: readonly SelfCheck[] = [
     name: "product with several tokens",
     limit: ARITHMETIC,
     run: (scratch, plan) => checkProduct(scratch, plan, "Q8_0", 4),
+  },
+  {
+    name: "product with a lane for a token",
+    limit: ARITHMETIC,
+    run: (scratch, plan) =>
+      plan.laneTiles.length === 0
+        ? Promise.resolve(0)
+        : checkProduct(scratch, plan, "Q4_1", plan.matmulLanes, "lanes"),
   },
   { name: "norm", limit: ARITHMETIC, run: checkNorm },
   { name: "rotation and cache", limit: HALF, run: checkRope },
@@ -143,17 +151,19 @@ async function checkProduct(
   plan: KernelPlan,
   type: WeightType,
   tokens: number,
+  form: MatmulForm = "rows",
 ): Promise<number> {
-  const [rows, cols] = [9, 256];
+  const [rows, cols] = [form === "rows" ? 9 : 12, 256];
   const { device, values } = storedRows(type, rows, cols);
   const x = numbers(tokens * cols, 3);
   const y = scratch.storage(new Float32Array(tokens * rows));
   const variant = {
+    form,
     type,
     epilogue: "store",
     bias: false,
     lanes: plan.matmulLanes,
-    rows: 4,
+    rows: form === "rows" ? 4 : plan.matmulLanes,
     tokens,
     subgroups: plan.subgroups,
   } as const;
@@ -164,6 +174,9 @@ async function checkProduct(
     row_offset: 0,
     y_stride: rows,
     x_stride: cols / 4,
+    square_vecs: 0,
+    norm_width: 0,
+    norm_eps: 0,
   });
   await scratch.run([{
     spec: matmulSpec(variant),
@@ -278,15 +291,16 @@ async function checkAttention(
 ): Promise<number> {
   const group = 2;
   const split = Math.max(plan.attentionLanes * 4, CACHE_PAGE);
+  const form = attentionFormOf(plan, decode ? "decode" : "prefill");
   const variant: AttentionVariant = {
     headDim: HEAD_DIM,
     group,
-    // One kernel for both checks.
-    queryRows: 2,
+    // One kernel for both checks, but where a lane has a row.
+    queryRows: form === "queries" ? plan.attentionLanes : 2,
     kvType: "f32",
     pageSize: CACHE_PAGE,
     lanes: plan.attentionLanes,
-    form: plan.attentionForm,
+    form,
   };
   // Decoding: one row that needs two splits. A prompt: three rows, one tile and a half.
   const positions = decode ? [split + 2] : [0, 1, 2];

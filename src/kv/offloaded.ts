@@ -126,6 +126,18 @@ export class OffloadedRows {
     });
   }
 
+  /** Forgets all rows; pages and slots stay. */
+  clear(): void {
+    const blocks = Math.ceil(this.#numRows / BLOCK_ROWS);
+    this.#numRows = 0;
+    this.#spare.forEach((spare, layer) => {
+      for (let block = 0; block < blocks; block++) {
+        if (this.pageOf(layer, block) === NO_PAGE) continue;
+        spare.push(this.#pool.displace(layer, this.#slot, block));
+      }
+    });
+  }
+
   /** Gives all pages back and forgets what is stored. */
   [Symbol.dispose](): void {
     this.releasePages();

@@ -51,6 +51,8 @@ export interface PlannedAnswer {
   readonly specs: readonly SequenceSpec[];
   /** Tokens of all prompts, each counted once. */
   readonly numPromptTokens: number;
+  /** Choices of each prompt. */
+  readonly numAnswers: number;
   readonly shape: AnswerShape;
   readonly stream: boolean;
   readonly includeUsage: boolean;
@@ -81,7 +83,7 @@ export function answer(context: RequestContext, planned: PlannedAnswer): Promise
 
 async function whole(context: RequestContext, planned: PlannedAnswer): Promise<Response> {
   const { specs, shape, envelope } = planned;
-  const tally = new Tally(planned.numPromptTokens);
+  const tally = new Tally(planned.numPromptTokens, planned.numAnswers);
   const parts = specs.map(() => ({
     text: [] as string[],
     tokens: [] as PlacedToken[],
@@ -133,7 +135,7 @@ async function* streamMessages(
   release: () => void,
 ): AsyncGenerator<string> {
   const { envelope, specs, shape, includeUsage, continuousUsage } = planned;
-  const tally = new Tally(planned.numPromptTokens);
+  const tally = new Tally(planned.numPromptTokens, planned.numAnswers);
   const write = (members: object) =>
     JSON.stringify({ ...envelope, object: shape.object.chunk, ...members });
   const usage = () =>

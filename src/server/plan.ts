@@ -203,6 +203,8 @@ export function planSequences(
           logprobs: options.logprobs,
           promptLogprobs: options.echo ? options.logprobs : null,
           ...(body.kv === undefined ? {} : { kv: body.kv }),
+          ...(body.cache_prompt ? {} : { cachePrompt: false }),
+          ...(body.cache_salt === undefined ? {} : { cacheSalt: body.cache_salt }),
         },
         echo: options.echo ? { numAdded: prompt.numAdded } : null,
         stopStrings: body.stop ?? [],

@@ -85,6 +85,7 @@ export async function completions(context: RequestContext): Promise<Response> {
     envelope,
     specs,
     numPromptTokens: prompts.reduce((sum, { ids }) => sum + ids.length, 0),
+    numAnswers: body.n,
     shape: completionShape(model, {
       logprobs: logprobs !== null,
       promptIds: reportIds ? specs.map((spec) => spec.request.promptIds) : null,
@@ -187,6 +188,7 @@ export async function chatCompletions(context: RequestContext): Promise<Response
     envelope,
     specs,
     numPromptTokens: prompt.ids.length,
+    numAnswers: body.n,
     shape: chatShape(model, {
       logprobs: body.logprobs,
       promptIds: body.return_token_ids ? [prompt.ids] : null,

@@ -124,6 +124,9 @@ const generationFields = {
   skip_special_tokens: flag().default(true),
   return_token_ids: flag().default(false),
   kv: kvSchema.optional(),
+  // As llama.cpp and vLLM name them.
+  cache_prompt: flag().default(true),
+  cache_salt: text(MAX_NAME).optional(),
 };
 
 const generationSchema = z.object(generationFields);

@@ -63,8 +63,14 @@ export class Tally {
   #numTokens = new Map<number, number>();
   #finished: FinishEvent[] = [];
 
-  /** @param numPromptTokens Tokens of all prompts; a prompt with several answers counts once. */
-  constructor(private readonly numPromptTokens: number) {}
+  /**
+   * @param numPromptTokens Tokens of all prompts; a prompt with several answers counts once.
+   * @param numAnswers Choices of each prompt, one after the other.
+   */
+  constructor(
+    private readonly numPromptTokens: number,
+    private readonly numAnswers: number,
+  ) {}
 
   add(event: { readonly index: number; readonly numTokens: number }): void {
     this.#numTokens.set(event.index, event.numTokens);
@@ -79,12 +85,17 @@ export class Tally {
 
   usage() {
     const numCompletion = this.#numTokens.values().reduce((sum, count) => sum + count, 0);
-    const numCached = this.#finished.reduce((sum, { timings }) => sum + timings.cachedTokens, 0);
-    return usageBody(
-      this.numPromptTokens,
-      numCompletion,
-      Math.min(numCached, this.numPromptTokens),
-    );
+    return usageBody(this.numPromptTokens, numCompletion, this.#numCached());
+  }
+
+  /** Prompt tokens that none of a prompt's answers had to prefill. */
+  #numCached(): number {
+    const least = new Map<number, number>();
+    for (const { index, timings } of this.#finished) {
+      const prompt = Math.floor(index / this.numAnswers);
+      least.set(prompt, Math.min(least.get(prompt) ?? Infinity, timings.cachedTokens));
+    }
+    return least.values().reduce((sum, count) => sum + count, 0);
   }
 
   /** Tokens of all choices over the time of the longest: they run side by side. */

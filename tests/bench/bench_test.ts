@@ -70,3 +70,33 @@ Deno.test("every benchmark lists its flags", async () => {
     assert.match(out, name === "compare" ? /TOKENBUTLER_BEFORE/ : /TOKENBUTLER_ROUNDS/);
   }
 });
+
+Deno.test("bench latency measures cases in turns and writes its files", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const [json, svg] = [`${folder}/latency.json`, `${folder}/latency.svg`];
+    const small = ["--sinks", "4", "--window", "8", "--budget", "8", "--prefill", "32"];
+    const short = ["--steps", "1", "--warm", "1", "--rounds", "1", "--rate-rounds", "0"];
+    const { cases, err } = await bench("latency", [
+      ...["--model", MODEL, "--contexts", "33,70", "--policies", "dense,tokenbutler"],
+      ...[...small, ...short, "--places", "device", "--json-file", json, "--svg", svg],
+    ]);
+    assert.deepEqual(
+      cases.map(({ context, rows, policy }) => [context, rows, policy]),
+      [[33, "repeated", "dense"], [70, "repeated", "dense"]],
+    );
+    for (const entry of cases) {
+      assert.ok(Number(entry["ms"]) > 0);
+      assert.ok(Number(entry["weightsMs"]) > 0);
+      assert.ok(Number(entry["denseAttentionMs"]) > 0);
+      assert.equal(entry["ceilingMs"], null);
+    }
+    assert.match(err, /^rows repeated: .* no quality is reported/m);
+    assert.match(err, /^not measured: device, tokenbutler: /m);
+    const document = JSON.parse(await Deno.readTextFile(json));
+    assert.deepEqual(document.cases, cases);
+    assert.match(await Deno.readTextFile(svg), /^<svg .*<\/svg>\s*$/s);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -63,6 +63,20 @@ Deno.test("rolesOf() tells products apart by their neighbours", () => {
   // A layer whose gate and up are two products, and a step without a head.
   const apart = [...layer.slice(0, 7), "matmul_store", "matmul_gated", "matmul_add"];
   assert.deepEqual(rolesOf(dispatches(apart)).slice(-3), ["gate/up", "gate/up", "down"]);
+  // A step of one token, whose products do the norms between them.
+  const fused = layer.filter((label) => !label.startsWith("rms_norm"))
+    .map((label) => label.endsWith("_add") ? `${label}_norm_out` : `${label}_norm_in`);
+  const oneToken = [
+    ...layer.slice(0, 2),
+    ...fused.slice(1),
+    ...fused.slice(0, -1),
+    ...layer.slice(-1),
+  ];
+  const fusedRoles = roles.filter((role) => role !== "norms");
+  assert.deepEqual(
+    rolesOf(dispatches([...oneToken, "rms_norm_wg8", "matmul_Q8_0", "sample_scan"])),
+    ["norms", ...fusedRoles, ...fusedRoles, "norms", "head", "sampler"],
+  );
   assert.throws(() => rolesOf(dispatches(["rms_norm", "unheard_of"])), RangeError);
 });
 

@@ -57,7 +57,7 @@ Deno.test("resolveKv() keeps all that is said", () => {
     budget: { share: 0.125 },
     interval: 1024,
     neighbours: false,
-    fetch: "ahead",
+    fetch: "in-step",
     recallEvery: 7,
   } as const;
   const { layers, ...settings } = resolve({ ...said, denseLayers: 0 }).settings;
@@ -257,7 +257,7 @@ const request = fc.record({
   interval: fc.integer({ min: 1, max: 16 }),
   neighbours: fc.boolean(),
   denseLayers: fc.integer({ min: 0, max: 4 }),
-  fetch: fc.constantFrom("in-step", "ahead"),
+  fetch: fc.constant("in-step" as const),
   recallEvery: fc.nat(9),
 }, { requiredKeys: [] }) as fc.Arbitrary<KvRequest>;
 
@@ -333,4 +333,11 @@ Deno.test("budgetRows() is a count, or a share of all rows less sinks and window
   assert.equal(budgetRows({ share: 0.125 }, 1, 2048, 64, 192), 0);
   assert.equal(budgetRows({ share: 0.125 }, 1, 100, 64, 192), 0);
   assert.equal(budgetRows({ share: 1 }, 1, 1000, 64, 192), 744);
+});
+
+Deno.test("resolveKv() refuses to fetch ahead, which is not built", () => {
+  assert.throws(
+    () => resolveKv({ fetch: "ahead" }, MODEL, { fits: true, canProject: true, canPredict: false }),
+    (error) => error instanceof KvSettingsError && error.param === "kv.fetch",
+  );
 });

@@ -20,7 +20,10 @@ export function fakeSession(options: FakeEngineOptions = {}, hasTokenizer = true
       ...(hasTokenizer
         ? { tokenizer, template: new FakeTemplate(tokenizer) }
         : { endIds: tokenizer.endIds }),
-      close: () => void (seen.closed += 1),
+      close: () => {
+        seen.closed += 1;
+        return Promise.resolve();
+      },
     });
   };
   return { engine, seen, open };

@@ -99,8 +99,11 @@ Deno.test("flags of the tiers take sizes and folders", () => {
       diskDir: "d",
       diskBytes: 2 * 2 ** 30,
       prefixDir: "p",
+      prefixCache: true,
     },
   );
+  assert.equal(tiersOf("--no-prefix-cache").prefixCache, false);
+  assert.throws(() => tiersOf("--no-prefix-cache", "--prefix-dir", "p"), /exclude each other/);
 });
 
 Deno.test("sizeBytes() takes bytes and units of two and of ten", () => {

@@ -33,7 +33,8 @@ function freePort(): number {
 Deno.test("serve prints its address when the model answers, and ends at a signal with 0", async () => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     const args = ["--port", "0", "--model", "some.gguf"];
-    const server = start(args, () => Promise.resolve(new FakeEngine()));
+    const engine = new FakeEngine();
+    const server = start(args, () => Promise.resolve(engine));
     const url = await server.url;
     assert.equal(await (await fetch(`${url}/health`)).text(), '{"status":"ok"}');
     const models = await (await fetch(`${url}/v1/models`)).json();
@@ -47,6 +48,7 @@ Deno.test("serve prints its address when the model answers, and ends at a signal
     assert.equal(await server.code, 0);
     assert.ok(performance.now() - before < 5000);
     assert.ok(server.template.closed);
+    assert.ok(engine.settled);
     await assert.rejects(fetch(`${url}/health`));
   }
 });

@@ -113,8 +113,18 @@ export class FakeRunner implements Runner {
     return Promise.resolve({ numRows, tokens, [Symbol.dispose]: () => void this.numParked-- });
   }
 
+  /** Puts rows into a slot that has begun. */
+  load(slot: number, tokens: readonly number[]): void {
+    tokens.forEach((token, i) => this.#write(slot, i, token));
+  }
+
+  /** The first rows of a slot. */
+  rows(slot: number, count: number): readonly number[] {
+    return this.#history(slot, count);
+  }
+
   restore(slot: number, parked: ParkedRows): Promise<void> {
-    (parked as FakeParked).tokens.forEach((token, i) => this.#write(slot, i, token));
+    this.load(slot, (parked as FakeParked).tokens);
     this.numParked--;
     return Promise.resolve();
   }

@@ -54,7 +54,12 @@ async function check(
   const yStride = outRows + 4;
   const x = random.floats(tokens * xStride);
   // Small tiles: quick to compile, and their rows do not divide the matrices.
-  const plan = selectPlan(rig.caps, { matvecRows: "4", matmulRows: "4" });
+  const plan = selectPlan(rig.caps, {
+    matvecRows: "4",
+    matmulRows: "4",
+    laneRows: String(2 * rig.subgroup || 8),
+    ...(rig.subgroup === 0 ? {} : { laneTiles: String(rig.subgroup) }),
+  });
   for (const count of [1, 3, tokens]) {
     const y = untouched(tokens * yStride);
     const out = rig.storage(y);

@@ -131,6 +131,23 @@ for (const how of ["blocks", "loops"]) {
   });
 }
 
+Deno.test("WorkerEngine.settle() ends what runs, and does not wait for ever", async () => {
+  const engine = await start("works", {}, 100_000);
+  const running = collect(engine.generate(request(prompt(9), 90_000)));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await within(700, () => engine.settle());
+  assert.equal((await running).end, "cancelled");
+  await engine.close();
+  await engine.settle();
+
+  const stuck = await start("blocks", { settleWithinMs: 50 });
+  const lost = collect(stuck.generate(request(prompt(9), 5)));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await within(500, () => stuck.settle());
+  await stuck.close();
+  assert.equal((await lost).end, "engine_closed");
+});
+
 Deno.test("WorkerEngine.close() cancels what runs", async () => {
   const engine = await start("works", {}, 100_000);
   const running = collect(engine.generate(request(prompt(9), 90_000)));

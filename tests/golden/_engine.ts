@@ -6,7 +6,7 @@
 import { createEngineParts, type EngineParts } from "../../src/engine/create.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
 import type { DecodeRow, PrefillChunk, Runner, SampleSpec } from "../../src/engine/runner_types.ts";
-import { DEFAULT_CACHE, type EngineOptions } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE, DEFAULT_TIERS, type EngineOptions } from "../../src/engine/types.ts";
 import { Readback } from "../../src/gpu/readback.ts";
 
 /** An engine in this isolate and what it is made of. */
@@ -61,6 +61,8 @@ export const TINY_OPTIONS: Omit<EngineOptions, "modelPath"> = {
   prefillChunk: 64,
   kernelOverrides: {},
   ...DEFAULT_CACHE,
+  // What is tested is what a prefill gives: each is a fresh one unless a test says otherwise.
+  tiers: { ...DEFAULT_TIERS, prefixCache: false },
 };
 
 const FORCED: SampleSpec = {

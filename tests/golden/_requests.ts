@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { KvReport } from "../../src/butler/settings.ts";
 import {
   type Engine,
   type EngineErrorData,
@@ -22,6 +23,11 @@ export interface Answer {
   readonly error: EngineErrorData | null;
   /** Milliseconds from its first token to its end. */
   readonly predictedMs: number;
+  /** Prompt tokens that were found in the cache, and those that were prefilled. */
+  readonly cachedTokens: number;
+  readonly promptTokens: number;
+  /** What was done with its cache. */
+  readonly kv: KvReport | null;
 }
 
 let numRequests = 0;
@@ -62,6 +68,9 @@ export async function run(
   let reason: FinishReason | null = null;
   let error: EngineErrorData | null = null;
   let predictedMs = 0;
+  let cachedTokens = 0;
+  let promptTokens = 0;
+  let kv: KvReport | null = null;
   for await (const event of engine.generate(wanted)) {
     switch (event.type) {
       case "prefill":
@@ -77,7 +86,8 @@ export async function run(
         break;
       case "done":
         reason = event.reason;
-        predictedMs = event.timings.predictedMs;
+        ({ predictedMs, cachedTokens, promptTokens } = event.timings);
+        kv = event.kv;
         break;
       case "error":
         error = event.error;
@@ -86,7 +96,17 @@ export async function run(
         event satisfies never;
     }
   }
-  return { ids, logprobs, promptLogprobs, reason, error, predictedMs };
+  return {
+    ids,
+    logprobs,
+    promptLogprobs,
+    reason,
+    error,
+    predictedMs,
+    cachedTokens,
+    promptTokens,
+    kv,
+  };
 }
 
 /** {@linkcode run} for a request that has to succeed. */

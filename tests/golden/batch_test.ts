@@ -1,4 +1,5 @@
 /** Many requests at once, and what a request may ask of the engine, on a tiny model. */
+import { DEFAULT_TIERS } from "../../src/engine/types.ts";
 import { startEngine } from "../../src/engine/start.ts";
 import { GREEDY, type SamplingParams } from "../../src/engine/types.ts";
 import { assert } from "std-testing";
@@ -57,12 +58,24 @@ Deno.test("engine gives eight sequences that join and leave the tokens they get 
   assert.equal(stats.pagesInUse, 0);
 });
 
-Deno.test("engine gives the same tokens when sequences are preempted for want of pages", async () => {
+for (const hostBytes of [0, null]) {
+  const how = hostBytes === 0 ? "prefilled again" : "parked";
+  Deno.test(`engine gives the same tokens when sequences are ${how} for want of pages`, async () => {
+    await checkGivingWay(hostBytes);
+  });
+}
+
+/** @param hostBytes Room below the device: without any, sequences are prefilled again. */
+async function checkGivingWay(hostBytes: number | null): Promise<void> {
   let prefilled = 0;
   // A page of keys has 8 KiB here, so that eight pages are all there is.
   await using opened = await openEngine(
     path,
-    { maxSequences: 4, kernelOverrides: { maxBindingBytes: "65536" } },
+    {
+      maxSequences: 4,
+      kernelOverrides: { maxBindingBytes: "65536" },
+      tiers: { ...DEFAULT_TIERS, hostBytes },
+    },
     () => ({ prefilled: ({ tokens }) => void (prefilled += tokens.length) }),
   );
   const { engine } = opened;
@@ -75,8 +88,9 @@ Deno.test("engine gives the same tokens when sequences are preempted for want of
   }));
   const wanted = arrivals.reduce((sum, { promptIds }) => sum + promptIds.length, 0);
   const together = await runTogether(engine, arrivals, { logprobs: 2 });
-  assert.ok(prefilled > wanted, "nothing was preempted");
-  console.log(`${prefilled - wanted} rows were made anew after preemption`);
+  if (hostBytes === 0) assert.ok(prefilled > wanted, "nothing was preempted");
+  else assert.equal(prefilled, wanted);
+  console.log(`${prefilled - wanted} rows were made anew`);
   const alone = [];
   for (const { promptIds } of arrivals) {
     alone.push(await generate(engine, promptIds, 80, { logprobs: 2 }));
@@ -84,7 +98,7 @@ Deno.test("engine gives the same tokens when sequences are preempted for want of
   const counts = compareWithAlone(together, alone, CLOSE);
   console.log(`tokens compared of each sequence: ${counts.join(", ")}`);
   assert.ok(Math.max(...counts) >= 40, "too few choices were clear");
-});
+}
 
 Deno.test("engine repeats a seeded run and changes it with the seed", async () => {
   const sampling = SAMPLED;

@@ -4,55 +4,31 @@
  */
 import type { KvRequest } from "../../src/butler/settings.ts";
 import { DEFAULT_TIERS, type TierOptions } from "../../src/engine/types.ts";
-import { encodeCalibration } from "../../src/butler/calibration/file.ts";
-import { openModel } from "../../src/model/open.ts";
-import { Random } from "../gpu/_rig.ts";
 import { assert } from "std-testing";
 import { openEngine } from "./_engine.ts";
-import { figure, tinyModel } from "./_golden.ts";
-import { scoreByForcing } from "./_requests.ts";
+import { figure } from "./_golden.ts";
+import {
+  makeCalibration,
+  NLL_BOUND,
+  offloadedModel,
+  onDevice,
+  textIds,
+  worst,
+} from "./_offload.ts";
+import { generate, scoreByForcing } from "./_requests.ts";
 
-/** A projection for `loki`: any will do, since it only has to be the same everywhere. */
 const CALIBRATION = await makeCalibration();
+const PATH = await offloadedModel();
 
-async function makeCalibration(): Promise<string> {
-  const { path } = await tinyModel("llama31-bf16");
-  const source = await openModel(path);
-  const { numLayers, numKvHeads, headDim } = source.config;
-  const fingerprint = await source.fingerprint();
-  source.close();
-  const random = new Random(3);
-  const size = numLayers * numKvHeads * headDim * 16;
-  const projection = random.floats(size, 0.2).map((x) => Math.max(-1, Math.min(1, x)));
-  const bytes = encodeCalibration({
-    model: { fingerprint, numLayers, numKvHeads, headDim },
-    origin: { tokens: 1, context: 1, program: "test" },
-    projection,
-  });
-  const file = await Deno.makeTempFile({ suffix: ".safetensors" });
-  await Deno.writeFile(file, bytes);
-  return file;
-}
-
-const NLL_BOUND = 0.0005;
 const SETTINGS: KvRequest = { sinks: 8, window: 16, budget: { rows: 1000 } };
 
-function ids(count: number, vocabSize: number): number[] {
-  let state = 7;
-  return Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state >>> 8) % vocabSize;
-  });
-}
-
 async function nll(
-  path: string,
   text: readonly number[],
   prefill: number,
   kv: KvRequest,
   tiers: Partial<TierOptions>,
 ): Promise<number[]> {
-  await using opened = await openEngine(path, {
+  await using opened = await openEngine(PATH, {
     contextLength: 256,
     kv,
     calibration: CALIBRATION,
@@ -61,25 +37,10 @@ async function nll(
   return await scoreByForcing(opened.engine, text, prefill);
 }
 
-/** Bytes of a block of one layer of the model: 2 KV heads of 32 values, keys and values in f32. */
-const BLOCK_BYTES = 32 * 2 * 2 * 32 * 4;
-const NUM_LAYERS = 3;
-
-function worst(got: readonly number[], wanted: readonly number[]): number {
-  assert.equal(got.length, wanted.length);
-  return got.reduce((most, x, i) => Math.max(most, Math.abs(x - wanted[i]!)), 0);
-}
-
-/** Device memory for so many blocks a layer, and nothing else of a default. */
-function onDevice(blocks: number, more: Partial<TierOptions> = {}): Partial<TierOptions> {
-  return { deviceBytes: NUM_LAYERS * blocks * BLOCK_BYTES, ...more };
-}
-
 Deno.test("a sequence below the device equals one on it", async (t) => {
-  const { path } = await tinyModel("llama31-bf16");
-  const text = ids(230, 320);
+  const text = textIds(230, 320);
   const disk = await Deno.makeTempDir();
-  const dense = await nll(path, text, 150, { ...SETTINGS, policy: "dense" }, {});
+  const dense = await nll(text, 150, { ...SETTINGS, policy: "dense" }, {});
   for (const policy of ["dense", "oracle", "quest", "loki", "streaming"] as const) {
     const covering: KvRequest = policy === "streaming"
       ? { sinks: 8, window: 300 }
@@ -93,20 +54,23 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
     ) {
       if (policy === "streaming" && name !== "smallest pool") continue;
       await t.step(`${policy}, covering settings, ${name}`, async () => {
-        const off = worst(await nll(path, text, 150, { ...covering, policy }, tiers), dense);
+        const off = worst(await nll(text, 150, { ...covering, policy }, tiers), dense);
         console.log(`${policy}, ${name}: NLL at most ${figure(off)} off`);
         assert.ok(off <= NLL_BOUND, `off by ${off}`);
       });
     }
   }
   for (const policy of ["oracle", "quest", "loki", "streaming"] as const) {
-    for (const interval of [1, 4]) {
+    for (const [interval, neighbours] of [[1, false], [4, false], [4, true]] as const) {
+      const ranked = policy === "oracle" || policy === "loki";
+      if (neighbours && !ranked) continue;
       const some: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, policy, interval };
-      await t.step(`${policy}, some rows, interval ${interval}`, async () => {
-        const kv = { ...some, neighbours: false };
-        const wanted = await nll(path, text, 150, kv, {});
+      const how = neighbours ? " with neighbours" : "";
+      await t.step(`${policy}, some rows, interval ${interval}${how}`, async () => {
+        const kv = { ...some, neighbours };
+        const wanted = await nll(text, 150, kv, {});
         for (const blocks of [4, 5]) {
-          const off = worst(await nll(path, text, 150, kv, onDevice(blocks)), wanted);
+          const off = worst(await nll(text, 150, kv, onDevice(blocks)), wanted);
           console.log(
             `${policy}, interval ${interval}, ${blocks} blocks: at most ${figure(off)} off`,
           );
@@ -119,17 +83,18 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
 });
 
 Deno.test("sequences that do not fit together are parked and give what they give alone", async () => {
-  const { path } = await tinyModel("llama31-bf16");
-  const texts = [0, 1, 2].map((n) => ids(120 + 20 * n, 300 - n));
+  const texts = [0, 1, 2].map((n) => textIds(120 + 20 * n, 300 - n));
   for (
     const [kv, tiers] of [
       [{ policy: "dense" }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "loki" }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "loki" }, onDevice(4)],
+      [{ ...SETTINGS, budget: { rows: 16 }, policy: "oracle", interval: 7 }, onDevice(8)],
+      [{ ...SETTINGS, budget: { rows: 16 }, policy: "oracle", interval: 7 }, onDevice(5)],
     ] as [KvRequest, Partial<TierOptions>][]
   ) {
     const open = (more: Partial<TierOptions>, maxSequences: number) =>
-      openEngine(path, {
+      openEngine(PATH, {
         contextLength: 256,
         maxSequences,
         kv,
@@ -151,4 +116,35 @@ Deno.test("sequences that do not fit together are parked and give what they give
       assert.ok(off <= NLL_BOUND, `sequence ${i} is off by ${off}`);
     });
   }
+});
+
+Deno.test("the recall meter measures the same on the device and below it", async () => {
+  const text = textIds(180, 320);
+  const recall = async (kv: KvRequest, tiers: Partial<TierOptions>) => {
+    await using opened = await openEngine(PATH, {
+      contextLength: 256,
+      kv,
+      calibration: CALIBRATION,
+      tiers: { ...DEFAULT_TIERS, ...tiers },
+    });
+    const forcedIds = text.slice(150);
+    const answer = await generate(opened.engine, text.slice(0, 150), forcedIds.length, {
+      forcedIds,
+    });
+    return answer.kv!.recall!;
+  };
+  const some: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, recallEvery: 3 };
+  for (const policy of ["oracle", "loki", "quest", "streaming"] as const) {
+    const on = await recall({ ...some, policy }, {});
+    const below = await recall({ ...some, policy }, onDevice(4));
+    console.log(`${policy}: mass ${on.mass.toFixed(4)}, overlap ${on.overlap.toFixed(4)}`);
+    assert.equal(on.steps, 9);
+    assert.equal(below.steps, 9);
+    assert.ok(Math.abs(on.mass - below.mass) < 1e-3, `${policy}: ${below.mass} below the device`);
+    assert.ok(Math.abs(on.overlap - below.overlap) < 0.02, `${policy}: ${below.overlap} below it`);
+    assert.ok(on.mass > 0.1 && on.mass < 1);
+    if (policy === "oracle") assert.equal(on.overlap, 1);
+  }
+  const all = await recall({ ...some, budget: { rows: 300 }, policy: "loki" }, onDevice(4));
+  assert.deepEqual(all, { mass: 1, overlap: 1, steps: 9 });
 });

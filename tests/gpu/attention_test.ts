@@ -75,6 +75,47 @@ for (const shape of SHAPES.slice(0, PROMPT_SHAPES)) {
   });
 }
 
+/** Shapes for the form in which a lane keeps the queries of a row. */
+const QUERY_SHAPES: readonly Omit<Shape, "lanes" | "form">[] = [
+  { headDim: 64, group: 3, kvType: "f16", pageSize: 32 },
+  { headDim: 24, group: 1, kvType: "f32", pageSize: 16 },
+  { headDim: 16, group: 2, kvType: "f16", pageSize: 8 },
+];
+
+for (const shape of QUERY_SHAPES) {
+  Deno.test(`attention with a lane a row agrees: heads of ${shape.headDim}, ${shape.group} a kv head`, async () => {
+    using rig = await Rig.create();
+    const lanes = rig.subgroup;
+    if (lanes === 0 || shape.pageSize % lanes !== 0) return;
+    const v: AttentionVariant = { ...shape, form: "queries", lanes, queryRows: lanes };
+    for (const count of [1, 7, 8, 9, 17, 33]) {
+      await checkAttention(rig, v, { kvHeads: 2, rows: chunk(1, 0, count), seed: count });
+    }
+    // A chunk after others; its rows end in different turns and pages.
+    for (const start of [lanes - 3, 29, 70]) {
+      const rows = chunk(2, start, 9);
+      await checkAttention(rig, v, { kvHeads: 1, rows, seed: 60 + start, firstRow: 2 });
+    }
+    const rising = { kvHeads: 1, rows: chunk(0, 65, 3), rising: true, scale: 3 };
+    await checkAttention(rig, v, { ...rising, seed: 61 });
+  });
+}
+
+Deno.test("attention with a lane a row takes as many rows as lanes", () => {
+  const v: AttentionVariant = {
+    form: "queries",
+    headDim: 16,
+    group: 1,
+    kvType: "f32",
+    pageSize: 32,
+    lanes: 8,
+    queryRows: 8,
+  };
+  attentionSpec(v);
+  assert.throws(() => attentionSpec({ ...v, queryRows: 2 }), RangeError);
+  assert.throws(() => attentionSpec({ ...v, pageSize: 12 }), RangeError);
+});
+
 const SMALL: readonly Shape[] = [
   { form: "lanes", headDim: 32, group: 1, kvType: "f16", lanes: 8, pageSize: 16 },
   { form: "tiled", headDim: 32, group: 1, kvType: "f16", lanes: 32, pageSize: 16 },

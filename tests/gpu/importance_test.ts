@@ -59,7 +59,7 @@ async function checkProjection(rig: Rig, v: ImportanceProjectVariant, c: ListCas
   const halves = new Uint16Array(got.buffer);
   const wantKeys: number[] = [];
   const gotKeys: number[] = [];
-  const kept = (c.keeps ?? 0) & ROW_KEEPS.key ? rows : [];
+  const kept = typeof c.keeps === "number" && c.keeps & ROW_KEEPS.key ? rows : [];
   kept.forEach(({ slot, position }) => {
     const page = impTable[slot * setup.maxPages + Math.floor(position / 32)]!;
     for (let h = 0; h < kvHeads; h++) {

@@ -4,7 +4,7 @@ import {
   type MatmulVariant,
   matmulWorkgroups,
 } from "../../src/gpu/ops/matmul.ts";
-import { paddedCols, rowVecs } from "../../src/gpu/weight_layout.ts";
+import { paddedCols, rowBytes, rowVecs } from "../../src/gpu/weight_layout.ts";
 import { BLOCK_GEOMETRY } from "../../src/model/quants.ts";
 import { WEIGHT_TYPES, type WeightType } from "../../src/model/types.ts";
 import { Random, Rig } from "./_rig.ts";
@@ -19,7 +19,11 @@ import {
 
 /** y[t, r] of the product with the unit vectors, which is w[r, t]: each weight comes out alone. */
 async function unitProducts(rig: Rig, stored: Stored, v: MatmulVariant): Promise<Float32Array> {
-  const { type, rows, cols } = stored;
+  const { type, cols } = stored;
+  // With a lane for each token rows come by fours; the last of them lie past those of the matrix.
+  const rows = Math.ceil(stored.rows / 4) * 4;
+  const weights = new Uint8Array(rows * rowBytes(type, cols));
+  weights.set(deviceBytes(stored));
   const stride = paddedCols(cols);
   const units = new Float32Array(cols * stride);
   for (let t = 0; t < cols; t++) units[t * stride + t] = 1;
@@ -31,21 +35,30 @@ async function unitProducts(rig: Rig, stored: Stored, v: MatmulVariant): Promise
     row_offset: 0,
     y_stride: rows,
     x_stride: stride / 4,
+    square_vecs: 0,
+    norm_width: 0,
+    norm_eps: 0,
   }));
   await rig.run([{
     spec: matmulSpec(v),
-    parts: [rig.storage(deviceBytes(stored)), rig.storage(units), y, params],
+    parts: [rig.storage(weights), rig.storage(units), y, params],
     step: { num_rows: cols },
     workgroups: matmulWorkgroups(v, rows, cols),
   }]);
-  return await rig.floats(y, cols * rows);
+  const out = await rig.floats(y, cols * rows);
+  return out.filter((_, index) => index % rows < stored.rows);
 }
 
 function variants(rig: Rig, type: WeightType): MatmulVariant[] {
-  const common = { type, epilogue: "store", bias: false, rows: 4 } as const;
+  const common = { form: "rows", type, epilogue: "store", bias: false, rows: 4 } as const;
   const plain = [1, 8].map((tokens) => ({ ...common, tokens, lanes: 8, subgroups: false }));
   if (rig.subgroup === 0) return plain;
-  return [...plain, ...plain.map((v) => ({ ...v, lanes: rig.subgroup, subgroups: true }))];
+  const lanes = rig.subgroup;
+  return [
+    ...plain,
+    ...plain.map((v) => ({ ...v, lanes, subgroups: true })),
+    { ...common, form: "lanes", rows: lanes, tokens: lanes, lanes, subgroups: true },
+  ];
 }
 
 for (const type of WEIGHT_TYPES) {

@@ -57,7 +57,8 @@ Deno.test("selectPlan() gives sizes that the adapter can run, for every adapter"
     }
     assert.equal(plan.tokenTiles[0], 1, name);
     assert.equal(plan.attentionSplit % (plan.attentionLanes * 4), 0, name);
-    assert.equal(plan.attentionForm, caps.software ? "lanes" : "tiled", name);
+    assert.equal(plan.laneTiles.length > 0, caps.software && plan.subgroups, name);
+    assert.equal(plan.attentionForm, caps.software ? "queries" : "tiled", name);
   }
 });
 
@@ -77,6 +78,9 @@ Deno.test("selectPlan() takes overrides by name and passes others over", () => {
   assert.equal(plan.matvecRows, 12);
   assert.deepEqual(plan.tokenTiles, [1, 2, 4]);
   assert.equal(plan.attentionForm, "tiled");
+  assert.deepEqual(plan.laneTiles, []);
+  assert.deepEqual(selectPlan(CAPS.llvmpipe, { laneTiles: "none" }).laneTiles, []);
+  assert.deepEqual(selectPlan(CAPS.llvmpipe, { laneTiles: "16" }).laneTiles, [16]);
   assert.equal("sample_wg" in plan, false);
   assert.ok(PLAN_NAMES.includes("attentionSplit"));
   assert.deepEqual(PLAN_NAMES.toSorted(), Object.keys(selectPlan(CAPS.plain)).toSorted());
@@ -108,6 +112,13 @@ Deno.test("selectPlan() refuses overrides that the adapter or the kernels cannot
   refuses(CAPS.plain, { matvecRows: "6" }, /multiples of 4/);
   refuses(CAPS.plain, { matmulRows: "7" }, /multiples of 4/);
   refuses(CAPS.plain, { attentionSplit: "200" }, /attentionSplit must be a multiple/);
-  refuses(CAPS.plain, { attentionForm: "round" }, /attentionForm must be tiled or lanes/);
+  refuses(
+    CAPS.plain,
+    { attentionForm: "round" },
+    /attentionForm must be one of tiled, lanes, queries/,
+  );
+  refuses(CAPS.plain, { laneTiles: "32" }, /laneTiles need subgroups/);
+  refuses(CAPS.llvmpipe, { laneTiles: "8,12" }, /laneTiles must be multiples of 8, laneRows of 16/);
+  refuses(CAPS.llvmpipe, { laneRows: "24" }, /laneTiles must be multiples of 8, laneRows of 16/);
   refuses(CAPS.least, { matmulRows: "32", tokenTiles: "1,64" }, /a product tile needs \d+ bytes/);
 });

@@ -123,6 +123,8 @@ export interface FakeEngineOptions {
   readonly failAt?: (request: GenerateRequest) => number | undefined;
   readonly failure?: EngineErrorData;
   readonly kvDefaults?: KvRequest;
+  /** First tokens of a prompt that are not prefilled. */
+  readonly cached?: (request: GenerateRequest) => number;
   /** What `done` says of the KV cache. */
   readonly kvReport?: (request: GenerateRequest) => KvReport;
 }
@@ -209,13 +211,14 @@ export class FakeEngine implements Engine {
       : this.options.reply ?? REPLY;
     const reply = script.filter((id) => !request.bannedTokenIds.includes(id));
     let predicted = 0;
+    const cached = this.options.cached?.(request) ?? 0;
     const done = (reason: "stop" | "length" | "cancelled"): EngineEvent => ({
       type: "done",
       reason,
       timings: {
         queueMs: 0,
-        promptTokens: promptIds.length,
-        cachedTokens: 0,
+        promptTokens: promptIds.length - cached,
+        cachedTokens: cached,
         promptMs: promptIds.length,
         predictedTokens: predicted,
         predictedMs: predicted * 2,
@@ -278,6 +281,14 @@ export class FakeEngine implements Engine {
       numPages: 64,
       decodeSteps: this.#steps,
     });
+  }
+
+  /** Asked to leave everything in order. */
+  settled = false;
+
+  settle(): Promise<void> {
+    this.settled = true;
+    return this.close();
   }
 
   close(): Promise<void> {

@@ -32,7 +32,7 @@ const WIRE = {
   interval: 2,
   neighbours: false,
   dense_layers: 0,
-  fetch: "ahead",
+  fetch: "in-step",
   recall_every: 3,
 } as const;
 const READ: KvRequest = {
@@ -43,7 +43,7 @@ const READ: KvRequest = {
   interval: 2,
   neighbours: false,
   denseLayers: 0,
-  fetch: "ahead",
+  fetch: "in-step",
   recallEvery: 3,
 };
 

@@ -57,7 +57,7 @@ export function chatCommand(open: OpenSession) {
       try {
         return await new Conversation(session, settings, io).run();
       } finally {
-        session.close();
+        await session.close();
       }
     },
   });

@@ -130,7 +130,7 @@ async function memorySection(
         : {}),
     }, {
       maxBindingSize: caps?.maxBindingSize ?? USUAL_BINDING_BYTES,
-      contextLimit: caps === undefined ? Infinity : contextLimit(caps),
+      contextLimit: caps === undefined ? Infinity : contextLimit(caps, selectPlan(caps), config),
     });
     report.row("model", `${config.name} (${config.architecture})`);
     report.row("weights", bytesText(plan.weightsBytes));

@@ -126,7 +126,7 @@ export function generateCommand(open: OpenSession) {
         return EXIT.ok;
       } finally {
         prefill.stop();
-        session.close();
+        await session.close();
       }
     },
   });

@@ -58,6 +58,8 @@ export async function scoreIds(
       logprobs: 0,
       promptLogprobs: null,
       forcedIds,
+      // What is measured is the prompt's own prefill.
+      cachePrompt: false,
     })
   ) {
     if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
@@ -163,7 +165,7 @@ export function scoreCommand(open: OpenSession) {
         return EXIT.ok;
       } finally {
         bar.stop();
-        session.close();
+        await session.close();
       }
     },
   });

@@ -78,6 +78,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         log: serverLog(io),
       });
       let server: Serving | undefined;
+      let engine: Engine | undefined;
       try {
         server = listen(app, { host: settings.host, port: settings.port, signal: guard.signal });
         if (!LOOPBACK.includes(settings.host)) {
@@ -88,7 +89,8 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         const opening = open(options, io);
         opening.then(starting.resolve, starting.reject);
         // After an interrupt too: a process should not exit while its device works (see Session).
-        const { info } = await opening;
+        engine = await opening;
+        const { info } = engine;
         if (guard.received !== undefined) return EXIT.ok;
         io.stderr(
           `${servedName}: context ${info.contextLength}, up to ${info.maxSequences} sequences, ` +
@@ -99,6 +101,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         return EXIT.ok;
       } finally {
         await server?.shutdown();
+        await engine?.settle();
         side.template?.close();
       }
     },

@@ -1,6 +1,6 @@
 /**
- * Host partner of `shaders/attention.wgsl`, of its form for CPUs, `shaders/attention_lanes.wgsl`, and
- * of their second half, `shaders/attention_merge.wgsl`.
+ * Host partner of `shaders/attention.wgsl`, of its forms for CPUs, `shaders/attention_lanes.wgsl` and
+ * `shaders/attention_queries.wgsl`, and of their second half, `shaders/attention_merge.wgsl`.
  *
  * Keys that are not all on the device at once are attended in passes: each leaves partial results
  * (`partialOnly`), over keys and values, a page table and a row table of its own, and is followed by
@@ -75,9 +75,20 @@ export function attentionParams(sizes: AttentionSizes): Uint32Array<ArrayBuffer>
 
 /**
  * `tiled` (attention.wgsl): lanes share tiles of keys through workgroup memory, for GPUs; `lanes`
- * (attention_lanes.wgsl): lanes keep whole keys to themselves, for CPUs.
+ * (attention_lanes.wgsl): lanes keep whole keys to themselves, for CPUs; `queries`
+ * (attention_queries.wgsl): a lane keeps the queries of one row of a prompt, for CPUs with subgroups,
+ * without splits.
  */
-export type AttentionForm = "tiled" | "lanes";
+export type AttentionForm = "tiled" | "lanes" | "queries";
+
+const SHADERS = {
+  tiled: "attention",
+  lanes: "attention_lanes",
+  queries: "attention_queries",
+} as const satisfies Record<AttentionForm, string>;
+
+/** All forms. */
+export const ATTENTION_FORMS = Object.keys(SHADERS) as readonly AttentionForm[];
 
 /**
  * Which rows of a step a variant deals with, and what they attend to. `all`: every row, to all rows
@@ -140,7 +151,7 @@ export function attentionSpec(v: AttentionVariant): KernelSpec {
   }
   if (v.headDim % 8 !== 0) throw new RangeError(`head size ${v.headDim} is no multiple of 8`);
   return {
-    shader: v.form === "lanes" ? "attention_lanes" : "attention",
+    shader: SHADERS[v.form],
     variant: `attention_${v.form}_d${v.headDim}_g${v.group}_q${v.queryRows}_${v.kvType}` +
       `_p${v.pageSize}_wg${v.lanes}${keys === "all" ? "" : `_${keys}`}`,
     defines: {
@@ -156,7 +167,7 @@ export function attentionSpec(v: AttentionVariant): KernelSpec {
       CACHE_VEC: v.kvType === "f16" ? "vec4u" : "vec4f",
       VALUES: true,
       KEYS: keys,
-      ...(v.form === "lanes" ? lanesDefines(v) : tiledDefines(v)),
+      ...DEFINES[v.form](v),
     },
     bindings: [...BUFFERS, ...(keys === "all" ? [] : ["read"] as const), "uniform", "step"],
     structs: [ATTENTION_PARAMS, STEP_PARAMS],
@@ -196,6 +207,22 @@ function lanesDefines(v: AttentionVariant): Defines {
     STATES: v.queryRows * v.group * v.lanes,
   };
 }
+
+function queriesDefines(v: AttentionVariant): Defines {
+  if (v.pageSize % v.lanes !== 0 || v.queryRows !== v.lanes) {
+    throw new RangeError(
+      `${v.lanes} lanes do not fit a page of ${v.pageSize} or ${v.queryRows} rows`,
+    );
+  }
+  return {
+    HEAD_QUADS: v.headDim / 4,
+    QUERY_QUADS: v.group * v.headDim / 4,
+    LINE: v.group * v.lanes,
+    PAGE_TURNS: `${v.pageSize / v.lanes}u`,
+  };
+}
+
+const DEFINES = { tiled: tiledDefines, lanes: lanesDefines, queries: queriesDefines };
 
 /** Bytes of workgroup memory that the tiled form takes. */
 function tiledMemory(v: AttentionVariant): number {

@@ -84,6 +84,13 @@ export class PrefixCache {
     return this.#unsaved.size;
   }
 
+  /** Saves nothing of what is still to be saved. @returns How many blocks that are. */
+  skip(): number {
+    const { size } = this.#unsaved;
+    this.#unsaved.clear();
+    return size;
+  }
+
   /** A block makes way: it is saved, if that is still to be done, and not found here any more. */
   evict(tiers: Tiers, block: Block): void {
     const key = block.key;

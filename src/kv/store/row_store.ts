@@ -32,6 +32,7 @@ export class RowStore implements KvStore {
   readonly #prefixes: PrefixCache;
   readonly #sequences = new Set<BlockSequence>();
   readonly #sequenceHost: SequenceHost;
+  #isOpen = true;
 
   /**
    * @throws {RangeError} If the shape is impossible.
@@ -149,6 +150,10 @@ export class RowStore implements KvStore {
     return this.#prefixes.save(this.#tiers, limit);
   }
 
+  skipSaving(): number {
+    return this.#prefixes.skip();
+  }
+
   checkInvariants(): void {
     this.#tiers.checkInvariants();
     this.#prefixes.checkInvariants(this.#tiers.blocks());
@@ -165,8 +170,10 @@ export class RowStore implements KvStore {
     }
   }
 
-  /** Saves what is to be saved, and ends all sequences. */
+  /** Saves what is to be saved, and ends all sequences. Calling it again does nothing. */
   [Symbol.dispose](): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
     this.#prefixes.save(this.#tiers, Infinity);
     for (const sequence of [...this.#sequences]) sequence[Symbol.dispose]();
     for (const block of [...this.#tiers.blocks()]) {

@@ -174,6 +174,13 @@ export interface KvStore extends Disposable {
    */
   savePrefixes(limit: number): number;
 
+  /**
+   * Gives up on what is still to be written to the prefix folder, for a process that has to end.
+   *
+   * @returns How many blocks those are.
+   */
+  skipSaving(): number;
+
   /** @throws {Error} If the books do not balance. Walks everything; for tests. */
   checkInvariants(): void;
 }
