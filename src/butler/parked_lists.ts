@@ -52,10 +52,10 @@ export async function readLists(
 /** The list of a KV head. */
 export function parkedList(
   { capacity }: ParkedLists,
-  words: Uint32Array,
+  words: Uint32Array<ArrayBuffer>,
   kvHead: number,
   numKvHeads: number,
-): Uint32Array {
+): Uint32Array<ArrayBuffer> {
   const at = numKvHeads + kvHead * capacity;
   return words.subarray(at, at + words[kvHead]!);
 }

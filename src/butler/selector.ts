@@ -217,10 +217,20 @@ export class Selector {
     };
   }
 
-  /** Goes on with a sequence in a slot that has just begun. */
-  resume(slot: number, { entry, pages }: ParkedSelection): void {
+  /** Goes on with a sequence in a slot that has just begun; its lists are to be written too. */
+  resume(slot: number, { entry, pages }: ParkedSelection, lists: ParkedLists): void {
     this.#slots.set(slot, entry);
     if (pages !== null) this.importance.attach(slot, pages);
+    // What the lists stand for outlives the step: it is counted, and may be parked again.
+    const { numKvHeads } = this.#options.config;
+    lists.layers.forEach((words, layer) => {
+      if (words === null) return;
+      const positions = Array.from(
+        { length: numKvHeads },
+        (_, head) => parkedList(lists, words, head, numKvHeads),
+      );
+      this.#buffers.writePicks(layer, slot, words.subarray(0, numKvHeads), positions);
+    });
   }
 
   /** Writes lists that were parked, for a slot whose rows are all on the device. */
