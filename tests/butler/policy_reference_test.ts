@@ -191,6 +191,31 @@ class Follower {
   }
 }
 
+Deno.test("streaming has sinks and a sliding window on the device, and no lists", async () => {
+  const { path } = await tinyModel(MODEL);
+  using capture = new Capture(CHUNK, null);
+  let steps = 0;
+  await using opened = await openEngine(path, { prefillChunk: CHUNK }, (parts) => ({
+    decoded: async () => {
+      steps++;
+      for (const layer of [1, 2]) {
+        const lists = await capture.lists(parts, layer);
+        assert.deepEqual(lists, {
+          prefix: 4,
+          windowStart: SLIDING,
+          windowRows: 9,
+          picked: [[], []],
+        });
+      }
+      assert.equal(await capture.lists(parts, 0), null);
+    },
+  }));
+  const text = ids(PROMPT + STEPS);
+  const kv: KvRequest = { policy: "streaming", sinks: 4, window: 9, budget: { rows: 50 } };
+  await generate(opened.engine, text.slice(0, PROMPT), STEPS, { kv });
+  assert.equal(steps, STEPS - 1);
+});
+
 async function follow(
   path: string,
   policy: Selecting,
