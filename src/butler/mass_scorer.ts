@@ -22,6 +22,9 @@ import type { Kit, Scorer } from "./scorers.ts";
 /** Query heads that share a key which is loaded, at most; more take too many registers. */
 const MOST_QUERIES = 8;
 
+/** Quads of queries of a lane of its own, up to which a software adapter compiles in reasonable time. */
+const MOST_LANE_QUADS = 96;
+
 /** Candidates of a lane: on a CPU a workgroup is dear. */
 const SOFTWARE_TURNS = 32;
 
@@ -43,6 +46,8 @@ export async function createMassScorer(
   const group = numHeads / numKvHeads;
   const software = kernels.caps.software;
   const turns = software ? SOFTWARE_TURNS : 1;
+  const quads = group * headDim / 4;
+  const together = software ? Math.floor(MOST_LANE_QUADS / quads) : MOST_QUERIES;
   const lanes = plan.rowLanes;
   const observing: AttentionMassVariant = {
     headDim,
@@ -53,7 +58,7 @@ export async function createMassScorer(
     eachRow: false,
     lanes,
     turns,
-    queryRows: Math.max(1, Math.floor(MOST_QUERIES / group)),
+    queryRows: Math.max(1, Math.min(together, Math.floor(MOST_QUERIES / group))),
     shared: !software,
   };
   const scoring = { target: "store", eachRow: false, pool: kind === "pooled", lanes } as const;
@@ -64,7 +69,7 @@ export async function createMassScorer(
     kvType,
     pageSize: BLOCK_ROWS,
     lanes: plan.attentionLanes,
-    form: plan.attentionForm,
+    form: software && quads > MOST_LANE_QUADS ? "tiled" as const : plan.attentionForm,
     massWords: importance.words,
   };
   const observe = await kernels.compile(attentionMassSpec(observing));

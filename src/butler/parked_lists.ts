@@ -4,7 +4,7 @@ import type { CopySink } from "../kv/block_reader.ts";
 import type { SelectionBuffers } from "./selection_buffers.ts";
 
 /** By KV head: ascending positions. */
-export type HeadLists = readonly Uint32Array[];
+export type HeadLists = readonly Uint32Array<ArrayBuffer>[];
 
 /** The lists of a sequence that is parked in the middle of an interval, by layer; null: none there. */
 export type ParkedLists = readonly (HeadLists | null)[];
@@ -33,7 +33,7 @@ export function copyLists(
 }
 
 /** @param words From where {@linkcode copyLists} put them; the lists are views of it. */
-export function parseLists({ sizes }: SelectionBuffers, words: Uint32Array): HeadLists {
+export function parseLists({ sizes }: SelectionBuffers, words: Uint32Array<ArrayBuffer>): HeadLists {
   const { numKvHeads, listCapacity } = sizes;
   return Array.from({ length: numKvHeads }, (_, head) => {
     const at = numKvHeads + head * listCapacity;

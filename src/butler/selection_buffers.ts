@@ -115,6 +115,29 @@ export class SelectionBuffers {
     );
   }
 
+  /**
+   * Writes the positions that a slot's lists stand for.
+   *
+   * @param counts (KV heads)
+   * @param positions (KV heads, at least the counts)
+   */
+  writePicks(
+    layer: number,
+    slot: number,
+    counts: Uint32Array<ArrayBuffer>,
+    positions: readonly Uint32Array<ArrayBuffer>[],
+  ): void {
+    const { numKvHeads, listCapacity } = this.sizes;
+    const { queue } = this.#kernels.device;
+    const first = slot * numKvHeads;
+    const to = this.counts(layer);
+    queue.writeBuffer(to.buffer, to.offset + first * 4, counts);
+    const picked = this.picked(layer);
+    positions.forEach((list, head) =>
+      queue.writeBuffer(picked.buffer, picked.offset + (first + head) * listCapacity * 4, list)
+    );
+  }
+
   /** Words of a selection before its lists. */
   get headerWords(): number {
     return selectionHeader(this.sizes.numKvHeads);

@@ -217,10 +217,16 @@ export class Selector {
     };
   }
 
-  /** Goes on with a sequence in a slot that has just begun. */
-  resume(slot: number, { entry, pages }: ParkedSelection): void {
+  /** Goes on with a sequence in a slot that has just begun; its lists are to be written too. */
+  resume(slot: number, { entry, pages }: ParkedSelection, lists: ParkedLists): void {
     this.#slots.set(slot, entry);
     if (pages !== null) this.importance.attach(slot, pages);
+    // What the lists stand for outlives the step: it is counted, and may be parked again.
+    lists.forEach((heads, layer) => {
+      if (heads === null) return;
+      const counts = Uint32Array.from(heads, ({ length }) => length);
+      this.#buffers.writePicks(layer, slot, counts, heads);
+    });
   }
 
   /** Writes lists that were parked, for a slot whose rows are all on the device. */

@@ -185,7 +185,7 @@ export class CacheSteps {
     { selection, tally, lists, ahead }: ParkedSteps,
     submission: Submission,
   ): void {
-    this.#selector.resume(slot, selection);
+    this.#selector.resume(slot, selection, lists);
     this.#tallies.set(slot, tally);
     if (this.#options.cache.offloaded(slot) === null) this.#selector.writeLists(slot, lists);
     else this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);

@@ -401,18 +401,17 @@ export class ModelRunner implements Runner {
     numSplits: number,
     storedSlot: number | null,
   ): void {
-    const { pass } = submission;
     const { attention } = this.#forward;
     const { numLayers } = this.#options.config;
-    this.#forward.encodeInput(pass, numRows, 0);
+    this.#forward.encodeInput(submission.pass, numRows, 0);
     for (let layer = 0; layer < numLayers; layer++) {
-      this.#forward.encodeQkv(pass, layer, numRows, 0);
-      attention.encodeRope(pass, layer, numRows, 0);
+      this.#forward.encodeQkv(submission.pass, layer, numRows, 0);
+      attention.encodeRope(submission.pass, layer, numRows, 0);
       if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
       const observed = storedSlot !== null &&
         this.#cache!.encodeObserved(submission, storedSlot, layer, numRows);
-      if (!observed) attention.encodeAll(pass, kind, layer, numRows, numSplits, 0);
-      this.#forward.encodeOutput(pass, layer, numRows, 0);
+      if (!observed) attention.encodeAll(submission.pass, kind, layer, numRows, numSplits, 0);
+      this.#forward.encodeOutput(submission.pass, layer, numRows, 0);
     }
   }
 

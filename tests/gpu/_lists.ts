@@ -30,8 +30,9 @@ export interface ListCase {
   readonly recipes: Readonly<Record<number, Recipe>>;
   readonly seed: number;
   readonly firstRow?: number;
-  /** Bits of ROW_KEEPS, for every row or by position. */
-  readonly keeps?: number | ((position: number) => number);
+  /** Bits of ROW_KEEPS, for every row from position `keepsFrom` on. */
+  readonly keeps?: number;
+  readonly keepsFrom?: number;
   /** Mode that the kernel works for; slots of others have no candidates. */
   readonly mode?: ListMode;
   readonly listCapacity?: number;
@@ -65,7 +66,7 @@ export function listSetup(rig: Rig, c: ListCase, random: Random) {
   recipes.forEach((entry, slot) => packRecipe(entry, slot, words));
   const table = new Uint32Array((firstRow + rows.length + 1) * 4).fill(0xffffff);
   rows.forEach(({ slot, position }, row) => {
-    const keeps = typeof c.keeps === "function" ? c.keeps(position) : c.keeps ?? 0;
+    const keeps = position < (c.keepsFrom ?? 0) ? 0 : c.keeps ?? 0;
     table.set([7, slot, position, keeps], (firstRow + row) * 4);
   });
   const pageTable = Uint32Array.from(random.permutation(slots * maxPages));

@@ -25,8 +25,7 @@ const BOUNDS: Bounds = { nmse: 1e-10, max: 1e-4 };
  */
 async function check(rig: Rig, v: AttentionMassVariant, c: ListCase, piece: number, from = 0) {
   const random = new Random(c.seed);
-  const keeps = (position: number) => position < from ? 0 : ROW_KEEPS.mass;
-  const setup = listSetup(rig, { ...c, keeps }, random);
+  const setup = listSetup(rig, { ...c, keeps: ROW_KEEPS.mass, keepsFrom: from }, random);
   const { kvHeads, group, rows } = c;
   const { params, buffers, step } = setup;
   const keys = fillKeys(v, c, setup, random);

@@ -1,0 +1,265 @@
+/**
+ * Selections on the device against plain references, step by step: with the queries and keys of a tiny
+ * model, and with random ones.
+ */
+import type { KvRequest, PolicyName } from "../../src/butler/settings.ts";
+import type { EngineParts } from "../../src/engine/create.ts";
+import { SLIDING } from "../../src/gpu/ops/selection.ts";
+import { openEngine } from "../golden/_engine.ts";
+import { tinyModel } from "../golden/_golden.ts";
+import { generate } from "../golden/_requests.ts";
+import { Random } from "../gpu/_rig.ts";
+import {
+  lokiReference,
+  oracleReference,
+  type PolicyRows,
+  type PolicySizes,
+  questReference,
+  ReceivedAttention,
+} from "../reference/policies.ts";
+import { selectReference } from "../reference/select.ts";
+import { Capture, type DeviceLists } from "./_capture.ts";
+import { randomProjection, type TestProjection } from "./_projection.ts";
+import { assert } from "std-testing";
+
+const MODEL = "llama31-bf16";
+const NUM_LAYERS = 3;
+const KV_HEADS = 2;
+const PROMPT = 110;
+const STEPS = 12;
+/** Pieces of the prompt; its last 32 rows lie in two of them. */
+const CHUNK = 48;
+const OBSERVERS = 32;
+
+type Selecting = Exclude<PolicyName, "dense" | "streaming" | "tokenbutler">;
+
+/** By policy: dense layers, and how far apart scores may be that count as equal, over the largest. */
+const POLICIES: Readonly<Record<Selecting, { dense: number; near: number; sizes: PolicySizes }>> = {
+  oracle: { dense: 1, near: 1e-6, sizes: { sinks: 4, window: 9, budget: 13 } },
+  loki: { dense: 1, near: 1e-3, sizes: { sinks: 4, window: 9, budget: 13 } },
+  quest: { dense: 2, near: 1e-6, sizes: { sinks: 4, window: 9, budget: 60 } },
+  h2o: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 9, budget: 14 } },
+  snapkv: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 9, budget: 13 } },
+};
+
+function ids(count: number): number[] {
+  const random = new Random(5);
+  return Array.from({ length: count }, () => random.int(3, 319));
+}
+
+/** Follows one run. */
+class Follower {
+  readonly #policy: Selecting;
+  readonly #interval: number;
+  readonly #capture: Capture;
+  readonly #projection: TestProjection;
+  /** (layers, KV heads) */
+  readonly #received = Array.from(
+    { length: NUM_LAYERS },
+    () => Array.from({ length: KV_HEADS }, () => new ReceivedAttention()),
+  );
+  readonly #last: (DeviceLists | null)[] = [];
+  #step = -1;
+  rows = 0;
+  swapped = 0;
+
+  constructor(
+    policy: Selecting,
+    interval: number,
+    capture: Capture,
+    projection: TestProjection,
+  ) {
+    this.#policy = policy;
+    this.#interval = interval;
+    this.#capture = capture;
+    this.#projection = projection;
+  }
+
+  get #layers(): number[] {
+    const { dense } = POLICIES[this.#policy];
+    return Array.from({ length: NUM_LAYERS - dense }, (_, i) => dense + i);
+  }
+
+  async prefilled(parts: EngineParts, start: number, count: number): Promise<void> {
+    if (this.#policy !== "h2o" && this.#policy !== "snapkv") return;
+    const first = this.#policy === "h2o" ? 0 : PROMPT - OBSERVERS;
+    if (start + count <= first) return;
+    for (const layer of this.#layers) {
+      const keys = await this.#capture.keys(parts, layer, start + count);
+      for (let row = 0; row < count; row++) {
+        const position = start + row;
+        if (position < first) continue;
+        const queries = await this.#capture.queries(parts, layer, row);
+        const attended = Array.from({ length: position + 1 }, (_, i) => i);
+        queries.forEach((group, h) => this.#received[layer]![h]!.add(group, keys[h]!, attended));
+      }
+    }
+  }
+
+  async decoded(parts: EngineParts, position: number): Promise<void> {
+    this.#step++;
+    const once = this.#policy === "snapkv";
+    const fresh = once ? this.#step === 0 : this.#step % this.#interval === 0;
+    for (const layer of this.#layers) {
+      const lists = await this.#capture.lists(parts, layer);
+      assert.ok(lists !== null);
+      const queries = await this.#capture.queries(parts, layer, 0);
+      const keys = await this.#capture.keys(parts, layer, position + 1);
+      for (let h = 0; h < KV_HEADS; h++) {
+        const data = { queries: queries[h]!, keys: keys[h]! };
+        const where = `step ${this.#step}, layer ${layer}, KV head ${h}`;
+        if (fresh) this.#compare(this.#want(layer, h, data), lists, h, where);
+        this.#accumulate(layer, h, data, lists, fresh);
+      }
+      if (!fresh) this.#checkKept(layer, lists);
+      this.#last[layer] = lists;
+    }
+  }
+
+  #want(layer: number, h: number, data: Parameters<typeof oracleReference>[1]): PolicyRows {
+    const { sizes } = POLICIES[this.#policy];
+    const received = this.#received[layer]![h]!;
+    switch (this.#policy) {
+      case "oracle":
+        return oracleReference(sizes, data);
+      case "loki":
+        return lokiReference(sizes, data, this.#projection.matrix(layer, h));
+      case "quest":
+        return questReference(sizes, data);
+      case "h2o":
+        return received.h2o(sizes, data.keys.length);
+      case "snapkv":
+        return received.snapkv(sizes, data.keys.length);
+    }
+  }
+
+  #compare(want: PolicyRows, got: DeviceLists, h: number, where: string): void {
+    assert.equal(got.prefix, want.prefix, `${where}: prefix`);
+    assert.equal(got.windowStart, want.windowStart, `${where}: window`);
+    const { unitRows, scores, from, budget } = want;
+    const picked = got.picked[h]!;
+    const units = picked.filter((_, i) => i % unitRows === 0).map((row) => row / unitRows);
+    const rows = units.flatMap((unit) =>
+      Array.from({ length: unitRows }, (_, i) => unit * unitRows + i)
+    );
+    assert.deepEqual(picked, rows, `${where}: whole units, in order`);
+    const best = selectReference(scores, from, budget);
+    assert.equal(units.length, best.length, `${where}: count`);
+    assert.ok(best.length < scores.length, `${where}: there is nothing to choose`);
+    const least = Math.min(...best.map((unit) => scores[unit - from]!));
+    const sizes = scores.filter((score) => score > -1e29).map(Math.abs);
+    const near = POLICIES[this.#policy].near * Math.max(...sizes);
+    const others = [
+      ...units.filter((unit) => !best.includes(unit)),
+      ...best.filter((unit) => !units.includes(unit)),
+    ];
+    for (const unit of others) {
+      const off = Math.abs(scores[unit - from]! - least);
+      assert.ok(off <= near, `${where}: ${unit} is off by ${off}, which is no near-tie`);
+    }
+    this.rows += units.length;
+    this.swapped += others.length / 2;
+  }
+
+  #accumulate(
+    layer: number,
+    h: number,
+    { queries, keys }: Parameters<typeof oracleReference>[1],
+    lists: DeviceLists,
+    fresh: boolean,
+  ): void {
+    if (this.#policy !== "h2o") return;
+    const received = this.#received[layer]![h]!;
+    const picked = lists.picked[h]!;
+    if (fresh) received.evict(lists.windowStart, picked);
+    const window = Array.from(
+      { length: keys.length - lists.windowStart },
+      (_, i) => lists.windowStart + i,
+    );
+    received.add(queries, keys, [...picked, ...window]);
+  }
+
+  #checkKept(layer: number, lists: DeviceLists): void {
+    const last = this.#last[layer]!;
+    assert.deepEqual(lists.picked, last.picked);
+    if (this.#policy === "snapkv") {
+      assert.equal(lists.windowStart, SLIDING);
+      assert.equal(lists.windowRows, POLICIES.snapkv.sizes.window);
+    } else {
+      assert.equal(lists.windowStart, last.windowStart);
+    }
+  }
+}
+
+Deno.test("streaming has sinks and a sliding window on the device, and no lists", async () => {
+  const { path } = await tinyModel(MODEL);
+  using capture = new Capture(CHUNK, null);
+  let steps = 0;
+  await using opened = await openEngine(path, { prefillChunk: CHUNK }, (parts) => ({
+    decoded: async () => {
+      steps++;
+      for (const layer of [1, 2]) {
+        const lists = await capture.lists(parts, layer);
+        assert.deepEqual(lists, {
+          prefix: 4,
+          windowStart: SLIDING,
+          windowRows: 9,
+          picked: [[], []],
+        });
+      }
+      assert.equal(await capture.lists(parts, 0), null);
+    },
+  }));
+  const text = ids(PROMPT + STEPS);
+  const kv: KvRequest = { policy: "streaming", sinks: 4, window: 9, budget: { rows: 50 } };
+  await generate(opened.engine, text.slice(0, PROMPT), STEPS, { kv });
+  assert.equal(steps, STEPS - 1);
+});
+
+async function follow(
+  path: string,
+  policy: Selecting,
+  interval: number,
+  random: Random | null,
+  projection: TestProjection,
+): Promise<Follower> {
+  using capture = new Capture(CHUNK, random);
+  const follower = new Follower(policy, interval, capture, projection);
+  await using opened = await openEngine(
+    path,
+    { prefillChunk: CHUNK, calibration: projection.file },
+    (parts) => ({
+      prefilled: ({ start, tokens }) => follower.prefilled(parts, start, tokens.length),
+      decoded: ([row]) => follower.decoded(parts, row!.position),
+    }),
+  );
+  const { sinks, window, budget } = POLICIES[policy].sizes;
+  const kv: KvRequest = {
+    policy,
+    sinks,
+    window,
+    budget: { rows: budget },
+    interval,
+    neighbours: false,
+  };
+  const text = ids(PROMPT + STEPS);
+  const forcedIds = text.slice(PROMPT);
+  await generate(opened.engine, text.slice(0, PROMPT), STEPS, { forcedIds, kv });
+  return follower;
+}
+
+Deno.test("selections on the device are those of plain references", async (t) => {
+  const { path } = await tinyModel(MODEL);
+  await using projection = await randomProjection(path);
+  for (const policy of Object.keys(POLICIES) as Selecting[]) {
+    for (const [interval, data] of [[1, "a model's"], [3, "random"], [1, "random"]] as const) {
+      await t.step(`${policy}, interval ${interval}, ${data} q and k`, async () => {
+        const random = data === "random" ? new Random(17 + interval) : null;
+        const { rows, swapped } = await follow(path, policy, interval, random, projection);
+        console.log(`${policy}, ${data}: of ${rows} units ${swapped} are near-ties`);
+        assert.ok(rows > 0);
+        assert.ok(swapped <= rows / 50, `${swapped} of ${rows} units differ`);
+      });
+    }
+  }
+});
