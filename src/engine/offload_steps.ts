@@ -167,8 +167,14 @@ export class OffloadSteps {
     return this.#failures.get(slot);
   }
 
+  /** A row's newest step cannot be trusted; those beside it can. */
+  fail(slot: number, error: unknown): void {
+    if (!this.#failures.has(slot)) this.#failures.set(slot, error);
+  }
+
   /** A prefill chunk of a slot below the device. */
   beginChunk(slot: number, rows: OffloadedRows, start: number, count: number): StagedChunk {
+    this.#drop();
     const tail = Math.floor(start / BLOCK_ROWS);
     const tails = rows.sets.map((_, layer) =>
       start % BLOCK_ROWS === 0 ? NO_PAGE : rows.pageOf(layer, tail)
@@ -181,6 +187,7 @@ export class OffloadSteps {
 
   /** Before a decode step is planned: makes room for the newest rows. */
   beginDecode(rows: readonly OffloadedRow[]): void {
+    this.#drop();
     for (const { slot, n } of rows) {
       this.#rowsOf(slot).extend(n);
       this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
@@ -232,7 +239,7 @@ export class OffloadSteps {
         );
       } catch (error) {
         // The row's result means nothing; the others' must still be completed.
-        this.#failures.set(slot, error);
+        this.fail(slot, error);
         if (last) this.passes.complete(submission, numRows);
       }
     }
@@ -260,13 +267,14 @@ export class OffloadSteps {
     const failures = await this.#reader.flush(submission);
     for (const { slot } of rows) {
       const failure = failures.get(this.#rowsOf(slot).stored);
-      if (failure !== undefined) this.#failures.set(slot, failure);
+      if (failure !== undefined) this.fail(slot, failure);
     }
     this.#pending = 0;
   }
 
   /**
-   * Exact scores of a row's candidates, whose keys pass through.
+   * Exact scores of a row's candidates, whose keys pass through. A row whose keys cannot be read has
+   * failed.
    *
    * @returns Bytes that were sent.
    */
@@ -283,7 +291,12 @@ export class OffloadSteps {
     submission.submit();
     selector.limitRecipes(layer, "exact", slot);
     const { scorer, end } = staged;
-    return await this.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+    try {
+      return await this.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+    } catch (error) {
+      this.fail(slot, error);
+      return 0;
+    }
   }
 
   /**
@@ -323,6 +336,7 @@ export class OffloadSteps {
    * recipe must be the only one that counts.
    *
    * @returns Bytes that were sent.
+   * @throws {StoreReadError} If a key cannot be read.
    */
   async scoreKeys(
     submission: Submission,
@@ -432,13 +446,17 @@ export class OffloadSteps {
         };
         this.#place(submission, layer, row, picked, selector);
       } catch (error) {
-        this.#failures.set(row.slot, error);
+        this.fail(row.slot, error);
       }
     });
     this.#fetcher.send(submission, layer);
   }
 
-  /** Brings the rows of lists that were parked back, for a slot that has `n` rows. */
+  /**
+   * Brings the rows of lists that were parked back, for a slot that has `n` rows.
+   *
+   * @throws {StoreReadError} If a row cannot be read.
+   */
   placeLists(
     submission: Submission,
     slot: number,
@@ -447,6 +465,7 @@ export class OffloadSteps {
     selector: Selector,
   ): void {
     const { numKvHeads } = this.#options.forward.options.config;
+    this.#drop();
     this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
     lists.layers.forEach((words, layer) => {
       if (words === null) return;
@@ -547,6 +566,12 @@ export class OffloadSteps {
       this.#streams.set(slot, streams = new Array<Streamed>(numLayers).fill(NOTHING));
     }
     streams[layer] = streamed;
+  }
+
+  /** What a step left that was given up belongs to nobody. */
+  #drop(): void {
+    this.#reader.drop();
+    this.#fetcher.drop();
   }
 
   #rowsOf(slot: number): OffloadedRows {

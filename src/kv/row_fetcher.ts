@@ -115,6 +115,11 @@ export class RowFetcher {
     }
   }
 
+  /** Forgets what was added: of a step that was given up. */
+  drop(): void {
+    this.#count = 0;
+  }
+
   /** Sends what was added; all of it is of this layer. Nothing may be encoded before but submitted. */
   send(sink: PassSink, layer: number): void {
     const count = this.#count;
