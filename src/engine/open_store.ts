@@ -72,6 +72,5 @@ export function closeStore(
 
 /** Rows of a sequence that the tiers below the device have room for. */
 export function storedRows(store: KvStore): number {
-  const { hostCapacity, diskCapacity } = store.usage;
-  return Math.floor((hostCapacity + diskCapacity) / store.blockBytes) * BLOCK_ROWS;
+  return store.usage.capacityBlocks * BLOCK_ROWS;
 }

@@ -61,11 +61,16 @@ export class TieredCache implements KvCache {
         `${pool.usage.numPages * BLOCK_ROWS * rowBytes}: give more with --kv-device, or ask for ` +
         "fewer sinks and a smaller window";
     }
-    const { hostCapacity, diskCapacity } = this.store.usage;
-    const wanted = Math.floor(need.maxRows / BLOCK_ROWS) * this.store.blockBytes;
-    if (wanted <= hostCapacity + diskCapacity) return null;
-    return `the request needs ${wanted} bytes of KV cache below the device, host and disk hold ` +
-      `${hostCapacity + diskCapacity}: give more with --kv-host, or --kv-disk and --kv-disk-size`;
+    const { capacityBlocks } = this.store.usage;
+    const wanted = Math.floor(need.maxRows / BLOCK_ROWS);
+    if (wanted <= capacityBlocks) return null;
+    const { blockBytes } = this.store;
+    return `the request needs ${
+      wanted * blockBytes
+    } bytes of KV cache below the device, host and ` +
+      `disk hold ${
+        capacityBlocks * blockBytes
+      }: give more with --kv-host, or --kv-disk and --kv-disk-size`;
   }
 
   canBegin(slot: number, need: SequenceNeed): boolean {

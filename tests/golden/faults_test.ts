@@ -3,9 +3,10 @@
  * says what it is, the one beside it gives what it gives alone, nothing stays behind, and the next
  * request is served.
  */
-import type { KvRequest } from "../../src/butler/settings.ts";
+import { type KvRequest, resolveKv } from "../../src/butler/settings.ts";
 import { DEFAULT_TIERS, type EngineErrorData, type TierOptions } from "../../src/engine/types.ts";
 import { assert } from "std-testing";
+import { sizesOf } from "../../src/kv/store/sizes.ts";
 import { MemoryFiles } from "../kv/store/_memory_files.ts";
 import { openEngine, type TestEngine } from "./_engine.ts";
 import { figure } from "./_golden.ts";
@@ -30,6 +31,8 @@ const DISK = { hostBytes: 0, diskDir: "/spill" } as const;
 const OTHER = { text: textIds(286, 320, 3), prompt: 258 };
 /** The one that meets the fault: its eighth token makes a block whole. */
 const VICTIM = { text: textIds(304, 320, 5), prompt: 280 };
+
+const LOKI = { fits: false, canProject: true, canPredict: false };
 
 interface Rig extends AsyncDisposable {
   readonly opened: TestEngine;
@@ -272,6 +275,22 @@ Deno.test("a request that is cancelled in the middle of a fetch leaves nothing b
       );
     }
   }
+});
+
+Deno.test("what host and disk cannot hold is refused before anything is computed", async () => {
+  // Eight files, each larger than the block that it holds: 256 rows.
+  const fileBytes = sizesOf({ numLayers: 3, numKvHeads: 2, headDim: 32, bytesPerValue: 4 }).file;
+  await using rig = await openRig({ ...DISK, ...onDevice(5), diskBytes: 8 * fileBytes + 1000 });
+  assert.equal(rig.opened.engine.info.contextLength, 256);
+  const fits = { text: textIds(256, 320, 5), prompt: 250 };
+  nll(await start(rig, fits, { ...SMALL, policy: "loki" }));
+  const { kvPlanner } = rig.opened.parts;
+  const settings = { ...resolveKv(SMALL, { numLayers: 3, numKvHeads: 2 }, LOKI).settings };
+  assert.equal(kvPlanner.refusal({ numRows: 287, maxRows: 287, settings }), null);
+  assert.match(
+    kvPlanner.refusal({ numRows: 288, maxRows: 288, settings })!,
+    /needs 442368 bytes of KV cache below the device, host and disk hold 393216: .*--kv-disk-size/,
+  );
 });
 
 Deno.test("what a prompt that failed leaves is nobody's", async () => {
