@@ -204,6 +204,7 @@ async function build(
         pageSize: BLOCK_ROWS,
         numPages: tier.numPages,
         bytesPerToken: kvBytesPerToken(config, options.kvType),
+        tiers: kv.capacities,
         defaults: options.kv,
         ...canDo,
       },

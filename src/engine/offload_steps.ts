@@ -9,12 +9,12 @@ import type { KeyTransit, Scorer } from "../butler/scorers.ts";
 import type { Selector } from "../butler/selector.ts";
 import { Readback } from "../gpu/readback.ts";
 import { selectionHeader } from "../gpu/ops/selection.ts";
-import { BlockReader, wholeBlocks } from "../kv/block_reader.ts";
+import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
 import { type HeadPlan, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { RowFetcher } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
-import { Stage } from "../kv/stage.ts";
+import { Stage, stageBlocks } from "../kv/stage.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { Forward } from "./forward.ts";
 import type { SelectedAttention } from "./selected_attention.ts";
@@ -51,10 +51,6 @@ export interface Moved {
   resident: number;
 }
 
-/** Device memory that blocks pass through: enough that a pass is worth a submission. */
-const STAGE_BYTES = 4 * 2 ** 20;
-/** Parts that are read back together. */
-const READ_BYTES = 16 * 2 ** 20;
 /** Uploads that may wait for the device: they pile up in host memory. */
 const MOST_PENDING = 128 * 2 ** 20;
 
@@ -119,8 +115,7 @@ export class OffloadSteps {
     const { forward, cache, maxPrefill, readback } = options;
     const { kernels, config, kv, kvType, plan } = forward.options;
     const { partBytes } = cache.store;
-    const capacity = Math.max(2, Math.min(kv.maxPages, Math.floor(STAGE_BYTES / partBytes)));
-    const stage = new Stage(kernels, partBytes, capacity);
+    const stage = new Stage(kernels, partBytes, stageBlocks(partBytes, kv.maxPages));
     const reader = await BlockReader.create(kernels, partBytes, READ_BYTES, readback);
     const throttle = { wait: (_bytes: number) => Promise.resolve() };
     const fetcher = await RowFetcher.create({

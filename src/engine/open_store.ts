@@ -19,6 +19,11 @@ export function hostBytesOf({ hostBytes }: TierOptions): number {
   return available === null ? USUAL_HOST_BYTES : Math.floor(available / 4);
 }
 
+/** Bytes that files of rows may take; 0 without a folder. */
+export function diskBytesOf({ diskDir, diskBytes }: TierOptions): number {
+  return diskDir === null ? 0 : diskBytes ?? USUAL_DISK_BYTES;
+}
+
 /** What stands in for the system below a store, for tests that order faults. */
 export type StoreSystem = Pick<StoreOptions, "files" | "allocate">;
 
@@ -45,9 +50,7 @@ export function openStore(
     // Rows depend on the length of the context where the angles do.
     fingerprint: `${fingerprint} ${contextLength}`,
     hostBytes: hostBytesOf(tiers),
-    disk: tiers.diskDir === null
-      ? null
-      : { dir: tiers.diskDir, bytes: tiers.diskBytes ?? USUAL_DISK_BYTES },
+    disk: tiers.diskDir === null ? null : { dir: tiers.diskDir, bytes: diskBytesOf(tiers) },
     prefixDir: tiers.prefixDir,
     onWarning,
     ...system,

@@ -17,6 +17,9 @@ interface Waiting {
   readonly numRows: number;
 }
 
+/** Parts that are read back together, in bytes. */
+export const READ_BYTES = 16 * 2 ** 20;
+
 /** Reads parts back, many at once: waiting for the device is what costs. */
 export class BlockReader {
   readonly #readback: Readback;

@@ -50,6 +50,10 @@ export async function feedText({ engine }: TestEngine, policy: PolicyName) {
 export async function checkPolicies(t: Deno.TestContext, opened: TestEngine): Promise<void> {
   const { numPages } = opened.parts.kv.device;
   assert.equal(numPages, 14);
+  // As much of it as makes whole pages; `doctor` and `/props` say so.
+  const { deviceBytes, diskBytes } = opened.engine.info.kv.tiers;
+  assert.equal(deviceBytes, 426 * 24_576);
+  assert.equal(diskBytes, 0);
   for (const policy of BELOW) {
     await t.step(policy, async () => {
       const { nll, kv, cachedTokens } = await feedText(opened, policy);
