@@ -57,7 +57,7 @@ Deno.test("adopted rows are selected from as prefilled ones are", async (t) => {
   using reader = await LogitReader.create(parts);
   const tokens = Array.from({ length: 96 }, (_, i) => (i * 37 + 11) % config.vocabSize);
   const needOf = (policy: "dense" | "loki" | "quest" | "oracle", interval: number) => {
-    const request = { policy, interval, sinks: 4, window: 8, budget: { rows: 36 }, denseLayers: 0 };
+    const request = { policy, interval, sinks: 4, window: 8, budget: { rows: 18 }, denseLayers: 0 };
     const situation = { fits: true, canProject: true, canPredict: false };
     const { settings } = resolveKv(request, config, situation);
     return { numRows: ROWS, maxRows: 96, settings };
