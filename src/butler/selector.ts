@@ -61,8 +61,8 @@ export interface LayerWork {
 /** What selection knows of a sequence without a slot. */
 export interface ParkedSelection extends Disposable {
   readonly entry: Slot;
-  /** Of the importance store; null where nothing is kept. */
-  readonly pages: Uint32Array | null;
+  /** Of the importance store; null where nothing is kept, or once a slot has them again. */
+  pages: Uint32Array | null;
 }
 
 interface Slot {
@@ -206,21 +206,27 @@ export class Selector {
     const entry = this.#slots.get(slot);
     if (entry === undefined) return null;
     const keeps = entry.view.policy.store !== "none";
-    const pages = keeps ? this.importance.detach(slot) : null;
+    const { importance } = this;
+    const pages = keeps ? importance.detach(slot) : null;
     this.end(slot);
     return {
       entry,
       pages,
-      [Symbol.dispose]: () => {
-        if (pages !== null) this.importance.discard(pages);
+      [Symbol.dispose]() {
+        if (this.pages !== null) importance.discard(this.pages);
+        this.pages = null;
       },
     };
   }
 
   /** Goes on with a sequence in a slot that has just begun; its lists are to be written too. */
-  resume(slot: number, { entry, pages }: ParkedSelection, lists: ParkedLists): void {
+  resume(slot: number, parked: ParkedSelection, lists: ParkedLists): void {
+    const { entry, pages } = parked;
     this.#slots.set(slot, entry);
-    if (pages !== null) this.importance.attach(slot, pages);
+    if (pages !== null) {
+      this.importance.attach(slot, pages);
+      parked.pages = null;
+    }
     // What the lists stand for outlives the step: it is counted, and may be parked again.
     lists.forEach((heads, layer) => {
       if (heads === null) return;

@@ -127,7 +127,7 @@ export const tierFlags = {
     placeholder: "SIZE",
     schema: sizeBytes(0),
     fallback: null,
-    fallbackText: "no bound",
+    fallbackText: "a quarter of the memory that is left",
   }),
   kvDisk: valueFlag({
     group,
@@ -142,7 +142,7 @@ export const tierFlags = {
     placeholder: "SIZE",
     schema: sizeBytes(1),
     fallback: null,
-    fallbackText: "no bound",
+    fallbackText: "64GiB",
   }),
   prefixDir: valueFlag({
     group,

@@ -12,7 +12,7 @@ export interface MemoryPlan {
   readonly kvBytes: number;
   /** Tokens that a sequence would have. */
   readonly contextLength: number;
-  /** Tokens that the adapter's limits would allow, whatever memory there is. */
+  /** Tokens that the adapter's limits would allow on the device, whatever was asked for. */
   readonly largestContext: number;
   /** What a person should know. */
   readonly notes: readonly string[];
@@ -36,14 +36,14 @@ export function memoryPlan(
 ): MemoryPlan {
   const { config } = source;
   const perToken = kvBytesPerToken(config, options.kvType);
-  const plan = (contextLength: number, numSlots: number) =>
+  const plan = (contextLength: number, numSlots: number, more: Partial<DeviceTierOptions> = {}) =>
     planSlabs(
       config,
-      { ...options, contextLength: Math.min(contextLength, contextLimit), numSlots },
+      { ...options, ...more, contextLength: Math.min(contextLength, contextLimit), numSlots },
       maxBindingSize,
     );
   const pages = plan(options.contextLength, options.numSlots);
-  const most = plan(ANY_LENGTH, 1);
+  const most = plan(ANY_LENGTH, 1, { deviceBytes: null });
   return {
     weightsBytes: source.sizeBytes,
     kvBytesPerToken: perToken,

@@ -21,7 +21,7 @@ import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
-import { closeStore, openStore, storedRows } from "./open_store.ts";
+import { closeStore, openStore, storedRows, type StoreSystem } from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
@@ -64,6 +64,7 @@ export async function createLocalEngine(
 /**
  * Makes all that an engine needs, ready to run steps. The caller calls `dispose` once.
  *
+ * @param system What rows below the device are kept with, instead of files and memory.
  * @throws {ModelFileError} If the model cannot be used.
  * @throws {DeviceError} If there is no device, or not one that is good enough.
  * @throws {KvSettingsError} If settings of the KV cache do not suit the model.
@@ -71,10 +72,11 @@ export async function createLocalEngine(
 export async function createEngineParts(
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
+  system: StoreSystem = {},
 ): Promise<EngineParts> {
   const source = await openModel(options.modelPath);
   try {
-    return await build(options, source, onProgress);
+    return await build(options, source, onProgress, system);
   } finally {
     source.close();
   }
@@ -84,6 +86,7 @@ async function build(
   options: EngineOptions,
   source: ModelSource,
   onProgress: (progress: LoadProgress) => void,
+  system: StoreSystem,
 ): Promise<EngineParts> {
   const { config } = source;
   const { calibration, notes: calibrationNotes } = await loadCalibration(options, source);
@@ -125,7 +128,7 @@ async function build(
     });
     const fingerprint = await source.fingerprint();
     const warn = (message: string) => console.error(`warning: ${message}`);
-    const store = openStore(options, config, fingerprint, tier.contextLength, warn);
+    const store = openStore(options, config, fingerprint, tier.contextLength, warn, system);
     const kv = new TieredCache(tier, store);
     resources.push(kv);
     const contextLength = Math.min(
@@ -201,6 +204,7 @@ async function build(
         pageSize: BLOCK_ROWS,
         numPages: tier.numPages,
         bytesPerToken: kvBytesPerToken(config, options.kvType),
+        tiers: kv.capacities,
         defaults: options.kv,
         ...canDo,
       },

@@ -13,6 +13,7 @@ import { type Prefixes, PrefixUse } from "./prefixes.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
+import { isExpected, stepError } from "./step_errors.ts";
 import { timedTurn, type Turn } from "./turn.ts";
 import type {
   Engine,
@@ -393,15 +394,9 @@ export class LocalEngine implements Engine {
 
   /** A step that failed takes its own requests with it; a lost device takes all. */
   #failStep(sequences: readonly Sequence[], error: unknown): void {
-    const message = messageOf(error);
-    if (error instanceof DeviceError) {
-      if (error.code === "lost") return this.markLost(message);
-      const code = error.code === "out_of_memory" ? "out_of_memory" : "internal";
-      for (const sequence of sequences) sequence.fail({ code, message });
-      return;
-    }
-    this.#report(error);
-    for (const sequence of sequences) sequence.fail({ code: "internal", message });
+    if (error instanceof DeviceError && error.code === "lost") return this.markLost(error.message);
+    if (!isExpected(error)) this.#report(error);
+    for (const sequence of sequences) sequence.fail(stepError(error));
   }
 
   #break(error: EngineErrorData): void {

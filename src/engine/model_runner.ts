@@ -27,16 +27,16 @@ import type {
 import { CacheSteps, type DecodePlan, type ParkedSteps } from "./cache_steps.ts";
 import { PrefixSteps } from "./prefix_steps.ts";
 import type { Prefixes } from "./prefixes.ts";
+import { stepError } from "./step_errors.ts";
 import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { KvReport } from "../butler/settings_types.ts";
-import type { EngineErrorData, TokenLogprob } from "./types.ts";
+import type { TokenLogprob } from "./types.ts";
 import { wholeBlocks } from "../kv/block_reader.ts";
 import { Parking } from "../kv/parking.ts";
-import { StoreFullError } from "../kv/store/errors.ts";
 import type { StoredSequence } from "../kv/store/types.ts";
 import type { WeightStore } from "./weights.ts";
 
@@ -385,7 +385,7 @@ export class ModelRunner implements Runner {
     if (failures === null || failures.size === 0) return sampled;
     return sampled.map((choice, row) => {
       const failure = failures.get(rows[row]!.slot);
-      return failure === undefined ? choice : { ...choice, error: storeError(failure) };
+      return failure === undefined ? choice : { ...choice, error: stepError(failure) };
     });
   }
 
@@ -555,12 +555,6 @@ function stepBuffers(options: ModelRunnerOptions): StepBuffers {
     angles: kernels.storage("angles", rows * rope.dimensions * 4),
     lastTokens: kernels.storage("last tokens", options.maxSequences * 4),
   };
-}
-
-/** What a request is told when its rows could not be kept or read. */
-function storeError(failure: unknown): EngineErrorData {
-  const message = failure instanceof Error ? failure.message : String(failure);
-  return { code: failure instanceof StoreFullError ? "out_of_memory" : "internal", message };
 }
 
 function sampleRow(row: DecodeRow): SampleRow {

@@ -17,12 +17,12 @@ import { stepsKept } from "../butler/settings.ts";
 import type { SelectedView } from "../butler/slots.ts";
 import { Readback } from "../gpu/readback.ts";
 import { selectionHeader } from "../gpu/ops/selection.ts";
-import { BlockReader, wholeBlocks } from "../kv/block_reader.ts";
+import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
 import { type HeadPlan, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { RowFetcher } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
-import { Stage } from "../kv/stage.ts";
+import { Stage, stageBlocks } from "../kv/stage.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import { FetchAhead } from "./ahead.ts";
 import type { Forward } from "./forward.ts";
@@ -60,10 +60,6 @@ export interface Moved {
   resident: number;
 }
 
-/** Device memory that blocks pass through: enough that a pass is worth a submission. */
-const STAGE_BYTES = 4 * 2 ** 20;
-/** Parts that are read back together. */
-const READ_BYTES = 16 * 2 ** 20;
 /** Uploads that may wait for the device: they pile up in host memory. */
 const MOST_PENDING = 128 * 2 ** 20;
 
@@ -130,8 +126,7 @@ export class OffloadSteps {
     const { forward, cache, maxPrefill, readback } = options;
     const { kernels, config, kv, kvType, plan } = forward.options;
     const { partBytes } = cache.store;
-    const capacity = Math.max(2, Math.min(kv.maxPages, Math.floor(STAGE_BYTES / partBytes)));
-    const stage = new Stage(kernels, partBytes, capacity);
+    const stage = new Stage(kernels, partBytes, stageBlocks(partBytes, kv.maxPages));
     const reader = await BlockReader.create(kernels, partBytes, READ_BYTES, readback);
     const throttle = { wait: (_bytes: number) => Promise.resolve() };
     const fetcher = await RowFetcher.create({
@@ -179,8 +174,18 @@ export class OffloadSteps {
     return this.#failures.get(slot);
   }
 
+  /**
+   * A row's newest step cannot be trusted; those beside it can. Rows that were to come to its slots
+   * may not have come.
+   */
+  fail(slot: number, error: unknown): void {
+    if (!this.#failures.has(slot)) this.#failures.set(slot, error);
+    this.#rowsOf(slot).forgetSlots();
+  }
+
   /** A prefill chunk of a slot below the device. */
   beginChunk(slot: number, rows: OffloadedRows, start: number, count: number): StagedChunk {
+    this.#drop();
     const tail = Math.floor(start / BLOCK_ROWS);
     const tails = rows.sets.map((_, layer) =>
       start % BLOCK_ROWS === 0 ? NO_PAGE : rows.pageOf(layer, tail)
@@ -193,6 +198,7 @@ export class OffloadSteps {
 
   /** Before a decode step is planned: makes room for the newest rows. */
   beginDecode(rows: readonly OffloadedRow[]): void {
+    this.#drop();
     for (const { slot, n } of rows) {
       this.#rowsOf(slot).extend(n);
       this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
@@ -244,7 +250,7 @@ export class OffloadSteps {
         );
       } catch (error) {
         // The row's result means nothing; the others' must still be completed.
-        this.#failures.set(slot, error);
+        this.fail(slot, error);
         if (last) this.passes.complete(submission, numRows);
       }
     }
@@ -273,7 +279,7 @@ export class OffloadSteps {
       try {
         this.#place(submission, layer, row, lists, view, steps, selector);
       } catch (error) {
-        this.#fail(slot, error);
+        this.fail(slot, error);
       }
     });
     this.#fetcher.send(submission);
@@ -310,13 +316,14 @@ export class OffloadSteps {
     const failures = await this.#reader.flush(submission);
     for (const { slot } of rows) {
       const failure = failures.get(this.#rowsOf(slot).stored);
-      if (failure !== undefined) this.#failures.set(slot, failure);
+      if (failure !== undefined) this.fail(slot, failure);
     }
     this.#pending = 0;
   }
 
   /**
-   * Exact scores of a row's candidates, whose keys pass through.
+   * Exact scores of a row's candidates, whose keys pass through. A row whose keys cannot be read has
+   * failed.
    *
    * @returns Bytes that were sent.
    */
@@ -333,7 +340,12 @@ export class OffloadSteps {
     submission.submit();
     selector.limitRecipes(layer, "exact", slot);
     const { scorer, end } = staged;
-    return await this.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+    try {
+      return await this.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+    } catch (error) {
+      this.fail(slot, error);
+      return 0;
+    }
   }
 
   /**
@@ -373,6 +385,7 @@ export class OffloadSteps {
    * recipe must be the only one that counts.
    *
    * @returns Bytes that were sent.
+   * @throws {StoreReadError} If a key cannot be read.
    */
   async scoreKeys(
     submission: Submission,
@@ -462,19 +475,17 @@ export class OffloadSteps {
         this.#placeUsed(submission, layer, row, lists, selector);
         if (view.ahead) this.ahead.begin(row.slot, layer, lists);
       } catch (error) {
-        this.#fail(row.slot, error);
+        this.fail(row.slot, error);
       }
     });
     this.#fetcher.send(submission);
   }
 
-  /** A sequence cannot go on; rows that were to come to its slots may not have come. */
-  #fail(slot: number, error: unknown): void {
-    this.#failures.set(slot, error);
-    this.#rowsOf(slot).forgetSlots();
-  }
-
-  /** Brings the rows of lists that were parked back, for a slot that has `n` rows. */
+  /**
+   * Brings the rows of lists that were parked back, for a slot that has `n` rows.
+   *
+   * @throws {StoreReadError} If a row cannot be read.
+   */
   placeLists(
     submission: Submission,
     slot: number,
@@ -482,6 +493,7 @@ export class OffloadSteps {
     lists: ParkedLists,
     selector: Selector,
   ): void {
+    this.#drop();
     this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
     lists.forEach((heads, layer) => {
       if (heads !== null) {
@@ -599,6 +611,12 @@ export class OffloadSteps {
       this.#streams.set(slot, streams = new Array<Streamed>(numLayers).fill(NOTHING));
     }
     streams[layer] = streamed;
+  }
+
+  /** What a step left that was given up belongs to nobody. */
+  #drop(): void {
+    this.#reader.drop();
+    this.#fetcher.drop();
   }
 
   #rowsOf(slot: number): OffloadedRows {

@@ -1,7 +1,7 @@
 /** The tiers below the device, from an engine's options. @module */
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import { RowStore } from "../kv/store/row_store.ts";
-import type { KvStore } from "../kv/store/types.ts";
+import type { KvStore, StoreOptions } from "../kv/store/types.ts";
 import type { ModelConfig } from "../model/types.ts";
 import { availableHostMemory } from "./host_memory.ts";
 import type { EngineOptions, TierOptions } from "./types.ts";
@@ -19,11 +19,20 @@ export function hostBytesOf({ hostBytes }: TierOptions): number {
   return available === null ? USUAL_HOST_BYTES : Math.floor(available / 4);
 }
 
+/** Bytes that files of rows may take; 0 without a folder. */
+export function diskBytesOf({ diskDir, diskBytes }: TierOptions): number {
+  return diskDir === null ? 0 : diskBytes ?? USUAL_DISK_BYTES;
+}
+
+/** What stands in for the system below a store, for tests that order faults. */
+export type StoreSystem = Pick<StoreOptions, "files" | "allocate">;
+
 /**
  * Opens the store of an engine.
  *
  * @param contextLength Of the engine, where angles follow from it.
  * @param onWarning Told of what a person should know.
+ * @param system Instead of files and memory.
  * @throws {Error} If a folder cannot be used; the message names the flag.
  */
 export function openStore(
@@ -32,6 +41,7 @@ export function openStore(
   fingerprint: string,
   contextLength: number,
   onWarning: (message: string) => void,
+  system: StoreSystem = {},
 ): KvStore {
   const { tiers, kvType } = options;
   const { numLayers, numKvHeads, headDim } = config;
@@ -40,11 +50,10 @@ export function openStore(
     // Rows depend on the length of the context where the angles do.
     fingerprint: `${fingerprint} ${contextLength}`,
     hostBytes: hostBytesOf(tiers),
-    disk: tiers.diskDir === null
-      ? null
-      : { dir: tiers.diskDir, bytes: tiers.diskBytes ?? USUAL_DISK_BYTES },
+    disk: tiers.diskDir === null ? null : { dir: tiers.diskDir, bytes: diskBytesOf(tiers) },
     prefixDir: tiers.prefixDir,
     onWarning,
+    ...system,
   });
 }
 
@@ -66,6 +75,5 @@ export function closeStore(
 
 /** Rows of a sequence that the tiers below the device have room for. */
 export function storedRows(store: KvStore): number {
-  const { hostCapacity, diskCapacity } = store.usage;
-  return Math.floor((hostCapacity + diskCapacity) / store.blockBytes) * BLOCK_ROWS;
+  return store.usage.capacityBlocks * BLOCK_ROWS;
 }

@@ -187,13 +187,18 @@ export class RecallMeter {
       }
     }
     for (const row of sampled) {
-      if (row.below) {
-        await offload!.attendAll(submission, layer, numRows, row);
-        this.#keep(submission, this.#attended, layer, 0, row.row);
-      }
-      const view = this.#options.selector.view(row.slot)!.layer(layer);
-      if (view.kind === "selected") {
-        await this.#scoreTruth(submission, layer, numRows, row, view, stepOffset, offload);
+      try {
+        if (row.below) {
+          await offload!.attendAll(submission, layer, numRows, row);
+          this.#keep(submission, this.#attended, layer, 0, row.row);
+        }
+        const view = this.#options.selector.view(row.slot)!.layer(layer);
+        if (view.kind === "selected") {
+          await this.#scoreTruth(submission, layer, numRows, row, view, stepOffset, offload);
+        }
+      } catch (error) {
+        if (!row.below) throw error;
+        offload!.fail(row.slot, error);
       }
     }
   }

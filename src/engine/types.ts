@@ -220,6 +220,12 @@ export interface EngineInfo {
     readonly pageSize: number;
     readonly numPages: number;
     readonly bytesPerToken: number;
+    /** Bytes of keys and values that each tier holds at most, files with what belongs to them. */
+    readonly tiers: {
+      readonly deviceBytes: number;
+      readonly hostBytes: number;
+      readonly diskBytes: number;
+    };
     /** Settings where a request says nothing. */
     readonly defaults: KvRequest;
     /** There is a calibration file of this model: `loki` can be named. */

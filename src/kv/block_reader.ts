@@ -17,11 +17,16 @@ interface Waiting {
   readonly numRows: number;
 }
 
+/** Parts that are read back together, in bytes. */
+export const READ_BYTES = 16 * 2 ** 20;
+
 /** Reads parts back, many at once: waiting for the device is what costs. */
 export class BlockReader {
   readonly #readback: Readback;
   readonly #partBytes: number;
   #waiting: Waiting[] = [];
+  /** What the store refused since the last {@linkcode flush}. */
+  #failures = new Map<StoredSequence, unknown>();
 
   private constructor(readback: Readback, partBytes: number) {
     this.#readback = readback;
@@ -48,10 +53,10 @@ export class BlockReader {
   }
 
   /**
-   * Copies a block's page of keys and page of values; {@linkcode flush} brings them to the store.
+   * Copies a block's page of keys and page of values; {@linkcode flush} brings them to the store, or
+   * this, where there is no room for more of them.
    *
    * @param offset Bytes of both pages in their buffers.
-   * @throws {StoreFullError} As {@linkcode flush}, of what was added before.
    */
   async add(
     sink: CopySink,
@@ -60,7 +65,7 @@ export class BlockReader {
     values: GPUBuffer,
     offset: number,
   ): Promise<void> {
-    if (this.#waiting.length === this.capacity) throwFirst(await this.flush(sink));
+    if (this.#waiting.length === this.capacity) await this.#store(sink);
     const half = this.#partBytes / 2;
     const at = this.#waiting.length * this.#partBytes;
     sink.copy(keys, offset, this.#readback.target, at, half);
@@ -74,26 +79,34 @@ export class BlockReader {
    * @returns What the store refused, by sequence. Everything else was stored.
    */
   async flush(sink: CopySink): Promise<ReadonlyMap<StoredSequence, unknown>> {
+    await this.#store(sink);
+    const failures = this.#failures;
+    this.#failures = new Map();
+    return failures;
+  }
+
+  async #store(sink: CopySink): Promise<void> {
     const waiting = this.#waiting;
-    if (waiting.length === 0) return new Map();
+    if (waiting.length === 0) return;
     this.#waiting = [];
     sink.submit();
     const bytes = await this.#readback.read(waiting.length * this.#partBytes);
-    const failures = new Map<StoredSequence, unknown>();
+    const failures = this.#failures;
     waiting.forEach(({ stored, block, layer, numRows }, index) => {
+      if (failures.has(stored)) return;
       const part = bytes.subarray(index * this.#partBytes, (index + 1) * this.#partBytes);
       try {
         stored.putPart(block, layer, part, numRows);
       } catch (error) {
-        if (!failures.has(stored)) failures.set(stored, error);
+        failures.set(stored, error);
       }
     });
-    return failures;
   }
 
-  /** Forgets what waits. */
+  /** Forgets what waits: of a step that was given up. */
   drop(): void {
     this.#waiting = [];
+    this.#failures = new Map();
   }
 
   [Symbol.dispose](): void {

@@ -1,13 +1,10 @@
 /** Rows of a whole sequence on their way from the device to the store and back. @module */
 import type { Kernels } from "../gpu/kernels.ts";
-import { BlockReader, type CopySink } from "./block_reader.ts";
+import { BlockReader, type CopySink, READ_BYTES } from "./block_reader.ts";
 import { BLOCK_ROWS, NO_PAGE } from "./slab_pool.ts";
 import { StoreFullError } from "./store/errors.ts";
 import type { StoredSequence } from "./store/types.ts";
 import type { TieredCache } from "./tiered_cache.ts";
-
-/** Parts that are read back together. */
-const READ_BYTES = 16 * 2 ** 20;
 
 /** Moves whole sequences. */
 export class Parking {

@@ -24,7 +24,7 @@ export interface RowFetcherOptions {
 }
 
 /** Bytes of rows that are sent together. */
-const BATCH_BYTES = 4 * 2 ** 20;
+export const FETCH_BYTES = 4 * 2 ** 20;
 
 /** Where encoded work goes; see `Submission`. */
 export interface PassSink {
@@ -69,7 +69,7 @@ export class RowFetcher {
     this.#variant = variant;
     this.#kernel = kernel;
     this.rowBytes = packedRowBytes(options.headDim, options.kvType);
-    this.#capacity = Math.floor(BATCH_BYTES / this.rowBytes);
+    this.#capacity = Math.floor(FETCH_BYTES / this.rowBytes);
     this.#bytes = new Uint8Array(this.#capacity * this.rowBytes);
     this.#targetWords = new Uint32Array(this.#capacity * 2);
     this.#source = kernels.storage("fetched rows", this.#bytes.length);
@@ -145,6 +145,12 @@ export class RowFetcher {
     const run = { layer, first: this.#count, count: 0 };
     this.#runs.push(run);
     return run;
+  }
+
+  /** Forgets what was added: of a step that was given up. */
+  drop(): void {
+    this.#count = 0;
+    this.#runs = [];
   }
 
   /** Sends what was added, after what was encoded so far. */

@@ -7,6 +7,19 @@
 import type { BufferPart, Kernels } from "../gpu/kernels.ts";
 import { BLOCK_ROWS } from "./slab_pool.ts";
 
+/** Device memory that blocks pass through: enough that a pass is worth a submission. */
+const STAGE_BYTES = 4 * 2 ** 20;
+
+/**
+ * Blocks that a stage has room for.
+ *
+ * @param partBytes Keys and values of a block of one layer.
+ * @param maxPages Blocks that a sequence can have.
+ */
+export function stageBlocks(partBytes: number, maxPages: number): number {
+  return Math.max(2, Math.min(maxPages, Math.floor(STAGE_BYTES / partBytes)));
+}
+
 /** Blocks in device memory, for as long as one pass. */
 export class Stage {
   /** Blocks that there is room for. */

@@ -9,7 +9,8 @@ import type { DeviceTier } from "./device_tier.ts";
 import { OffloadedRows } from "./offloaded.ts";
 import type { KvStore } from "./store/types.ts";
 import type { KvCache, KvUsage, SequenceNeed } from "./types.ts";
-import { pagesOf, planWorkingSet, smallestSet } from "./working_set.ts";
+import { fitsDevice, refusalOf, type TierCapacity } from "./refusal.ts";
+import { planWorkingSet } from "./working_set.ts";
 
 /** Room for sequences in all tiers. */
 export class TieredCache implements KvCache {
@@ -45,27 +46,26 @@ export class TieredCache implements KvCache {
 
   /** Whether a sequence of so many rows could lie on the device as a whole. */
   fitsDevice(maxRows: number): boolean {
-    return Math.ceil(maxRows / BLOCK_ROWS) <= this.device.numPages;
+    return fitsDevice(maxRows, this.#capacity);
   }
 
   /** Why a sequence could not run even alone; null if it could. */
   refusal(need: SequenceNeed): string | null {
-    if (this.fitsDevice(need.maxRows)) return null;
-    const { pool } = this.device;
-    const least = smallestSet(need);
-    const rowBytes = this.store.partBytes / BLOCK_ROWS;
-    if (!pool.couldHave(least.map(pagesOf))) {
-      const bytes = least.reduce((sum, set) => sum + pagesOf(set), 0) * BLOCK_ROWS * rowBytes;
-      return `the request needs at least ${bytes} bytes of KV cache on the device for sinks, ` +
-        `window and two blocks a layer, and there are ` +
-        `${pool.usage.numPages * BLOCK_ROWS * rowBytes}: give more with --kv-device, or ask for ` +
-        "fewer sinks and a smaller window";
-    }
+    return refusalOf(need, this.#capacity);
+  }
+
+  /** Bytes of keys and values that each tier holds at most. */
+  get capacities(): { deviceBytes: number; hostBytes: number; diskBytes: number } {
     const { hostCapacity, diskCapacity } = this.store.usage;
-    const wanted = Math.floor(need.maxRows / BLOCK_ROWS) * this.store.blockBytes;
-    if (wanted <= hostCapacity + diskCapacity) return null;
-    return `the request needs ${wanted} bytes of KV cache below the device, host and disk hold ` +
-      `${hostCapacity + diskCapacity}: give more with --kv-host, or --kv-disk and --kv-disk-size`;
+    const deviceBytes = this.device.pool.usage.numPages * this.store.partBytes;
+    return { deviceBytes, hostBytes: hostCapacity, diskBytes: diskCapacity };
+  }
+
+  get #capacity(): TierCapacity {
+    const { pool, numPages } = this.device;
+    const { layerSlab, slabPages } = pool;
+    const { partBytes, usage: { capacityBlocks } } = this.store;
+    return { layerSlab, slabPages, numBlocks: numPages, capacityBlocks, partBytes };
   }
 
   canBegin(slot: number, need: SequenceNeed): boolean {

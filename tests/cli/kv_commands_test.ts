@@ -1,6 +1,7 @@
 import { assert } from "std-testing";
 import { type KvReport, resolveKv } from "../../src/butler/settings.ts";
 import { runCommand } from "../../src/cli/cli.ts";
+import { command as doctor } from "../../src/cli/commands/doctor.ts";
 import { chatCommand } from "../../src/cli/commands/chat.ts";
 import { generateCommand } from "../../src/cli/commands/generate.ts";
 import { scoreCommand } from "../../src/cli/commands/score.ts";
@@ -66,4 +67,29 @@ Deno.test("commands with a model pass the settings of the KV cache on", async ()
     assert.equal(seen.options?.tiers.deviceBytes, 2 ** 20);
     assert.equal(seen.options?.calibration, "c.bin");
   }
+});
+
+Deno.test("doctor shows where the rows of a sequence lie", async () => {
+  const io = new FakeIo();
+  const line =
+    "--quick --context 4096 --kv-device 10MiB --kv-host 40MiB --budget 128 --kv-disk-size 1G";
+  assert.equal(await runCommand(doctor, [...line.split(" "), "--kv-disk", "anywhere"], io), 0);
+  const text = io.out.replace(/\s+/g, " ");
+  for (
+    const wanted of [
+      "sequence 4096 tokens, loki: 64 sinks, a window of 192, a budget of 128 rows",
+      "device 10.5 MB of 10.5 MB: dense layers ",
+      "beside that importance keys 11.8 MB, tables and lists ",
+      "host 41.3 MB of 41.3 MB",
+      "disk 54.9 MB of 1.1 GB",
+      "on the device as a whole up to 448 tokens",
+      "longest that runs 4096 tokens, with what does not fit the device on host and disk",
+    ]
+  ) assert.ok(text.includes(wanted), `${wanted}: ${text}`);
+  // Nothing is made where the rows would lie.
+  await assert.rejects(Deno.stat("anywhere"));
+  const bad = new FakeIo();
+  const args = ["--quick", "--context", "64", "--dense-layers", "99"];
+  assert.equal(await runCommand(doctor, args, bad), 1);
+  assert.match(bad.out, /PROBLEM: .*dense_layers/);
 });

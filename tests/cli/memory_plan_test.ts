@@ -40,6 +40,9 @@ Deno.test("memoryPlan() multiplies out what a model needs", () => {
   assert.equal(wide.contextLength, 8192);
   assert.equal(wide.kvBytes, rows * wide.kvBytesPerToken);
   assert.match(wide.notes.join(), new RegExp(`the device holds ${rows} tokens`));
+  const capped = memoryPlan(source, { ...options, deviceBytes: 10 * 2 ** 20 }, limits);
+  assert.equal(capped.kvBytes, 14 * 32 * plan.kvBytesPerToken);
+  assert.equal(capped.largestContext, plan.largestContext);
   const short = memoryPlan(source, options, { ...limits, contextLimit: 4096 });
   assert.equal(short.contextLength, 4096);
   assert.equal(short.largestContext, 4096);

@@ -222,6 +222,7 @@ export function fakeEngine(
       pageSize,
       numPages,
       bytesPerToken: 4,
+      tiers: { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 },
       defaults: {},
       canProject: false,
       canPredict: false,

@@ -5,6 +5,7 @@
  */
 import { createEngineParts, type EngineParts } from "../../src/engine/create.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
+import type { StoreSystem } from "../../src/engine/open_store.ts";
 import type { DecodeRow, PrefillChunk, Runner, SampleSpec } from "../../src/engine/runner_types.ts";
 import { DEFAULT_CACHE, DEFAULT_TIERS, type EngineOptions } from "../../src/engine/types.ts";
 import { Readback } from "../../src/gpu/readback.ts";
@@ -25,13 +26,16 @@ export interface StepTap {
  * Starts an engine in this isolate; {@linkcode TINY_OPTIONS} unless told otherwise.
  *
  * @param tap Made from the engine's parts.
+ * @param system What rows below the device are kept with.
  */
 export async function openEngine(
   modelPath: string,
   options: Partial<Omit<EngineOptions, "modelPath">> = {},
   tap: (parts: EngineParts) => StepTap | Promise<StepTap> = () => ({}),
+  system: StoreSystem = {},
 ): Promise<TestEngine> {
-  const parts = await createEngineParts({ ...TINY_OPTIONS, ...options, modelPath }, () => {});
+  const all = { ...TINY_OPTIONS, ...options, modelPath };
+  const parts = await createEngineParts(all, () => {}, system);
   const { prefilled, decoded } = await tap(parts);
   const runner: Runner = {
     begin: (slot, need) => parts.runner.begin(slot, need),

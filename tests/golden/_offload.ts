@@ -15,8 +15,8 @@ export async function offloadedModel(): Promise<string> {
 }
 
 /** A projection for `loki`: any will do, since it only has to be the same everywhere. */
-export async function makeCalibration(): Promise<string> {
-  const source = await openModel(await offloadedModel());
+export async function makeCalibration(modelPath?: string): Promise<string> {
+  const source = await openModel(modelPath ?? await offloadedModel());
   const { numLayers, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   source.close();

@@ -169,6 +169,7 @@ export class FakeEngine implements Engine {
         pageSize: 16,
         numPages: 64,
         bytesPerToken: 64,
+        tiers: { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 },
         defaults: options.kvDefaults ?? {},
         canProject: true,
         canPredict: false,

@@ -150,6 +150,7 @@ Deno.test("a request's settings are checked over those of the command line", asy
   });
   assert.equal(props.kv.defaults, undefined);
   assert.equal(props.kv.canProject, true);
+  assert.deepEqual(props.kv.tiers, { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 });
 });
 
 Deno.test("refusals of settings say what would do", async () => {

@@ -1,25 +1,34 @@
 /** `doctor`: what this machine has, and whether it works. @module */
-import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
 import { DEFAULT_MODEL } from "../../assets.ts";
+import { findCalibration, readCalibration } from "../../butler/calibration/file.ts";
+import { type KvSettings, resolveKv } from "../../butler/settings.ts";
+import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
+import { diskBytesOf, hostBytesOf } from "../../engine/open_store.ts";
 import { type DeviceCaps, openDevice } from "../../gpu/device.ts";
 import { Kernels } from "../../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../../gpu/plan.ts";
 import { selfTest } from "../../gpu/self_test.ts";
 import { sha256OfFile } from "../../model/fingerprint.ts";
+import type { DeviceTierOptions } from "../../kv/device_tier.ts";
 import { openModel } from "../../model/open.ts";
+import type { ModelSource } from "../../model/types.ts";
 import { defineCommand } from "../command.ts";
 import { type Settings, switchFlag } from "../flags.ts";
 import { wrap } from "../help.ts";
+import { kvFlags, kvRequest, tierFlags, tierOptions } from "../kv_flags.ts";
 import { type CliIo, EXIT } from "../io.ts";
 import { bytesText, memoryPlan } from "../memory_plan.ts";
 import { maxSeqsFlag, memoryFlags, modelFlag, modelPath } from "../model_flags.ts";
 import { progressBar } from "../progress.ts";
+import { type TierPlan, tierPlan } from "../tier_plan.ts";
 import { versionText } from "../version.ts";
 
 const flags = {
   ...modelFlag,
   ...memoryFlags,
   maxSeqs: maxSeqsFlag(8),
+  ...kvFlags,
+  ...tierFlags,
   quick: switchFlag({
     group: "Checks",
     help: "leaves out the checksum of the weights file and the self-test",
@@ -42,6 +51,7 @@ export const command = defineCommand({
     report.note(`${(await versionText()).trim().split("\n").slice(0, 2).join(", ")}`);
     const caps = await report.section("Adapter", () => adapterSection(report));
     await report.section("Memory plan", () => memorySection(report, settings, caps));
+    await report.section("Tier plan", () => tierSection(report, settings, caps));
     if (!settings.quick) {
       await report.section("Weights file", () => weightsSection(report, settings, io));
       if (caps !== undefined) await report.section("Self-test", () => selfTestSection(report));
@@ -113,6 +123,30 @@ function missing(caps: DeviceCaps): string {
   return wanted.length === 0 ? "nothing" : wanted.join("; ");
 }
 
+/** What the memory of a model is planned from. */
+function planned(
+  source: ModelSource,
+  settings: DoctorSettings,
+  caps: DeviceCaps | undefined,
+): { options: DeviceTierOptions; limits: { maxBindingSize: number; contextLimit: number } } {
+  const { config, sizeBytes } = source;
+  return {
+    options: {
+      kvType: settings.kvType,
+      contextLength: settings.context ?? config.contextLength,
+      numSlots: settings.maxSeqs,
+      deviceBytes: settings.kvDevice,
+      ...(caps?.software
+        ? { mostBytes: softwareCacheBytes(availableHostMemory(), sizeBytes) }
+        : {}),
+    },
+    limits: {
+      maxBindingSize: caps?.maxBindingSize ?? USUAL_BINDING_BYTES,
+      contextLimit: caps === undefined ? Infinity : contextLimit(caps, selectPlan(caps), config),
+    },
+  };
+}
+
 async function memorySection(
   report: Report,
   settings: DoctorSettings,
@@ -121,17 +155,8 @@ async function memorySection(
   const source = await openModel(modelPath(settings));
   try {
     const { config } = source;
-    const plan = memoryPlan(source, {
-      kvType: settings.kvType,
-      contextLength: settings.context ?? config.contextLength,
-      numSlots: settings.maxSeqs,
-      ...(caps?.software
-        ? { mostBytes: softwareCacheBytes(availableHostMemory(), source.sizeBytes) }
-        : {}),
-    }, {
-      maxBindingSize: caps?.maxBindingSize ?? USUAL_BINDING_BYTES,
-      contextLimit: caps === undefined ? Infinity : contextLimit(caps, selectPlan(caps), config),
-    });
+    const { options, limits } = planned(source, settings, caps);
+    const plan = memoryPlan(source, options, limits);
     report.row("model", `${config.name} (${config.architecture})`);
     report.row("weights", bytesText(plan.weightsBytes));
     report.row("KV cache, one token", `${bytesText(plan.kvBytesPerToken)} (${settings.kvType})`);
@@ -143,6 +168,91 @@ async function memorySection(
   } finally {
     source.close();
   }
+}
+
+/** Where the rows of one sequence as long as the context lie. */
+async function tierSection(
+  report: Report,
+  settings: DoctorSettings,
+  caps: DeviceCaps | undefined,
+): Promise<void> {
+  const source = await openModel(modelPath(settings));
+  try {
+    const { options, limits } = planned(source, settings, caps);
+    const contextLength = Math.min(options.contextLength, limits.contextLimit);
+    const request = kvRequest(settings);
+    const tiers = tierOptions(settings);
+    const canProject = await hasCalibration(source, settings);
+    const decide = (fits: boolean) =>
+      resolveKv(request, source.config, { fits, canProject, canPredict: false });
+    const plan = tierPlan(
+      source.config,
+      { ...options, contextLength },
+      { hostBytes: hostBytesOf(tiers), diskBytes: diskBytesOf(tiers) },
+      (fits) => decide(fits).settings,
+      limits.maxBindingSize,
+    );
+    const { settings: decided, notes } = decide(plan.whole);
+    report.row("sequence", `${contextLength} tokens, ${policyText(decided)}`);
+    if (plan.refusal !== null) report.row("note", plan.refusal);
+    else reportTiers(report, plan);
+    report.row(
+      "on the device as a whole",
+      `up to ${Math.min(contextLength, plan.wholeRows)} tokens`,
+    );
+    report.row("longest that runs", lengthText(plan, contextLength));
+    for (const note of notes) report.row("note", note);
+  } finally {
+    source.close();
+  }
+}
+
+async function hasCalibration(source: ModelSource, settings: DoctorSettings): Promise<boolean> {
+  const path = settings.calibration ?? findCalibration(modelPath(settings));
+  if (path === null) return false;
+  readCalibration(path, { ...source.config, fingerprint: await source.fingerprint() });
+  return true;
+}
+
+function policyText({ policy, sinks, window, budget }: KvSettings): string {
+  if (policy === "dense") return policy;
+  const rows = "rows" in budget
+    ? `${budget.rows} rows`
+    : `up to ${budget.share * 100} % of all rows`;
+  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}`;
+}
+
+function reportTiers(report: Report, { whole, device, beside, host, disk }: TierPlan): void {
+  const { capacity, all, dense, sinks, window, slots } = device;
+  const parts = (named: Readonly<Record<string, number>>) =>
+    Object.entries(named).filter(([, bytes]) => bytes > 0)
+      .map(([name, bytes]) => `${name} ${bytesText(bytes)}`).join(", ") || "nothing";
+  const used = all + dense + sinks + window + slots;
+  const inside = whole ? "all rows" : parts({ "dense layers": dense, sinks, window, slots });
+  report.row("device", `${bytesText(used)} of ${bytesText(capacity)}: ${inside}`);
+  report.row(
+    "beside that",
+    parts({
+      "importance keys": beside.importance,
+      "tables and lists": beside.maps,
+      scores: beside.scores,
+      staging: beside.staging,
+    }),
+  );
+  report.row("host", `${bytesText(host.used)} of ${bytesText(host.capacity)}`);
+  report.row(
+    "disk",
+    disk.capacity === 0
+      ? "none (--kv-disk)"
+      : `${bytesText(disk.used)} of ${bytesText(disk.capacity)}`,
+  );
+}
+
+function lengthText({ longestRows, wholeRows }: TierPlan, contextLength: number): string {
+  const most = Math.min(contextLength, longestRows);
+  return most > wholeRows
+    ? `${most} tokens, with what does not fit the device on host and disk`
+    : `${most} tokens`;
 }
 
 async function weightsSection(

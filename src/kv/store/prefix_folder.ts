@@ -23,6 +23,8 @@ const FILE_NAME = /^([0-9a-f]{64})\.kv$/;
 const FRESH_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.new$/;
 /** Age at which a file that was never finished belongs to nobody any more. */
 const FRESH_MS = 3_600_000;
+/** Uses that are closer together are not told apart by their time. */
+const SPAN_MS = 60_000;
 /** Saves after which the folder is looked at again: other processes may use it too. */
 const SAVES_PER_SCAN = 256;
 
@@ -153,7 +155,9 @@ export class PrefixFolder {
   touch(key: string, depth: number): void {
     const known = this.#known.get(key);
     if (known === undefined) return;
-    known.usedMs = Date.now() - depth;
+    // Blocks of one prompt are saved one after the other, which takes time: what was used in one
+    // span counts as used at once.
+    known.usedMs = Math.floor(Date.now() / SPAN_MS) * SPAN_MS - depth;
     try {
       this.#files.touch(this.#pathOf(key), known.usedMs);
     } catch {

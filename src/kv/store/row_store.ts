@@ -93,6 +93,7 @@ export class RowStore implements KvStore {
       hostCapacity: this.#host.capacity * block,
       diskBytes: (this.#disk?.used ?? 0) * file,
       diskCapacity: (this.#disk?.capacity ?? 0) * file,
+      capacityBlocks: this.#host.capacity + (this.#disk?.capacity ?? 0),
       numBlocks: this.#tiers.numOwned,
       numCached: this.#tiers.numBlocks - this.#tiers.numOwned,
       numUnsaved: this.#prefixes.numUnsaved,

@@ -53,6 +53,8 @@ export interface StoreUsage {
   /** Bytes of files, headers included; also of files that could not be removed yet. */
   readonly diskBytes: number;
   readonly diskCapacity: number;
+  /** Blocks that host and disk hold together at most. A file takes more than its block. */
+  readonly capacityBlocks: number;
   /** Blocks that sequences hold. */
   readonly numBlocks: number;
   /** Blocks that only wait to be found as a prefix; they give way to whatever needs their room. */
