@@ -33,7 +33,10 @@ export function copyLists(
 }
 
 /** @param words From where {@linkcode copyLists} put them; the lists are views of it. */
-export function parseLists({ sizes }: SelectionBuffers, words: Uint32Array<ArrayBuffer>): HeadLists {
+export function parseLists(
+  { sizes }: SelectionBuffers,
+  words: Uint32Array<ArrayBuffer>,
+): HeadLists {
   const { numKvHeads, listCapacity } = sizes;
   return Array.from({ length: numKvHeads }, (_, head) => {
     const at = numKvHeads + head * listCapacity;
