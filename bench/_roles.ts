@@ -35,7 +35,7 @@ const BY_SHADER: readonly (readonly [RegExp, Role])[] = [
   [/^sample/, "sampler"],
   [/^importance|^page_bounds|^list_mass/, "importance"],
   [/^score/, "scores"],
-  [/^select/, "choice"],
+  [/^select|^neighbours|^mass_evict/, "choice"],
   [/^kv_/, "row copies"],
 ];
 

@@ -28,6 +28,14 @@ function dispatches(labels: readonly string[]): RecordedDispatch[] {
   return labels.map((label) => ({ label }) as RecordedDispatch);
 }
 
+Deno.test("every kernel of the engine has a part in a step", () => {
+  const names = [...Deno.readDirSync(new URL("../../shaders/", import.meta.url))]
+    .filter(({ name }) => name.endsWith(".wgsl"))
+    .map(({ name }) => name.replace(".wgsl", "_wg64"));
+  assert.ok(names.length > 20);
+  for (const name of names) assert.equal(rolesOf(dispatches([name])).length, 1, name);
+});
+
 Deno.test("rolesOf() tells products apart by their neighbours", () => {
   const layer = [
     "rms_norm_wg8",
