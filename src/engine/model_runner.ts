@@ -33,6 +33,7 @@ import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { SequenceNeed } from "../kv/types.ts";
+import { DenseReports, type DenseTally } from "./dense_reports.ts";
 import type { KvReport } from "../butler/settings_types.ts";
 import type { TokenLogprob } from "./types.ts";
 import { wholeBlocks } from "../kv/block_reader.ts";
@@ -69,6 +70,7 @@ export interface ModelRunnerOptions {
 interface Parked extends ParkedRows {
   readonly stored: StoredSequence;
   readonly steps: ParkedSteps | null;
+  readonly dense: DenseTally | null;
 }
 
 interface StepRow {
@@ -94,6 +96,7 @@ export class ModelRunner implements Runner {
   readonly #sampler: Sampler;
   readonly #readback: Readback;
   readonly #buffers: StepBuffers;
+  readonly #dense = new DenseReports();
   #cache: CacheSteps | null = null;
   #parking: Parking | null = null;
   /** By slot: rows that are written. */
@@ -173,7 +176,9 @@ export class ModelRunner implements Runner {
 
   async begin(slot: number, need: SequenceNeed): Promise<void> {
     const { cache, maxPrefill, calibration, readback } = this.#options;
-    if (need.settings.policy === "dense" && cache.offloaded(slot) === null) return;
+    if (need.settings.policy === "dense" && cache.offloaded(slot) === null) {
+      return this.#dense.begin(slot, need.settings);
+    }
     this.#cache ??= await CacheSteps.create({
       forward: this.#forward,
       cache,
@@ -185,7 +190,8 @@ export class ModelRunner implements Runner {
   }
 
   report(slot: number): KvReport | null {
-    return this.#cache?.report(slot) ?? null;
+    const tiers = () => this.#options.cache.tiersOf(slot);
+    return this.#dense.report(slot, tiers) ?? this.#cache?.report(slot) ?? null;
   }
 
   /** Lists of selected rows; for tests. Null until a sequence has some. */
@@ -196,6 +202,7 @@ export class ModelRunner implements Runner {
   /** A slot was released. */
   end(slot: number): void {
     this.#written.delete(slot);
+    this.#dense.end(slot);
     this.#cache?.end(slot);
   }
 
@@ -257,12 +264,14 @@ export class ModelRunner implements Runner {
       return null;
     }
     const steps = await this.#cache?.park(slot, submission) ?? null;
+    const dense = this.#dense.tally(slot);
     submission.submit();
     cache.detach(slot);
     const parked: Parked = {
       numRows,
       stored,
       steps,
+      dense,
       [Symbol.dispose]() {
         stored[Symbol.dispose]();
         steps?.[Symbol.dispose]();
@@ -273,7 +282,7 @@ export class ModelRunner implements Runner {
 
   restore(slot: number, rows: ParkedRows): Promise<void> {
     const { cache } = this.#options;
-    const { numRows, stored, steps } = rows as Parked;
+    const { numRows, stored, steps, dense } = rows as Parked;
     const below = cache.offloaded(slot);
     if (below !== null) {
       cache.attach(slot, stored);
@@ -286,6 +295,7 @@ export class ModelRunner implements Runner {
       const submission = new Submission(this.#options.kernels.device, "restore");
       this.#cache!.resume(slot, numRows, steps, submission);
     }
+    if (dense !== null) this.#dense.begin(slot, dense.settings, dense);
     this.#written.set(slot, numRows);
     return Promise.resolve();
   }
@@ -377,7 +387,10 @@ export class ModelRunner implements Runner {
     const result = await this.#read(bytes || 16);
     const failures = plan === null ? null : await this.#cache!.endDecode(submission, plan);
     kernels.check();
-    for (const { slot, position } of rows) this.#written.set(slot, position + 1);
+    for (const { slot, position } of rows) {
+      this.#written.set(slot, position + 1);
+      if (kind === "decode") this.#dense.add(slot, position + 1);
+    }
     this.hostCost.encodeMs = submitted - began;
     this.hostCost.waitMs = performance.now() - submitted;
     if (numLogits === 0) return [];

@@ -5,6 +5,9 @@
 import type { EngineParts } from "../../src/engine/create.ts";
 import { Readback } from "../../src/gpu/readback.ts";
 import type { KvRequest } from "../../src/butler/settings.ts";
+import { runCommand } from "../../src/cli/cli.ts";
+import { command as score } from "../../src/cli/commands/score.ts";
+import { FakeIo } from "../cli/_io.ts";
 import { assert } from "std-testing";
 import { LogitReader, openEngine } from "./_engine.ts";
 import {
@@ -107,4 +110,27 @@ Deno.test("default model with selected rows gives the reference's logits and NLL
     });
   }
   reader?.[Symbol.dispose]();
+});
+
+Deno.test("score gives the reference's NLL of the default model with selected rows", async (t) => {
+  const { ids, prefill, S, W, B, policies } = await smollm2Sparse();
+  for (const policy of ["dense", "streaming", "oracle"] as const) {
+    await t.step(policy, async () => {
+      const io = new FakeIo();
+      const kept = `--sinks ${S} --window ${W} --budget ${B} --dense-layers 1`;
+      const line = `--prefill ${prefill} --policy ${policy} ${kept} --kv-type f32 --context 640`;
+      await runCommand(score, [...line.split(" "), "--ids", JSON.stringify(ids), "--json"], io);
+      const { nll, kv } = JSON.parse(io.out);
+      const wanted = policies[policy].steps.map(({ next_nll }) => next_nll);
+      // The last token of the text has no successor to be scored by.
+      const worst = maxError(nll, wanted.slice(0, nll.length));
+      assert.ok(nll.length >= wanted.length - 1);
+      assert.equal(kv.policy, policy);
+      // The last row is the token itself.
+      const rows = policy === "dense" ? prefill + (nll.length + 1) / 2 : kv.rows_per_step;
+      assert.equal(kv.rows_per_step, rows);
+      console.log(`score, ${policy}: NLL of ${nll.length} tokens at most ${figure(worst)} off`);
+      assert.ok(worst <= SMOLLM2_LOGIT_BOUND, `NLL is off by ${worst}`);
+    });
+  }
 });

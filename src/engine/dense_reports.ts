@@ -1,0 +1,59 @@
+/**
+ * What is said of sequences that attend to all their rows, which lie on the device as a whole:
+ * nothing is selected and nothing travels, so counting the rows is all there is to do.
+ *
+ * @module
+ */
+import type { KvReport, KvSettings } from "../butler/settings_types.ts";
+
+/** Decode steps of a sequence so far. */
+export interface DenseTally {
+  readonly settings: KvSettings;
+  steps: number;
+  /** Attended rows, summed over the steps. */
+  rows: number;
+}
+
+/** By slot. */
+export class DenseReports {
+  readonly #tallies = new Map<number, DenseTally>();
+
+  /** A sequence begins in a slot, or goes on there. */
+  begin(slot: number, settings: KvSettings, parked: DenseTally | null = null): void {
+    this.#tallies.set(slot, parked ?? { settings, steps: 0, rows: 0 });
+  }
+
+  /** What a slot counted, to go on with; null where something else counts. */
+  tally(slot: number): DenseTally | null {
+    return this.#tallies.get(slot) ?? null;
+  }
+
+  end(slot: number): void {
+    this.#tallies.delete(slot);
+  }
+
+  /** After a decode step in which a slot attended to `numRows` rows. */
+  add(slot: number, numRows: number): void {
+    const tally = this.#tallies.get(slot);
+    if (tally === undefined) return;
+    tally.steps++;
+    tally.rows += numRows;
+  }
+
+  /** Null where something else reports. */
+  report(slot: number, tiers: () => KvReport["tiers"]): KvReport | null {
+    const tally = this.#tallies.get(slot);
+    if (tally === undefined) return null;
+    const { settings, steps, rows } = tally;
+    return {
+      policy: settings.policy,
+      settings,
+      rowsPerStep: steps === 0 ? 0 : rows / steps,
+      bytesPerStep: 0,
+      residentShare: 1,
+      tiers: tiers(),
+      recall: null,
+      notes: [],
+    };
+  }
+}
