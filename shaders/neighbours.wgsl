@@ -11,8 +11,8 @@
 // picked_count  (slots, kv_heads) u32                                                    read, written
 // selection  (slots, selection_stride) u32, see common/selection.wgsl                    written
 //
-// One workgroup a list. Runs follow each other, so one lane makes the list; that happens once an
-// interval. Positions become rows of the slab by all lanes.
+// One workgroup a list. Runs follow each other, so one lane makes the list, from items that all lanes
+// have fetched; that happens once an interval. Positions become rows of the slab by all lanes.
 //
 // WG: lanes. PAGES_MODE: mode of recipes whose lists are of pages. PICKS_ONLY: bit of a recipe.
 
@@ -30,7 +30,11 @@
 
 const page_rows = 32u;
 
+// Items that are looked at together: one lane reads them, and from memory of its own that is quick.
+const tile_items = 1024u;
+
 var<workgroup> made: u32;
+var<workgroup> staged: array<u32, 1024>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -62,30 +66,50 @@ fn main(
   storageBarrier();
   workgroupBarrier();
   if (lane == 0u) {
-    let most = min(2u * recipes[recipe + 4u + kv_head], params.list_capacity);
-    var next = recipes[recipe + 1u];
-    var length = 0u;
-    for (var i = 0u; i < size;) {
-      let first = scratch[old + i];
-      var run = 1u;
-      while (i + run < size && scratch[old + i + run] == first + run) {
-        run++;
-      }
-      i += run;
-      let stop = min(first + 2u * run, end);
-      for (var position = max(first, next); position < stop && length < most; position++) {
-        picked[list + length] = position;
-        length++;
-      }
-      next = max(next, stop);
+    made = size + 1u;
+  }
+  let most = min(2u * recipes[recipe + 4u + kv_head], params.list_capacity);
+  var next = recipes[recipe + 1u];
+  var put = 0u;
+  var first = 0u;
+  var run = 0u;
+  // What follows the last item ends its run.
+  let items = workgroupUniformLoad(&made);
+  for (var tile = 0u; tile < items; tile += tile_items) {
+    for (var i = lane; i < tile_items; i += WG) {
+      staged[i] = select(0xffffffffu, scratch[old + min(tile + i, size)], tile + i < size);
     }
-    while (length < most && next < end) {
-      picked[list + length] = next;
-      length++;
+    workgroupBarrier();
+    if (lane == 0u) {
+      let count = min(tile_items, items - tile);
+      for (var i = 0u; i < count; i++) {
+        let position = staged[i];
+        if (position == first + run && run > 0u) {
+          run++;
+          continue;
+        }
+        if (run > 0u) {
+          let stop = min(first + 2u * run, end);
+          for (var at = max(first, next); at < stop && put < most; at++) {
+            picked[list + put] = at;
+            put++;
+          }
+          next = max(next, stop);
+        }
+        first = position;
+        run = 1u;
+      }
+    }
+    workgroupBarrier();
+  }
+  if (lane == 0u) {
+    while (put < most && next < end) {
+      picked[list + put] = next;
+      put++;
       next++;
     }
-    picked_count[kept] = length;
-    made = length;
+    picked_count[kept] = put;
+    made = put;
   }
   storageBarrier();
   let length = workgroupUniformLoad(&made);

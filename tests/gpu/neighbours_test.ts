@@ -107,7 +107,12 @@ for (const lanes of [8, 64]) {
   Deno.test(`runs of chosen rows bring as many after them: ${lanes} lanes`, async () => {
     using rig = await Rig.create();
     let seed = 1;
-    for (const [budget, position] of [[1, 40], [8, 90], [24, 100], [40, 300], [64, 140]] as const) {
+    for (
+      const [budget, position] of [[1, 40], [8, 90], [24, 100], [40, 300], [64, 140], [
+        1500,
+        6000,
+      ]] as const
+    ) {
       for (let turn = 0; turn < 4; turn++) await check(rig, lanes, seed++, budget, position);
     }
   });

@@ -22,6 +22,7 @@ export function selectSpec(v: SelectVariant): KernelSpec {
     defines: {
       WG: v.lanes,
       BINS_A_LANE: 256 / v.lanes,
+      LANE_GROUPS: Math.max(1, v.lanes / 16),
       UNIT: v.unit,
       PAGES_MODE: `${LIST_MODES.pages}u`,
       PICKS_ONLY: `${PICKS_ONLY}u`,
