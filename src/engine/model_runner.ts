@@ -5,14 +5,12 @@
  * @module
  */
 import type { Kernels } from "../gpu/kernels.ts";
-import { ropeAngles } from "../gpu/ops/rope.ts";
 import { Sampler, type SampleRow } from "../gpu/ops/sample.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import { Readback } from "../gpu/readback.ts";
 import { STEP_PARAMS } from "../gpu/step_params.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
-import type { StagedChunk } from "./staged_prefill.ts";
 import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
@@ -24,21 +22,21 @@ import type {
   Runner,
   Sampled,
 } from "./runner_types.ts";
-import { CacheSteps, type DecodePlan, type ParkedSteps } from "./cache_steps.ts";
+import { CacheSteps } from "./cache_steps.ts";
+import { encodeChunk, encodePlain, encodePlanned } from "./layer_encoder.ts";
 import { PrefixSteps } from "./prefix_steps.ts";
 import type { Prefixes } from "./prefixes.ts";
+import { type ParkedSlot, parkSlot, restoreSlot } from "./slot_parking.ts";
 import { stepError } from "./step_errors.ts";
-import { NUM_STEP_SLOTS, STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
+import { NO_ROWS, StepInputs, type StepRow } from "./step_inputs.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { SequenceNeed } from "../kv/types.ts";
-import { DenseReports, type DenseTally } from "./dense_reports.ts";
+import { DenseReports } from "./dense_reports.ts";
 import type { KvReport } from "../butler/settings_types.ts";
 import type { TokenLogprob } from "./types.ts";
-import { wholeBlocks } from "../kv/block_reader.ts";
 import { Parking } from "../kv/parking.ts";
-import type { StoredSequence } from "../kv/store/types.ts";
 import type { WeightStore } from "./weights.ts";
 
 /** Rows of logits that are made together when a prompt is scored. */
@@ -66,19 +64,6 @@ export interface ModelRunnerOptions {
   readonly readback?: "sync" | "awaited";
 }
 
-/** A sequence without a slot. */
-interface Parked extends ParkedRows {
-  readonly stored: StoredSequence;
-  readonly steps: ParkedSteps | null;
-  readonly dense: DenseTally | null;
-}
-
-interface StepRow {
-  readonly slot: number;
-  readonly position: number;
-  readonly token: number;
-}
-
 /** Time of the last step on the host's side, in milliseconds. */
 export interface HostCost {
   /** Filling tables, encoding and submitting. */
@@ -95,32 +80,25 @@ export class ModelRunner implements Runner {
   readonly #forward: Forward;
   readonly #sampler: Sampler;
   readonly #readback: Readback;
-  readonly #buffers: StepBuffers;
+  readonly #inputs: StepInputs;
   readonly #dense = new DenseReports();
   #cache: CacheSteps | null = null;
   #parking: Parking | null = null;
   /** By slot: rows that are written. */
   readonly #written = new Map<number, number>();
-  readonly #rowWords: Uint32Array<ArrayBuffer>;
-  readonly #angleValues: Float32Array<ArrayBuffer>;
-  readonly #stepWords: Uint32Array<ArrayBuffer>;
 
   private constructor(
     options: ModelRunnerOptions,
-    buffers: StepBuffers,
+    inputs: StepInputs,
     forward: Forward,
     sampler: Sampler,
     readback: Readback,
   ) {
     this.#options = options;
-    this.#buffers = buffers;
+    this.#inputs = inputs;
     this.#forward = forward;
     this.#sampler = sampler;
     this.#readback = readback;
-    const rows = maxRows(options);
-    this.#rowWords = new Uint32Array(rows * 4);
-    this.#angleValues = new Float32Array(rows * options.rope.dimensions);
-    this.#stepWords = new Uint32Array(buffers.stepStride / 4 * NUM_STEP_SLOTS);
   }
 
   /**
@@ -134,18 +112,18 @@ export class ModelRunner implements Runner {
     source: ModelSource,
     weights: WeightStore,
   ): Promise<ModelRunner> {
-    const { kernels, config, maxSequences } = options;
-    const buffers = stepBuffers(options);
+    const { kernels, config, rope, maxSequences } = options;
+    const inputs = new StepInputs(kernels, rope, maxRows(options), maxSequences);
     const maxLogitRows = Math.max(maxSequences, SCORE_ROWS);
     const forward = await Forward.create(
       {
         ...options,
         maxRows: maxRows(options),
         maxLogitRows,
-        step: { buffer: buffers.step, offset: 0, size: STEP_PARAMS.size },
-        rows: buffers.rows,
-        angles: buffers.angles,
-        lastTokens: buffers.lastTokens,
+        step: { buffer: inputs.step, offset: 0, size: STEP_PARAMS.size },
+        rows: inputs.rows,
+        angles: inputs.angles,
+        lastTokens: inputs.lastTokens,
       },
       source,
       weights,
@@ -154,7 +132,7 @@ export class ModelRunner implements Runner {
       vocabSize: config.vocabSize,
       maxRows: maxLogitRows,
       logits: forward.logits,
-      lastTokens: buffers.lastTokens,
+      lastTokens: inputs.lastTokens,
       overrides: options.overrides,
     });
     const readback = await Readback.create(
@@ -162,7 +140,7 @@ export class ModelRunner implements Runner {
       maxLogitRows * sampler.bytesPerRow,
       options.readback,
     );
-    return new ModelRunner(options, buffers, forward, sampler, readback);
+    return new ModelRunner(options, inputs, forward, sampler, readback);
   }
 
   get readbackMode(): "sync" | "awaited" {
@@ -237,7 +215,7 @@ export class ModelRunner implements Runner {
       if (this.#cache?.preparePrefill(slot, first, count, numRows) !== true) return;
       kernels.check();
       kv.flush();
-      this.#writeStep({ ...NO_ROWS, storeCounts: this.#cache.storeCounts });
+      this.#inputs.writeStep({ ...NO_ROWS, storeCounts: this.#cache.storeCounts });
       const submission = new Submission(kernels.device, "adopt");
       for (let layer = 0; layer < config.numLayers; layer++) {
         this.#cache.encodeAdopted(submission, slot, layer, first, count);
@@ -252,51 +230,16 @@ export class ModelRunner implements Runner {
     const { kernels, cache } = this.#options;
     const parking = await this.#ensureParking();
     const numRows = this.#written.get(slot) ?? 0;
-    const below = cache.offloaded(slot);
-    const submission = new Submission(kernels.device, "park");
-    const stored = below?.stored ?? cache.store.open();
-    // Of a sequence below the device only the unfinished block is missing there.
-    const from = below === null ? 0 : wholeBlocks(numRows);
-    const saved = await parking.save(submission, slot, numRows, stored, from);
-    submission.submit();
-    if (!saved) {
-      if (below === null) stored[Symbol.dispose]();
-      return null;
-    }
-    const steps = await this.#cache?.park(slot, submission) ?? null;
-    const dense = this.#dense.tally(slot);
-    submission.submit();
-    cache.detach(slot);
-    const parked: Parked = {
-      numRows,
-      stored,
-      steps,
-      dense,
-      [Symbol.dispose]() {
-        stored[Symbol.dispose]();
-        steps?.[Symbol.dispose]();
-      },
-    };
-    return parked;
+    const parts = { kernels, cache, parking, steps: this.#cache, dense: this.#dense };
+    return await parkSlot(parts, slot, numRows);
   }
 
   restore(slot: number, rows: ParkedRows): Promise<void> {
-    const { cache } = this.#options;
-    const { numRows, stored, steps, dense } = rows as Parked;
-    const below = cache.offloaded(slot);
-    if (below !== null) {
-      cache.attach(slot, stored);
-      below.extend(numRows);
-    }
-    this.#parking!.load(slot, stored);
-    if (below === null) stored[Symbol.dispose]();
-    else stored.truncate(wholeBlocks(numRows));
-    if (steps !== null) {
-      const submission = new Submission(this.#options.kernels.device, "restore");
-      this.#cache!.resume(slot, numRows, steps, submission);
-    }
-    if (dense !== null) this.#dense.begin(slot, dense.settings, dense);
-    this.#written.set(slot, numRows);
+    const { kernels, cache } = this.#options;
+    const parking = this.#parking!;
+    const parts = { kernels, cache, parking, steps: this.#cache, dense: this.#dense };
+    restoreSlot(parts, slot, rows as ParkedSlot);
+    this.#written.set(slot, rows.numRows);
     return Promise.resolve();
   }
 
@@ -354,8 +297,8 @@ export class ModelRunner implements Runner {
       ? this.#cache?.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
       : null;
     kv.flush();
-    if (kind !== null) this.#writeRows(rows);
-    this.#writeStep({
+    if (kind !== null) this.#inputs.writeRows(rows);
+    this.#inputs.writeStep({
       numRows: rows.length,
       numSplits,
       firstLogit,
@@ -368,14 +311,17 @@ export class ModelRunner implements Runner {
     if (numLogits > 0) this.#sampler.prepare(samples);
 
     const submission = new Submission(kernels.device, kind ?? "head");
-    if (chunk !== null) await this.#encodeChunk(submission, rows.length, chunk, stores);
-    else if (plan !== null) await this.#encodePlanned(submission, plan);
+    const forward = this.#forward;
+    if (chunk !== null) await encodeChunk(submission, forward, this.#cache!, chunk, stores);
+    else if (plan !== null) await encodePlanned(submission, forward, this.#cache!, plan);
     else if (kind !== null) {
-      this.#encodeLayers(submission, kind, rows.length, numSplits, stores ? rows[0]!.slot : null);
+      const storedSlot = stores ? rows[0]!.slot : null;
+      const step = { kind, numRows: rows.length, numSplits, storedSlot };
+      encodePlain(submission, forward, this.#cache, step);
     }
     const bytes = numLogits * this.#sampler.bytesPerRow;
     if (numLogits > 0) {
-      this.#forward.encodeHead(submission.pass, numLogits, this.#buffers.stepStride);
+      this.#forward.encodeHead(submission.pass, numLogits, this.#inputs.stride);
       this.#sampler.encode(submission.pass);
     }
     // Without logits a few bytes are read all the same: reading is what waits for the device.
@@ -407,56 +353,6 @@ export class ModelRunner implements Runner {
     return this.#forward.attention.splitsFor(last);
   }
 
-  #encodeLayers(
-    submission: Submission,
-    kind: StepKind,
-    numRows: number,
-    numSplits: number,
-    storedSlot: number | null,
-  ): void {
-    const { attention } = this.#forward;
-    const { numLayers } = this.#options.config;
-    this.#forward.encodeInput(submission.pass, numRows, 0);
-    for (let layer = 0; layer < numLayers; layer++) {
-      this.#forward.encodeQkv(submission.pass, layer, numRows, 0);
-      attention.encodeRope(submission.pass, layer, numRows, 0);
-      if (storedSlot !== null) this.#cache!.encodePrefill(submission, storedSlot, layer);
-      const observed = storedSlot !== null &&
-        this.#cache!.encodeObserved(submission, storedSlot, layer, numRows);
-      if (!observed) attention.encodeAll(submission.pass, kind, layer, numRows, numSplits, 0);
-      this.#forward.encodeOutput(submission.pass, layer, numRows, 0);
-    }
-  }
-
-  /** A decode step in which some row attends to a selection, or lies below the device. */
-  async #encodePlanned(submission: Submission, plan: DecodePlan): Promise<void> {
-    const { numRows } = plan;
-    this.#forward.encodeInput(submission.pass, numRows, 0);
-    for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
-      this.#forward.encodeQkv(submission.pass, layer, numRows, 0);
-      this.#forward.attention.encodeRope(submission.pass, layer, numRows, 0);
-      await this.#cache!.encodeDecode(submission, layer, plan);
-      this.#forward.encodeOutput(submission.pass, layer, numRows, 0);
-    }
-  }
-
-  /** A prefill chunk of a sequence below the device. */
-  async #encodeChunk(
-    submission: Submission,
-    numRows: number,
-    chunk: StagedChunk,
-    stores: boolean,
-  ): Promise<void> {
-    this.#forward.encodeInput(submission.pass, numRows, 0);
-    for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
-      this.#forward.encodeQkv(submission.pass, layer, numRows, 0);
-      await this.#cache!.encodeChunk(submission, layer, chunk, stores);
-      this.#forward.encodeOutput(submission.pass, layer, numRows, 0);
-      await this.#cache!.finishChunkLayer(submission, layer, chunk);
-    }
-    await this.#cache!.finishChunk(submission);
-  }
-
   async #read(byteLength: number): Promise<Uint8Array> {
     try {
       const read = this.#readback.read(byteLength);
@@ -469,105 +365,18 @@ export class ModelRunner implements Runner {
     }
   }
 
-  #writeRows(rows: readonly StepRow[]): void {
-    const { kernels, rope } = this.#options;
-    const words = this.#rowWords;
-    const rotary = rope.dimensions;
-    rows.forEach(({ slot, position, token }, index) => {
-      words[index * 4] = token;
-      words[index * 4 + 1] = slot;
-      words[index * 4 + 2] = position;
-      ropeAngles(rope, position, this.#angleValues, index * rotary);
-    });
-    const { queue } = kernels.device;
-    queue.writeBuffer(this.#buffers.rows, 0, words, 0, rows.length * 4);
-    queue.writeBuffer(this.#buffers.angles, 0, this.#angleValues, 0, rows.length * rotary);
-  }
-
-  #writeStep(step: StepNumbers): void {
-    const {
-      numRows,
-      numSplits,
-      firstLogit,
-      numLogits,
-      selectedSplits,
-      stageSplits,
-      allSplits,
-      storeCounts,
-    } = step;
-    const stride = this.#buffers.stepStride / 4;
-    const put = (slot: number, num_rows: number, num_splits: number, logits_row = 0) =>
-      this.#stepWords.set(
-        STEP_PARAMS.pack({ first_row: 0, num_rows, num_splits, logits_row }),
-        slot * stride,
-      );
-    put(STEP_SLOTS.layers, numRows, numSplits);
-    put(STEP_SLOTS.head, numLogits, numSplits, firstLogit);
-    put(STEP_SLOTS.selected, numRows, selectedSplits);
-    put(STEP_SLOTS.stage, numRows, stageSplits);
-    put(STEP_SLOTS.all, numRows, allSplits);
-    storeCounts.forEach((count, kind) => put(STEP_SLOTS.store + kind, count, 1));
-    this.#options.kernels.device.queue.writeBuffer(this.#buffers.step, 0, this.#stepWords);
-  }
-
   [Symbol.dispose](): void {
     this.#cache?.[Symbol.dispose]();
     this.#parking?.[Symbol.dispose]();
     this.#forward[Symbol.dispose]();
     this.#sampler[Symbol.dispose]();
     this.#readback[Symbol.dispose]();
-    const { step, rows, angles, lastTokens } = this.#buffers;
-    for (const buffer of [step, rows, angles, lastTokens]) buffer.destroy();
+    this.#inputs[Symbol.dispose]();
   }
-}
-
-/** What the places of the step's uniform say. */
-interface StepNumbers {
-  readonly numRows: number;
-  readonly numSplits: number;
-  readonly firstLogit: number;
-  readonly numLogits: number;
-  readonly selectedSplits: number;
-  readonly stageSplits: number;
-  readonly allSplits: number;
-  readonly storeCounts: readonly number[];
-}
-
-/** A submission without rows of its own. */
-const NO_ROWS: StepNumbers = {
-  numRows: 0,
-  numSplits: 1,
-  firstLogit: 0,
-  numLogits: 0,
-  selectedSplits: 1,
-  stageSplits: 1,
-  allSplits: 1,
-  storeCounts: [],
-};
-
-interface StepBuffers {
-  readonly stepStride: number;
-  readonly step: GPUBuffer;
-  readonly rows: GPUBuffer;
-  readonly angles: GPUBuffer;
-  readonly lastTokens: GPUBuffer;
 }
 
 function maxRows(options: ModelRunnerOptions): number {
   return Math.max(options.maxPrefill, options.maxSequences);
-}
-
-function stepBuffers(options: ModelRunnerOptions): StepBuffers {
-  const { kernels, rope } = options;
-  const stepStride = stepStrideOf(kernels.caps);
-  const rows = maxRows(options);
-  return {
-    stepStride,
-    step: kernels.uniform("step", new Uint32Array(stepStride / 4 * NUM_STEP_SLOTS)),
-    rows: kernels.storage("rows", rows * 16),
-    angles: kernels.storage("angles", rows * rope.dimensions * 4),
-    lastTokens: kernels.storage("last tokens", options.maxSequences * 4),
-  };
 }
 
 function sampleRow(row: DecodeRow): SampleRow {

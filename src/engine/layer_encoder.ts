@@ -1,0 +1,76 @@
+/**
+ * The layers of a step, encoded one after the other: of rows that attend to everything on the device,
+ * of a decode step with selections or rows below the device, and of a prefill chunk below it.
+ *
+ * @module
+ */
+import type { CacheSteps, DecodePlan } from "./cache_steps.ts";
+import type { Forward } from "./forward.ts";
+import type { StepKind } from "./forward_parts.ts";
+import type { StagedChunk } from "./staged_prefill.ts";
+import type { Submission } from "./submission.ts";
+
+/** What the rows of a plain step share. */
+export interface PlainStep {
+  readonly kind: StepKind;
+  readonly numRows: number;
+  readonly numSplits: number;
+  /** Of prefill: slot whose rows have something written beside them; null for none. */
+  readonly storedSlot: number | null;
+}
+
+/** Rows that lie on the device as a whole and attend to everything. */
+export function encodePlain(
+  submission: Submission,
+  forward: Forward,
+  cache: CacheSteps | null,
+  { kind, numRows, numSplits, storedSlot }: PlainStep,
+): void {
+  const { attention } = forward;
+  forward.encodeInput(submission.pass, numRows, 0);
+  for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
+    forward.encodeQkv(submission.pass, layer, numRows, 0);
+    attention.encodeRope(submission.pass, layer, numRows, 0);
+    if (storedSlot !== null) cache!.encodePrefill(submission, storedSlot, layer);
+    const observed = storedSlot !== null &&
+      cache!.encodeObserved(submission, storedSlot, layer, numRows);
+    if (!observed) attention.encodeAll(submission.pass, kind, layer, numRows, numSplits, 0);
+    forward.encodeOutput(submission.pass, layer, numRows, 0);
+  }
+}
+
+/** A decode step in which some row attends to a selection, or lies below the device. */
+export async function encodePlanned(
+  submission: Submission,
+  forward: Forward,
+  cache: CacheSteps,
+  plan: DecodePlan,
+): Promise<void> {
+  const { numRows } = plan;
+  forward.encodeInput(submission.pass, numRows, 0);
+  for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
+    forward.encodeQkv(submission.pass, layer, numRows, 0);
+    forward.attention.encodeRope(submission.pass, layer, numRows, 0);
+    await cache.encodeDecode(submission, layer, plan);
+    forward.encodeOutput(submission.pass, layer, numRows, 0);
+  }
+}
+
+/** A prefill chunk of a sequence below the device. */
+export async function encodeChunk(
+  submission: Submission,
+  forward: Forward,
+  cache: CacheSteps,
+  chunk: StagedChunk,
+  stores: boolean,
+): Promise<void> {
+  const { count } = chunk;
+  forward.encodeInput(submission.pass, count, 0);
+  for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
+    forward.encodeQkv(submission.pass, layer, count, 0);
+    await cache.encodeChunk(submission, layer, chunk, stores);
+    forward.encodeOutput(submission.pass, layer, count, 0);
+    await cache.finishChunkLayer(submission, layer, chunk);
+  }
+  await cache.finishChunk(submission);
+}
