@@ -8,12 +8,14 @@ import { DeviceError } from "../gpu/device.ts";
 import { type KvSettings, KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
 import type { KvCache, SequenceNeed } from "../kv/types.ts";
 import { EventStream } from "./event_stream.ts";
+import { schedulingOf } from "./chunk_sizes.ts";
 import { LogitRules } from "./logit_rules.ts";
 import { type Prefixes, PrefixUse } from "./prefixes.ts";
-import type { Runner, Sampled } from "./runner_types.ts";
+import type { Runner } from "./runner_types.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
 import { isExpected, stepError } from "./step_errors.ts";
+import { type ChunkTarget, sequencesOf, StepRunner } from "./step_runner.ts";
 import { timedTurn, type Turn } from "./turn.ts";
 import type {
   Engine,
@@ -52,58 +54,18 @@ export interface LocalEngineParts {
    * Time that a prefill chunk should take, and the bounds of its size: the size follows what chunks
    * really took, for attention grows with the context and a machine has other work. Null keeps it.
    */
-  readonly chunkTarget?:
-    | { readonly ms: number; readonly least: number; readonly most: number }
-    | null;
+  readonly chunkTarget?: ChunkTarget | null;
   /** Told of errors that nobody expects, with their stack; for a log. */
   readonly onInternalError?: (error: unknown) => void;
-}
-
-/**
- * How an engine schedules unless told otherwise: while streams run, a prefill chunk is a quarter of
- * the largest one, and every second step decodes.
- */
-function schedulingOf(info: EngineInfo): SchedulerOptions {
-  const { maxSequences, prefillChunk } = info;
-  return {
-    maxSequences,
-    prefillChunk,
-    sharedPrefillChunk: sharedChunkOf(prefillChunk),
-    decodesPerPrefill: 1,
-  };
-}
-
-function sharedChunkOf(prefillChunk: number): number {
-  return Math.min(prefillChunk, Math.ceil(prefillChunk / 4 / 32) * 32);
-}
-
-/**
- * The size of the next prefill chunk after one of `count` tokens took `ms`: half when it took much
- * longer than it should, double when it took less than half. Chunks that were cut short by the end
- * of a prompt or by running streams say nothing about larger ones.
- */
-export function nextChunk(
-  chunk: number,
-  count: number,
-  ms: number,
-  target: { readonly ms: number; readonly least: number; readonly most: number },
-): number {
-  if (ms > target.ms * 1.25 && count > chunk / 2) {
-    return Math.min(chunk, Math.max(target.least, Math.floor(chunk / 2 / 32) * 32));
-  }
-  if (ms < target.ms / 2 && count === chunk) {
-    return Math.max(chunk, Math.min(target.most, chunk * 2));
-  }
-  return chunk;
 }
 
 /** Runs requests on a {@linkcode Runner}. */
 export class LocalEngine implements Engine {
   readonly info: EngineInfo;
-  readonly #runner: Runner;
   readonly #kv: KvCache;
   readonly #scheduler: Scheduler;
   readonly #prefixes: PrefixUse;
+  readonly #steps: StepRunner;
   readonly #parts: LocalEngineParts;
   /** Requests that are neither ended nor cancelled. */
   readonly #live = new Map<string, Sequence>();
@@ -116,19 +78,23 @@ export class LocalEngine implements Engine {
   #closing: Promise<void> | null = null;
   #settling: Promise<void> | null = null;
   #numArrivals = 0;
-  #decodeSteps = 0;
-  #prefillChunk: number;
 
   constructor(parts: LocalEngineParts) {
     this.info = parts.info;
     this.#parts = parts;
-    this.#runner = parts.runner;
     this.#kv = parts.kv;
     this.#prefixes = new PrefixUse(parts.prefixes ?? null);
-    this.#prefillChunk = parts.info.prefillChunk;
     this.#scheduler = new Scheduler(parts.kv, {
       ...schedulingOf(parts.info),
       ...parts.scheduling,
+    });
+    this.#steps = new StepRunner({
+      runner: parts.runner,
+      scheduler: this.#scheduler,
+      prefixes: this.#prefixes,
+      vocabSize: parts.info.model.vocabSize,
+      prefillChunk: parts.info.prefillChunk,
+      chunkTarget: parts.chunkTarget ?? null,
     });
   }
 
@@ -179,7 +145,7 @@ export class LocalEngine implements Engine {
       waitingSequences: this.#scheduler.numWaiting,
       pagesInUse,
       numPages,
-      decodeSteps: this.#decodeSteps,
+      decodeSteps: this.#steps.decodeSteps,
     });
   }
 
@@ -291,13 +257,10 @@ export class LocalEngine implements Engine {
       });
       return;
     }
-    const sequences = step.kind === "decode" ? step.sequences : [step.sequence];
+    const sequences = sequencesOf(step);
     this.#inStep = sequences;
     try {
-      if (step.kind === "decode") await this.#decode(step.sequences);
-      else if (step.kind === "park") await this.#park(step.sequence);
-      else if (step.kind === "restore") await this.#restore(step.sequence);
-      else await this.#prefill(step.sequence, step.count);
+      await this.#steps.run(step);
     } catch (error) {
       this.#failStep(sequences, error);
     }
@@ -305,90 +268,6 @@ export class LocalEngine implements Engine {
     for (const sequence of sequences) {
       if (sequence.ended) this.#drop(sequence);
       else if (sequence.cancelled) this.#end(sequence, "cancelled");
-    }
-  }
-
-  async #begin(sequence: Sequence): Promise<void> {
-    const { slot } = sequence;
-    if (sequence.begun || slot === null) return;
-    await this.#runner.begin(slot, sequence.need);
-    sequence.begun = true;
-    sequence.reportKv = () => this.#runner.report(slot);
-    await this.#prefixes.adopt(sequence);
-  }
-
-  /** A sequence gives up its slot. One that no tier has room for is prefilled again, if that may be. */
-  async #park(sequence: Sequence): Promise<void> {
-    if (!sequence.begun) return this.#scheduler.preempt(sequence);
-    const parked = await this.#runner.park(sequence.slot!);
-    if (parked !== null) this.#scheduler.parked(sequence, parked);
-    else if (sequence.kv.policy === "dense") this.#scheduler.preempt(sequence);
-    else {
-      // Its rows were made while it attended to some of the others: a new prefill would differ.
-      sequence.fail({
-        code: "out_of_memory",
-        message: "other sequences need the device's part of the KV cache, and there is no room " +
-          "below it: give more with --kv-host or --kv-disk",
-      });
-    }
-  }
-
-  async #restore(sequence: Sequence): Promise<void> {
-    await this.#begin(sequence);
-    await this.#runner.restore(sequence.slot!, sequence.parked!);
-    this.#scheduler.restored(sequence);
-  }
-
-  async #prefill(sequence: Sequence, count: number): Promise<void> {
-    await this.#begin(sequence);
-    if (sequence.cancelled) return;
-    // Less may be left than when the step was planned: rows of before were found.
-    const chunk = sequence.prefillChunk(Math.min(count, sequence.numPending));
-    const began = performance.now();
-    const result = await this.#runner.prefill(chunk);
-    this.#adaptChunk(chunk.tokens.length, performance.now() - began);
-    if (sequence.cancelled || sequence.ended) return;
-    if (result.sampled?.error !== undefined) return sequence.fail(result.sampled.error);
-    if (result.sampled !== null) this.#checkToken(result.sampled);
-    sequence.acceptPrefill(chunk, result, performance.now());
-    await this.#prefixes.offer(sequence);
-  }
-
-  #adaptChunk(count: number, ms: number): void {
-    const { chunkTarget } = this.#parts;
-    if (!chunkTarget) return;
-    const next = nextChunk(this.#prefillChunk, count, ms, chunkTarget);
-    if (next === this.#prefillChunk) return;
-    this.#prefillChunk = next;
-    this.#scheduler.setChunks(next, sharedChunkOf(next));
-  }
-
-  async #decode(sequences: readonly Sequence[]): Promise<void> {
-    const results = await this.#runner.decode(sequences.map((sequence) => sequence.decodeRow()));
-    this.#decodeSteps++;
-    if (results.length !== sequences.length) {
-      throw new Error(`${results.length} tokens came back for ${sequences.length} sequences`);
-    }
-    results.forEach((sampled) => {
-      if (sampled.error === undefined) this.#checkToken(sampled);
-    });
-    const nowMs = performance.now();
-    const done: Sequence[] = [];
-    for (let i = 0; i < sequences.length; i++) {
-      const sequence = sequences[i]!;
-      const sampled = results[i]!;
-      if (sequence.cancelled || sequence.ended) continue;
-      if (sampled.error !== undefined) sequence.fail(sampled.error);
-      else sequence.acceptDecode(sampled, nowMs);
-      if (sequence.ended && sampled.error === undefined) done.push(sequence);
-    }
-    // Their slots are released after this step.
-    for (const sequence of done) await this.#prefixes.offer(sequence);
-  }
-
-  #checkToken({ token }: Sampled): void {
-    if (!Number.isInteger(token) || token < 0 || token >= this.info.model.vocabSize) {
-      throw new Error(`the device chose token ${token}, which does not exist`);
     }
   }
 

@@ -1,4 +1,4 @@
-import { nextChunk } from "../../src/engine/local_engine.ts";
+import { nextChunk } from "../../src/engine/chunk_sizes.ts";
 import { availableHostMemory, softwareCacheBytes } from "../../src/engine/host_memory.ts";
 import { assert } from "std-testing";
 
