@@ -66,6 +66,14 @@ export interface KeyTransit {
   readonly stage: { readonly keys: BufferPart; readonly table: GPUBuffer };
 }
 
+/** Keys that a prefill chunk attends to: its own, those on the stage, or those with pages. */
+export interface ObservedKeys {
+  readonly source: "chunk" | "stage" | "slab";
+  /** Position of the first one; `count` of them. */
+  readonly first: number;
+  readonly count: number;
+}
+
 /** As the count of keys that are found by page: no bound of its own. */
 const ANY_COUNT = 2 ** 31;
 
@@ -121,6 +129,17 @@ export interface Scorer extends Disposable {
     layer: number,
     numRows: number,
     end: number,
+    stepOffset: number,
+  ): void;
+  /**
+   * The same for keys of a sequence below the device, source by source. What was encoded before has to
+   * be submitted where it is of the same source.
+   */
+  observeKeys?(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    keys: ObservedKeys,
     stepOffset: number,
   ): void;
   /**

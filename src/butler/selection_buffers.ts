@@ -42,6 +42,7 @@ export class SelectionBuffers {
   readonly #recipes: Layered;
   readonly #picked: Layered;
   readonly #counts: Layered;
+  #listed: Layered | null = null;
   readonly #recipeWords: Uint32Array<ArrayBuffer>;
 
   constructor(kernels: Kernels, sizes: SelectionSizes, numHeads: number) {
@@ -82,6 +83,17 @@ export class SelectionBuffers {
   /** (slots, KV heads, listCapacity) u32 of a layer: positions, ascending. */
   picked(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
     return this.#picked.part(layer);
+  }
+
+  /**
+   * (slots, KV heads, listCapacity) u32 of a layer: positions of the rows of lists that the host made,
+   * in the order of the lists. There from the first call on.
+   */
+  listed(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
+    const { numLayers, numKvHeads, numSlots, listCapacity } = this.sizes;
+    const words = numSlots * numKvHeads * listCapacity;
+    this.#listed ??= new Layered(this.#kernels, "listed positions", numLayers, words);
+    return this.#listed.part(layer);
   }
 
   /** (slots, KV heads) u32 of a layer. */
@@ -138,6 +150,16 @@ export class SelectionBuffers {
     );
   }
 
+  /** Writes what {@linkcode listed} says of a slot's lists. */
+  writeListed(layer: number, slot: number, positions: readonly Uint32Array<ArrayBuffer>[]): void {
+    const { numKvHeads, listCapacity } = this.sizes;
+    const { buffer, offset } = this.listed(layer);
+    positions.forEach((list, head) => {
+      const at = offset + (slot * numKvHeads + head) * listCapacity * 4;
+      this.#kernels.device.queue.writeBuffer(buffer, at, list);
+    });
+  }
+
   /** Words of a selection before its lists. */
   get headerWords(): number {
     return selectionHeader(this.sizes.numKvHeads);
@@ -184,17 +206,19 @@ export class SelectionBuffers {
       counts.offset,
       lists * 4,
     );
-    const picked = this.picked(layer);
-    const oldPicked = old.picked(layer);
-    for (let list = 0; list < lists; list++) {
-      encoder.copyBufferToBuffer(
-        oldPicked.buffer,
-        oldPicked.offset + list * listCapacity * 4,
-        picked.buffer,
-        picked.offset + list * this.sizes.listCapacity * 4,
-        listCapacity * 4,
-      );
-    }
+    const copy = (from: ListPart, to: ListPart) => {
+      for (let list = 0; list < lists; list++) {
+        encoder.copyBufferToBuffer(
+          from.buffer,
+          from.offset + list * listCapacity * 4,
+          to.buffer,
+          to.offset + list * this.sizes.listCapacity * 4,
+          listCapacity * 4,
+        );
+      }
+    };
+    copy(old.picked(layer), this.picked(layer));
+    if (old.#listed !== null) copy(old.#listed.part(layer), this.listed(layer));
   }
 
   /** No recipe of a slot counts any more; {@linkcode sendRecipes} follows with the next ones. */
@@ -209,8 +233,15 @@ export class SelectionBuffers {
     for (const part of [this.#selection, this.#recipes, this.#picked, this.#counts]) {
       part.buffer.destroy();
     }
+    this.#listed?.buffer.destroy();
     for (const buffer of [this.scores, this.scratch, this.queries]) buffer.destroy();
   }
+}
+
+/** Where the lists of a layer begin. */
+interface ListPart {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
 }
 
 /** One buffer with a part for each layer, each at an offset that can be bound. */

@@ -5,7 +5,7 @@
  * @module
  */
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { LIST_MODES, PAGE_ROWS, PICKS_ONLY, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, PAGE_ROWS, PICKS_ONLY, ROW_KEEPS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
 import type { ParkedLists } from "./parked_lists.ts";
@@ -14,6 +14,7 @@ import { ImportanceStore } from "./importance_store.ts";
 import {
   createScorer,
   type KeyTransit,
+  type ObservedKeys,
   type Scorer,
   type ScorerOptions,
   type ScorerTables,
@@ -328,6 +329,26 @@ export class Selector {
     this.#scorers.get(kind)!.encodeObserved!(pass, layer, count, this.#chunkEnd, offset);
   }
 
+  /** Adds what the rows of a prefill chunk attend to among some keys, which are in place. */
+  observeKeys(
+    pass: GPUComputePassEncoder,
+    slot: number,
+    layer: number,
+    keys: ObservedKeys,
+  ): void {
+    const kind = this.#slots.get(slot)!.kind!;
+    const index = SCORER_KINDS.indexOf(kind);
+    const count = this.#storeCounts[index]!;
+    const offset = this.#options.storeOffset(index);
+    this.#scorers.get(kind)!.observeKeys!(pass, layer, count, keys, offset);
+  }
+
+  /** Whether what a slot's rows attend to is counted step by step. */
+  accumulates(slot: number, layer: number): boolean {
+    const entry = this.#slots.get(slot);
+    return entry?.kind === "mass" && entry.view.settings.layers[layer]!.role === "selected";
+  }
+
   /**
    * Adds what the rows of a decode step attend to in a layer, after its attention.
    *
@@ -453,7 +474,7 @@ export class Selector {
 
   #countLayer(work: LayerWork, layer: number, slot: number, entry: Slot, n: number): void {
     const view = entry.view.layer(layer);
-    work.mass ||= entry.kind === "mass" && entry.view.settings.layers[layer]!.role === "selected";
+    work.mass ||= this.accumulates(slot, layer);
     if (entry.kind !== null) {
       const index = SCORER_KINDS.indexOf(entry.kind);
       const words = this.#buffers.recipeWords(index, layer, slot);
@@ -530,8 +551,11 @@ export class Selector {
       const { keeps } = SCORER_WORDS[kind];
       rows.forEach(({ slot, position }, row) => {
         const mine = this.#slots.get(slot)?.kind === kind;
+        const below = keeps === ROW_KEEPS.mass && this.#options.spansOf(slot, 0) !== null;
         words.set(
-          mine ? [0, slot, position, keeps] : [0, this.importance.trashSlot, 0, 0],
+          mine
+            ? [0, slot, position, below ? ROW_KEEPS.listedMass : keeps]
+            : [0, this.importance.trashSlot, 0, 0],
           row * 4,
         );
       });

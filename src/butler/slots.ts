@@ -42,6 +42,8 @@ export class SlotView {
   readonly #layers: LayerView[];
   /** By layer: what is chosen in this step for a later one. */
   readonly #coming: (SelectedView | null)[];
+  /** By layer: what was chosen last, whether it is used already or not. */
+  readonly #chosen: (StepRecipe | null)[];
   /** Steps since the first selection; -1 before it. */
   #steps = -1;
 
@@ -53,6 +55,7 @@ export class SlotView {
     this.ahead = below && fetchesAhead(settings);
     this.#layers = settings.layers.map(() => ({ kind: "all" }));
     this.#coming = settings.layers.map(() => null);
+    this.#chosen = settings.layers.map(() => null);
   }
 
   /** What a layer attends to since the last {@linkcode advance}. */
@@ -124,9 +127,11 @@ export class SlotView {
     if (role === "selected" && !due) return { kind: "all" };
     const ideal = layerRecipe(this.settings, layer, n);
     if (ideal === "all") return { kind: "all" };
-    const recipe = this.policy.scores === "mass" && old.kind === "selected"
-      ? cappedRecipe(ideal, old.recipe)
+    const last = this.#chosen[layer]!;
+    const recipe = this.policy.scores === "mass" && last !== null
+      ? cappedRecipe(ideal, last)
       : ideal;
+    this.#chosen[layer] = recipe;
     const most = Math.max(...recipe.budgets) * recipe.unit * this.growth;
     const candidates = (recipe.to - recipe.from) * recipe.unit;
     const listRows = Math.min(most, candidates);

@@ -24,7 +24,7 @@ import type { AheadLists } from "./ahead.ts";
 import type { Forward } from "./forward.ts";
 import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
 import { RecallMeter, type RecallSums, type SampledRow } from "./recall_meter.ts";
-import type { StagedChunk } from "./staged_prefill.ts";
+import type { ObserveKeys, StagedChunk } from "./staged_prefill.ts";
 import { isEmpty } from "./stage_passes.ts";
 import {
   type BoundAttention,
@@ -128,9 +128,10 @@ export class CacheSteps {
   async begin(slot: number, { settings, maxRows }: SequenceNeed): Promise<void> {
     const { cache, forward, maxPrefill, readback } = this.#options;
     const below = cache.offloaded(slot) !== null;
-    if (POLICIES[settings.policy].store === "mass") {
-      if (below) throw new RangeError(`${settings.policy} needs all rows on the device`);
-      this.#observed ??= await ObservedAttention.create(forward, maxPrefill, this.#selector.lse);
+    const { store, scores } = POLICIES[settings.policy];
+    const { lse, importance } = this.#selector;
+    if (store === "mass" && !below) {
+      this.#observed ??= await ObservedAttention.create(forward, maxPrefill, lse);
     }
     if (below) {
       this.#offload ??= await OffloadSteps.create({
@@ -142,6 +143,8 @@ export class CacheSteps {
         ...(readback === undefined ? {} : { readback }),
       });
     }
+    if (store === "mass" && below) await this.#offload!.prefill.prepareObserved(lse);
+    if (scores === "mass" && below) await this.#offload!.passes.prepareMass(importance);
     const transit = below ? this.#offload!.transit : null;
     await this.#selector.begin(slot, settings, maxRows, transit);
     const nothing = { bytes: 0, wanted: 0, resident: 0 };
@@ -297,9 +300,15 @@ export class CacheSteps {
     chunk: StagedChunk,
     stores: boolean,
   ): Promise<void> {
-    await this.#offload!.prefill.encodeLayer(submission, layer, chunk, (made) => {
-      if (stores) this.#selector.encodePrefill(made.pass, chunk.slot, layer, "chunk");
-    });
+    const { slot } = chunk;
+    const store = ({ pass }: Submission) => {
+      if (stores) this.#selector.encodePrefill(pass, slot, layer, "chunk");
+    };
+    const observe: ObserveKeys = ({ pass }, keys) =>
+      this.#selector.observeKeys(pass, slot, layer, keys);
+    const observes = stores && this.#selector.observes(slot, layer);
+    const { prefill } = this.#offload!;
+    await prefill.encodeLayer(submission, layer, chunk, store, observes ? observe : null);
   }
 
   /** After a layer of such a chunk. */
@@ -389,7 +398,13 @@ export class CacheSteps {
       await this.#offload!.encodeStreams(submission, layer, numRows, offloaded, streams);
     }
     if (sampled.length > 0) this.#recall!.encodeAttended(submission, layer, sampled);
-    if (work.mass) this.#encodeMass(submission, layer, plan);
+    if (work.mass) {
+      this.#encodeMass(submission, layer, plan);
+      const selector = this.#selector;
+      if (passing) {
+        await this.#offload!.encodeMass(submission, layer, numRows, offloaded, streams, selector);
+      }
+    }
   }
 
   #encodeMass(submission: Submission, layer: number, plan: DecodePlan): void {
@@ -490,6 +505,7 @@ export class CacheSteps {
   }
 
   #unbind(): void {
+    this.#offload?.passes.unbindMass();
     for (const bound of this.#bound) bound?.[Symbol.dispose]();
     this.#bound = [];
   }

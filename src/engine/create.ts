@@ -12,8 +12,6 @@ import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
-import { POLICIES } from "../butler/policies/mod.ts";
-import type { SequenceNeed } from "../kv/types.ts";
 import { TieredCache } from "../kv/tiered_cache.ts";
 
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -228,7 +226,7 @@ async function build(
       : null;
     const kvPlanner: KvPlanner = {
       fits: (maxRows) => kv.fitsDevice(maxRows),
-      refusal: (need) => kv.refusal(need) ?? massRefusal(need, kv),
+      refusal: (need) => kv.refusal(need),
     };
     const prefixes = options.tiers.prefixCache ? runner.prefixes : null;
     const settle = () => closeStore(store, warn);
@@ -257,14 +255,6 @@ async function loadCalibration(
     if (options.calibration !== null || !(error instanceof CalibrationError)) throw error;
     return { calibration: null, notes: [`calibration left aside: ${error.message}`] };
   }
-}
-
-/** Policies that count the attention of every row need the rows on the device. */
-function massRefusal({ settings, maxRows }: SequenceNeed, kv: TieredCache): string | null {
-  if (POLICIES[settings.policy].store !== "mass" || kv.fitsDevice(maxRows)) return null;
-  return `policy ${settings.policy} counts the attention that every row receives and runs only ` +
-    `where all rows fit the device: the request needs ${maxRows} rows, the device holds ` +
-    `${kv.device.numPages * BLOCK_ROWS}. Give more with --kv-device, or take another policy`;
 }
 
 /** Makes later steps fail with the device's own words instead of giving wrong results. */

@@ -16,7 +16,7 @@ import type { Selector } from "../butler/selector.ts";
 import { stepsKept } from "../butler/settings.ts";
 import type { SelectedView } from "../butler/slots.ts";
 import { Readback } from "../gpu/readback.ts";
-import { selectionHeader } from "../gpu/ops/selection.ts";
+import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
 import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
 import { type HeadPlan, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
 import type { OffloadedRows } from "../kv/offloaded.ts";
@@ -63,6 +63,12 @@ export interface Moved {
 /** Uploads that may wait for the device: they pile up in host memory. */
 const MOST_PENDING = 128 * 2 ** 20;
 
+/** What the parts call that are made before the whole. */
+interface LateCalls {
+  throttle: (bytes: number) => Promise<void>;
+  viewStage: (slot: number, first: number, count: number) => void;
+}
+
 const NOTHING: Streamed = { first: 0, end: 0, lists: [] };
 
 /** Moves rows for decode steps and prefill chunks. */
@@ -95,7 +101,7 @@ export class OffloadSteps {
       idle: Readback;
     },
     prefill: StagedPrefill,
-    throttle: { wait: (bytes: number) => Promise<void> },
+    late: LateCalls,
   ) {
     const { forward, attention, cache } = options;
     const { kernels, kv, config } = forward.options;
@@ -106,7 +112,8 @@ export class OffloadSteps {
     this.#fetcher = parts.fetcher;
     this.#idle = parts.idle;
     this.prefill = prefill;
-    throttle.wait = (bytes) => this.#throttle(bytes);
+    late.throttle = (bytes) => this.#throttle(bytes);
+    late.viewStage = (slot, first, count) => this.#viewStage(slot, first, count);
     this.#stageView = kernels.storage("stage view", kv.numSlots * kv.maxPages * 4);
     this.transit = {
       chunk: { keys: prefill.keys, table: prefill.viewTable },
@@ -114,6 +121,7 @@ export class OffloadSteps {
     };
     this.passes = new StagePasses({
       forward: forward.options,
+      qkv: forward.activations.qkv,
       attention,
       stage: parts.stage,
       partBytes: cache.store.partBytes,
@@ -128,7 +136,7 @@ export class OffloadSteps {
     const { partBytes } = cache.store;
     const stage = new Stage(kernels, partBytes, stageBlocks(partBytes, kv.maxPages));
     const reader = await BlockReader.create(kernels, partBytes, READ_BYTES, readback);
-    const throttle = { wait: (_bytes: number) => Promise.resolve() };
+    const late: LateCalls = { throttle: () => Promise.resolve(), viewStage: () => {} };
     const fetcher = await RowFetcher.create({
       kernels,
       kv,
@@ -145,9 +153,10 @@ export class OffloadSteps {
       stage,
       reader,
       partBytes,
-      throttle: (bytes) => throttle.wait(bytes),
+      throttle: (bytes) => late.throttle(bytes),
+      viewStage: (slot, first, count) => late.viewStage(slot, first, count),
     });
-    return new OffloadSteps(options, { stage, reader, fetcher, idle }, prefill, throttle);
+    return new OffloadSteps(options, { stage, reader, fetcher, idle }, prefill, late);
   }
 
   /** Splits of a full stage, for the step's uniform. */
@@ -222,7 +231,34 @@ export class OffloadSteps {
       return view?.kind === "selected" && view.fresh;
     });
     if (fresh.length > 0) await this.#fetch(submission, layer, fresh, selector);
+    this.#placeAgain(submission, layer, rows, selector);
     return rows.map((row) => this.#layerStream(layer, row, selector));
+  }
+
+  /**
+   * Lists of a selection that is made once outlive the pages of the window: whenever a block gives way,
+   * what lay in it needs a slot.
+   */
+  #placeAgain(
+    submission: Submission,
+    layer: number,
+    rows: readonly OffloadedRow[],
+    selector: Selector,
+  ): void {
+    for (const row of rows) {
+      const { slot, n } = row;
+      const view = selector.view(slot)!;
+      if (!view.policy.once || n % BLOCK_ROWS !== 1) continue;
+      const used = view.layer(layer);
+      const lists = this.ahead.used(slot, layer);
+      if (lists === null || used.kind !== "selected" || used.fresh) continue;
+      try {
+        this.#placeUsed(submission, layer, row, lists, selector);
+      } catch (error) {
+        this.fail(slot, error);
+      }
+    }
+    this.#fetcher.send(submission);
   }
 
   /** Encodes what passes through in a layer; the last pass completes every row's attention. */
@@ -252,6 +288,39 @@ export class OffloadSteps {
         // The row's result means nothing; the others' must still be completed.
         this.fail(slot, error);
         if (last) this.passes.complete(submission, numRows);
+      }
+    }
+  }
+
+  /**
+   * Counts what rows gave to what passes through in a layer, which passes through again; after the
+   * attention of the layer.
+   */
+  async encodeMass(
+    submission: Submission,
+    layer: number,
+    numRows: number,
+    rows: readonly OffloadedRow[],
+    streams: readonly Streamed[],
+    selector: Selector,
+  ): Promise<void> {
+    for (const [index, row] of rows.entries()) {
+      const { slot } = row;
+      const streamed = streams[index]!;
+      if (isEmpty(streamed) || !selector.accumulates(slot, layer)) continue;
+      if (this.#failures.has(slot)) continue;
+      const { stored } = this.#rowsOf(slot);
+      try {
+        this.#moved.get(slot)!.bytes += await this.passes.encodeMass(
+          submission,
+          layer,
+          row,
+          numRows,
+          stored,
+          streamed,
+        );
+      } catch (error) {
+        this.fail(slot, error);
       }
     }
   }
@@ -396,8 +465,7 @@ export class OffloadSteps {
     scorer: Scorer,
     stepOffset: number,
   ): Promise<number> {
-    const { forward, cache } = this.#options;
-    const { kernels, kv } = forward.options;
+    const { cache } = this.#options;
     const { stored } = this.#rowsOf(slot);
     const { partBytes } = cache.store;
     let bytes = 0;
@@ -410,8 +478,7 @@ export class OffloadSteps {
       this.stage.upload(blocks);
       bytes += blocks * partBytes;
       await this.#throttle(blocks * partBytes);
-      const pages = Uint32Array.from({ length: blocks }, (_, i) => 2 * i);
-      kernels.device.queue.writeBuffer(this.#stageView, (slot * kv.maxPages + block) * 4, pages);
+      this.#viewStage(slot, block, blocks);
       const first = block * BLOCK_ROWS;
       const count = blocks * BLOCK_ROWS;
       scorer.scoreStaged!(submission.pass, layer, numRows, first, count, stepOffset);
@@ -434,13 +501,12 @@ export class OffloadSteps {
     stepOffset: number,
   ): void {
     const { forward, cache } = this.#options;
-    const { kernels, kv } = forward.options;
+    const { kv } = forward.options;
     const half = cache.store.partBytes / 2;
     submission.submit();
     const page = this.#rowsOf(slot).pageOf(layer, block);
     submission.copy(kv.keys(layer), page * half, this.stage.buffer, 0, half);
-    const pages = Uint32Array.of(0);
-    kernels.device.queue.writeBuffer(this.#stageView, (slot * kv.maxPages + block) * 4, pages);
+    this.#viewStage(slot, block, 1);
     scorer.scoreStaged!(
       submission.pass,
       layer,
@@ -473,7 +539,7 @@ export class OffloadSteps {
       const view = selector.view(row.slot)!;
       try {
         this.#placeUsed(submission, layer, row, lists, selector);
-        if (view.ahead) this.ahead.begin(row.slot, layer, lists);
+        if (view.ahead || view.policy.once) this.ahead.begin(row.slot, layer, lists);
       } catch (error) {
         this.fail(row.slot, error);
       }
@@ -514,8 +580,8 @@ export class OffloadSteps {
     const view = selector.view(row.slot)!;
     const used = view.layer(layer);
     if (used.kind !== "selected") return;
-    // A selection that is made once slides its window; its lists must not need that window's pages.
-    const steps = view.policy.once ? BLOCK_ROWS : stepsKept(view.settings);
+    // What is chosen once is placed again before the next block gives way.
+    const steps = view.policy.once ? 0 : stepsKept(view.settings);
     this.#place(submission, layer, row, lists, used, steps, selector);
   }
 
@@ -538,8 +604,12 @@ export class OffloadSteps {
     const { listCapacity } = buffers.sizes;
     const offloaded = this.#rowsOf(slot);
     const moved = this.#moved.get(slot)!;
+    const { policy, settings } = selector.view(slot)!;
     const stable = stableBlocks(offloaded, layer, n, steps);
-    const windowStart = Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
+    // A window that slides is on the device as a whole, and no list may hold rows of it.
+    const windowStart = policy.once
+      ? recipe.windowStart
+      : Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
     const plans: HeadPlan[] = [];
     for (let head = 0; head < numKvHeads; head++) {
       const wanted = { picked: lists[head]!, from: recipe.windowStart, windowStart };
@@ -560,11 +630,15 @@ export class OffloadSteps {
     }
     const header = selectionHeader(numKvHeads);
     const out = new Uint32Array(header + numKvHeads * listCapacity);
-    out.set([1, recipe.prefix, windowStart, 0, ...plans.map(({ list }) => list.length)]);
+    const window = policy.once ? [SLIDING, settings.window] : [windowStart, 0];
+    out.set([1, recipe.prefix, ...window, ...plans.map(({ list }) => list.length)]);
     plans.forEach(({ list }, head) => out.set(list, header + head * listCapacity));
     // The lists are read by what is encoded from here on.
     submission.submit();
     buffers.writeSelection(layer, slot, out);
+    if (selector.accumulates(slot, layer)) {
+      buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
+    }
     this.#setStream(slot, layer, { first: 0, end: 0, lists: plans.map((p) => p.streamed) });
   }
 
@@ -611,6 +685,13 @@ export class OffloadSteps {
       this.#streams.set(slot, streams = new Array<Streamed>(numLayers).fill(NOTHING));
     }
     streams[layer] = streamed;
+  }
+
+  /** Blocks first .. first + count - 1 of a slot are on the stage now, from its beginning on. */
+  #viewStage(slot: number, first: number, count: number): void {
+    const { kernels, kv } = this.#options.forward.options;
+    const pages = Uint32Array.from({ length: count }, (_, i) => 2 * i);
+    kernels.device.queue.writeBuffer(this.#stageView, (slot * kv.maxPages + first) * 4, pages);
   }
 
   /** What a step left that was given up belongs to nobody. */

@@ -4,12 +4,15 @@
  *
  * @module
  */
+import type { ImportanceStore } from "../butler/importance_store.ts";
+import { ROW_KEEPS } from "../gpu/ops/list_params.ts";
 import { NO_ROWS, selectionHeader, selectionStride, SLIDING } from "../gpu/ops/selection.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import type { Stage } from "../kv/stage.ts";
 import type { StoredSequence } from "../kv/store/types.ts";
 import type { ForwardOptions } from "./forward_parts.ts";
 import type { BoundAttention, PassPlace, SelectedAttention } from "./selected_attention.ts";
+import { StageMass } from "./stage_mass.ts";
 import type { Submission } from "./submission.ts";
 
 /** What one row of a step attends to beside the slabs, in a layer. */
@@ -29,6 +32,7 @@ export function isEmpty({ first, end, lists }: Streamed): boolean {
 /** What {@linkcode StagePasses} is made of. */
 export interface StagePassesOptions {
   readonly forward: ForwardOptions;
+  readonly qkv: GPUBuffer;
   readonly attention: SelectedAttention;
   readonly stage: Stage;
   /** Keys and values of a block of one layer. */
@@ -36,6 +40,13 @@ export interface StagePassesOptions {
   /** Where the step's uniform gives the splits of a full stage. */
   readonly stepOffset: number;
   readonly throttle: (bytes: number) => Promise<void>;
+}
+
+/** One filling of the stage: its blocks, and by KV head how many of its rows count and which they are. */
+interface StagePass {
+  readonly blocks: number;
+  readonly counts: readonly number[];
+  readonly positions: readonly Uint32Array<ArrayBuffer>[];
 }
 
 /** Two slots of the stage's selection: the row of a pass, and all others, which have nothing there. */
@@ -48,6 +59,8 @@ export class StagePasses {
   readonly #selection: GPUBuffer;
   readonly #bound: BoundAttention;
   readonly #capacity: number;
+  readonly #selectionStride: number;
+  #mass: StageMass | null = null;
   readonly #header: Uint32Array<ArrayBuffer>;
   /** What the lists of the stage's selection hold: device rows from 0 on. */
   readonly splits: number;
@@ -60,6 +73,7 @@ export class StagePasses {
     this.#capacity = stage.capacity * BLOCK_ROWS;
     this.splits = Math.ceil(this.#capacity / plan.attentionSplit);
     const stride = selectionStride(numKvHeads, this.#capacity);
+    this.#selectionStride = stride;
     this.#rows = kernels.storage("stage rows", maxSequences * 16);
     this.#selection = kernels.storage("stage selection", 2 * stride * 4);
     this.#header = new Uint32Array(selectionHeader(numKvHeads));
@@ -98,18 +112,8 @@ export class StagePasses {
     streamed: Streamed,
     { first, last }: PassPlace,
   ): Promise<number> {
-    const { stage, partBytes } = this.#options;
-    const passes = [
-      ...this.#blockPasses(stored, layer, streamed),
-      ...this.#listPasses(stored, layer, streamed),
-    ];
-    let bytes = 0;
-    for (const [index, pass] of passes.entries()) {
-      submission.submit();
-      const { blocks, counts } = pass();
-      stage.upload(blocks);
-      bytes += blocks * partBytes;
-      await this.#options.throttle(blocks * partBytes);
+    const passes = this.#passes(stored, layer, streamed);
+    return await this.#run(submission, passes, ({ counts }, index) => {
       this.#target(row, numRows, counts);
       const place = {
         first: first && index === 0,
@@ -120,6 +124,79 @@ export class StagePasses {
         rows: { splits: this.splits, stepOffset: this.#options.stepOffset },
         place,
       });
+    });
+  }
+
+  /** Makes {@linkcode encodeMass} possible. */
+  async prepareMass(importance: ImportanceStore): Promise<void> {
+    const { forward, qkv, stage } = this.#options;
+    this.#mass ??= await StageMass.create({
+      forward,
+      qkv,
+      importance,
+      stage,
+      rows: this.#rows,
+      selection: this.#selection,
+      selectionStride: this.#selectionStride,
+    });
+  }
+
+  /** The layers of the importance store are other buffers from now on. */
+  unbindMass(): void {
+    this.#mass?.unbind();
+  }
+
+  /**
+   * Lets the same pass through again and adds what one row of the step gave them; after the attention
+   * of the layer, which has left the sums of the row's weights.
+   *
+   * @returns Bytes that were sent.
+   * @throws {StoreReadError} If a row cannot be read.
+   */
+  async encodeMass(
+    submission: Submission,
+    layer: number,
+    { row, slot }: { readonly row: number; readonly slot: number },
+    numRows: number,
+    stored: StoredSequence,
+    streamed: Streamed,
+  ): Promise<number> {
+    const mass = this.#mass!;
+    mass.view(submission, slot);
+    const passes = this.#passes(stored, layer, streamed);
+    return await this.#run(submission, passes, ({ counts, positions }) => {
+      this.#target(row, numRows, counts, ROW_KEEPS.listedMass);
+      mass.writePositions(positions);
+      mass.encode(submission.pass, layer, numRows, this.splits, this.#options.stepOffset);
+    });
+  }
+
+  #passes(
+    stored: StoredSequence,
+    layer: number,
+    streamed: Streamed,
+  ): readonly (() => StagePass)[] {
+    return [
+      ...this.#blockPasses(stored, layer, streamed),
+      ...this.#listPasses(stored, layer, streamed),
+    ];
+  }
+
+  /** Fills the stage again and again; returns the bytes that were sent. */
+  async #run(
+    submission: Submission,
+    passes: readonly (() => StagePass)[],
+    encode: (pass: StagePass, index: number) => void,
+  ): Promise<number> {
+    const { stage, partBytes, throttle } = this.#options;
+    let bytes = 0;
+    for (const [index, fill] of passes.entries()) {
+      submission.submit();
+      const pass = fill();
+      stage.upload(pass.blocks);
+      bytes += pass.blocks * partBytes;
+      await throttle(pass.blocks * partBytes);
+      encode(pass, index);
     }
     return bytes;
   }
@@ -158,10 +235,10 @@ export class StagePasses {
     stored: StoredSequence,
     layer: number,
     { first, end }: Streamed,
-  ): (() => { blocks: number; counts: number[] })[] {
+  ): (() => StagePass)[] {
     const { stage, forward } = this.#options;
     const { numKvHeads } = forward.config;
-    const passes: (() => { blocks: number; counts: number[] })[] = [];
+    const passes: (() => StagePass)[] = [];
     // The first block may begin before the rows that count: those are streamed as a list.
     for (let at = first; at < end;) {
       const block = Math.floor(at / BLOCK_ROWS);
@@ -170,7 +247,12 @@ export class StagePasses {
       const count = until - block * BLOCK_ROWS;
       passes.push(() => {
         stored.readParts(block, blocks, layer, stage.bytes, 0);
-        return { blocks, counts: new Array<number>(numKvHeads).fill(count) };
+        const rows = Uint32Array.from({ length: count }, (_, i) => block * BLOCK_ROWS + i);
+        return {
+          blocks,
+          counts: new Array<number>(numKvHeads).fill(count),
+          positions: new Array<Uint32Array<ArrayBuffer>>(numKvHeads).fill(rows),
+        };
       });
       at = until;
     }
@@ -181,9 +263,9 @@ export class StagePasses {
     stored: StoredSequence,
     layer: number,
     { lists }: Streamed,
-  ): (() => { blocks: number; counts: number[] })[] {
+  ): (() => StagePass)[] {
     const longest = lists.reduce((most, list) => Math.max(most, list.length), 0);
-    const passes: (() => { blocks: number; counts: number[] })[] = [];
+    const passes: (() => StagePass)[] = [];
     for (let from = 0; from < longest; from += this.#capacity) {
       passes.push(() => {
         const counts = lists.map((list) =>
@@ -192,7 +274,8 @@ export class StagePasses {
         counts.forEach((count, head) => {
           if (count > 0) this.#gather(stored, layer, head, lists[head]!, from, count);
         });
-        return { blocks: Math.ceil(Math.max(...counts) / BLOCK_ROWS), counts };
+        const positions = counts.map((count, head) => lists[head]!.slice(from, from + count));
+        return { blocks: Math.ceil(Math.max(...counts) / BLOCK_ROWS), counts, positions };
       });
     }
     return passes;
@@ -221,20 +304,21 @@ export class StagePasses {
     }
   }
 
-  #target(row: number, numRows: number, counts: readonly number[]): void {
+  #target(row: number, numRows: number, counts: readonly number[], keeps = 0): void {
     const { queue } = this.#options.forward.kernels.device;
     this.#header.set([1, 0, SLIDING, 0, ...counts]);
     queue.writeBuffer(this.#selection, 0, this.#header);
     const words = new Uint32Array(numRows * 4);
     for (let other = 0; other < numRows; other++) {
       const slot = other === row ? SLOTS.target : SLOTS.others;
-      words.set([0, slot, NO_ROWS, 0], other * 4);
+      words.set([0, slot, NO_ROWS, other === row ? keeps : 0], other * 4);
     }
     queue.writeBuffer(this.#rows, 0, words);
   }
 
   [Symbol.dispose](): void {
     this.#bound[Symbol.dispose]();
+    this.#mass?.[Symbol.dispose]();
     this.#rows.destroy();
     this.#selection.destroy();
   }

@@ -13,6 +13,7 @@ import {
   NO_SPLIT,
   partialStride,
 } from "../gpu/ops/attention.ts";
+import type { ObservedKeys } from "../butler/scorers.ts";
 import { type BlockReader, throwFirst, wholeBlocks } from "../kv/block_reader.ts";
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
@@ -30,7 +31,12 @@ export interface StagedPrefillOptions {
   readonly partBytes: number;
   /** Waits for the device when much was sent to it. */
   readonly throttle: (bytes: number) => Promise<void>;
+  /** Says that blocks first .. first + count - 1 of a slot are on the stage now. */
+  readonly viewStage: (slot: number, first: number, count: number) => void;
 }
+
+/** Counts what the chunk's rows attend to among some keys, which are in place. */
+export type ObserveKeys = (submission: Submission, keys: ObservedKeys) => void;
 
 /** A chunk of a sequence below the device. */
 export interface StagedChunk {
@@ -42,10 +48,16 @@ export interface StagedChunk {
   readonly tails: readonly number[];
 }
 
+/** The kernel that adds up passes, and its bindings. */
+interface Merges {
+  readonly kernel: Kernel;
+  /** [first][last] */
+  readonly groups: readonly (readonly GPUBindGroup[])[];
+}
+
 /** Buffers and bindings for chunks. */
 export class StagedPrefill {
   readonly #options: StagedPrefillOptions;
-  readonly #mergeKernel: Kernel;
   readonly #keys: GPUBuffer;
   readonly #values: GPUBuffer;
   /** Page i of the chunk is page i; also the table of the stage's passes is bound through it. */
@@ -62,17 +74,17 @@ export class StagedPrefill {
   readonly #own: GPUBindGroup;
   readonly #staged: GPUBindGroup;
   readonly #slab: GPUBindGroup[];
-  /** [first][last] */
-  readonly #merges: readonly (readonly GPUBindGroup[])[];
+  readonly #merges: Merges;
+  /** The same, and the last pass leaves the logarithm of the sum of each row's weights. */
+  #observed: Merges | null = null;
   readonly #rowWords: Uint32Array<ArrayBuffer>;
 
   private constructor(options: StagedPrefillOptions, mergeKernel: Kernel) {
     const { forward, maxPrefill, partBytes, stage } = options;
     const { kernels, config, kv, step } = forward.options;
     const { qkv, attended } = forward.activations;
-    const { numHeads, numKvHeads, headDim, numLayers } = config;
+    const { numHeads, headDim, numLayers } = config;
     this.#options = options;
-    this.#mergeKernel = mergeKernel;
     const pages = Math.ceil(maxPrefill / BLOCK_ROWS) + 1;
     const f32 = (label: string, count: number) => kernels.storage(label, count * 4);
     this.#keys = kernels.storage("chunk keys", pages * partBytes / 2);
@@ -88,23 +100,7 @@ export class StagedPrefill {
     const { queue } = kernels.device;
     queue.writeBuffer(this.#ownTable, 0, Uint32Array.from({ length: pages }, (_, i) => i));
 
-    const params = (maxPages: number, first: boolean, last: boolean) => {
-      const buffer = kernels.uniform(
-        "chunk params",
-        attentionParams({
-          numHeads,
-          numKvHeads,
-          maxPages,
-          maxSplits: 1,
-          splitKeys: NO_SPLIT,
-          partialOnly: true,
-          firstPass: first,
-          lastPass: last,
-        }),
-      );
-      this.#uniforms.push(buffer);
-      return buffer;
-    };
+    const params = (maxPages: number) => this.#params(maxPages, true, true);
     const { kernel } = forward.attention.prefill;
     const attend = (
       keys: BufferPart,
@@ -129,16 +125,16 @@ export class StagedPrefill {
       this.#values,
       this.#ownTable,
       this.#ownRows,
-      params(pages, true, true),
+      params(pages),
     );
     this.#staged = attend(
       stage.keys,
       stage.values,
       stage.table,
       this.#fixedRows,
-      params(stage.capacity, true, true),
+      params(stage.capacity),
     );
-    const slabParams = params(kv.maxPages, true, true);
+    const slabParams = params(kv.maxPages);
     this.#slab = Array.from(
       { length: numLayers },
       (_, layer) =>
@@ -148,18 +144,7 @@ export class StagedPrefill {
       { length: numLayers },
       (_, layer) => forward.attention.bindRope(layer, this.viewTable, this.#keys, this.#values),
     );
-    this.#merges = [false, true].map((first) =>
-      [false, true].map((last) =>
-        kernels.bind(mergeKernel, [
-          this.#partial,
-          this.#ownRows,
-          attended,
-          this.#carry,
-          params(1, first, last),
-          step,
-        ])
-      )
-    );
+    this.#merges = this.#bindMerges(mergeKernel, []);
   }
 
   /** Compiles what is not there yet. */
@@ -169,6 +154,58 @@ export class StagedPrefill {
       attentionMergeSpec({ headDim: config.headDim, lanes: plan.rowLanes, carry: true }),
     );
     return new StagedPrefill(options, merge);
+  }
+
+  /**
+   * Makes chunks possible whose rows are observed.
+   *
+   * @param lse (maxPrefill, heads) f32: where maximum + log(normaliser) of each head of a row go.
+   */
+  async prepareObserved(lse: GPUBuffer): Promise<void> {
+    if (this.#observed !== null) return;
+    const { kernels, config: { headDim }, plan } = this.#options.forward.options;
+    const spec = attentionMergeSpec({ headDim, lanes: plan.rowLanes, carry: true, lse: true });
+    this.#observed = this.#bindMerges(await kernels.compile(spec), [lse]);
+  }
+
+  #params(maxPages: number, first: boolean, last: boolean): GPUBuffer {
+    const { kernels, config: { numHeads, numKvHeads } } = this.#options.forward.options;
+    const buffer = kernels.uniform(
+      "chunk params",
+      attentionParams({
+        numHeads,
+        numKvHeads,
+        maxPages,
+        maxSplits: 1,
+        splitKeys: NO_SPLIT,
+        partialOnly: true,
+        firstPass: first,
+        lastPass: last,
+      }),
+    );
+    this.#uniforms.push(buffer);
+    return buffer;
+  }
+
+  /** @param more What the kernel writes beside. */
+  #bindMerges(kernel: Kernel, more: readonly GPUBuffer[]): Merges {
+    const { forward } = this.#options;
+    const { kernels, step } = forward.options;
+    const { attended } = forward.activations;
+    const groups = [false, true].map((first) =>
+      [false, true].map((last) =>
+        kernels.bind(kernel, [
+          this.#partial,
+          this.#ownRows,
+          attended,
+          this.#carry,
+          ...more,
+          this.#params(1, first, last),
+          step,
+        ])
+      )
+    );
+    return { kernel, groups };
   }
 
   /** Keys of the chunk, where the view table says. */
@@ -212,14 +249,19 @@ export class StagedPrefill {
     }
   }
 
-  /** Encodes rotation and attention of a layer; may submit what was encoded so far. */
+  /**
+   * Encodes rotation and attention of a layer; may submit what was encoded so far.
+   *
+   * @param observe Null where nobody counts what the rows attend to.
+   */
   async encodeLayer(
     submission: Submission,
     layer: number,
     chunk: StagedChunk,
     store: (submission: Submission) => void,
+    observe: ObserveKeys | null,
   ): Promise<void> {
-    const { forward, partBytes, stage, throttle } = this.#options;
+    const { forward, partBytes } = this.#options;
     const { kv } = forward.options;
     const { slot, rows, start, count, tails } = chunk;
     const half = partBytes / 2;
@@ -233,21 +275,59 @@ export class StagedPrefill {
     forward.attention.encodeRope(submission.pass, layer, count, 0, this.#ropes[layer]!);
     store(submission);
     const onDevice = firstBlock > 0 && allMapped(rows, layer, firstBlock);
-    this.#pass(submission, this.#own, count, true, firstBlock === 0);
+    const merges = observe === null ? this.#merges : this.#observed!;
+    this.#pass(submission, this.#own, count, merges, true, firstBlock === 0);
     if (onDevice) {
       submission.submit();
       this.#writeRows(this.#fixedRows, count, () => [slot, firstBlock * BLOCK_ROWS - 1]);
-      this.#pass(submission, this.#slab[layer]!, count, false, true);
+      this.#pass(submission, this.#slab[layer]!, count, merges, false, true);
     } else {
-      for (let block = 0; block < firstBlock; block += stage.capacity) {
-        const blocks = Math.min(stage.capacity, firstBlock - block);
-        submission.submit();
-        rows.stored.readParts(block, blocks, layer, stage.bytes, 0);
-        stage.upload(blocks);
-        await throttle(blocks * partBytes);
+      await this.#stream(submission, layer, chunk, firstBlock, (block, blocks) => {
         this.#writeRows(this.#fixedRows, count, () => [0, blocks * BLOCK_ROWS - 1]);
-        this.#pass(submission, this.#staged, count, false, block + blocks === firstBlock);
-      }
+        const last = block + blocks === firstBlock;
+        this.#pass(submission, this.#staged, count, merges, false, last);
+      });
+    }
+    if (observe !== null) await this.#observe(submission, layer, chunk, onDevice, observe);
+  }
+
+  /** Sums of weights are known now: each key gets what the chunk's rows gave it. */
+  async #observe(
+    submission: Submission,
+    layer: number,
+    chunk: StagedChunk,
+    onDevice: boolean,
+    observe: ObserveKeys,
+  ): Promise<void> {
+    const { start, count, slot } = chunk;
+    const firstBlock = Math.floor(start / BLOCK_ROWS);
+    const first = firstBlock * BLOCK_ROWS;
+    submission.submit();
+    observe(submission, { source: "chunk", first, count: start + count - first });
+    if (onDevice) return observe(submission, { source: "slab", first: 0, count: first });
+    await this.#stream(submission, layer, chunk, firstBlock, (block, blocks) => {
+      this.#options.viewStage(slot, block, blocks);
+      const keys = { first: block * BLOCK_ROWS, count: blocks * BLOCK_ROWS };
+      observe(submission, { source: "stage", ...keys });
+    });
+  }
+
+  /** Lets blocks 0 .. end - 1 of a layer pass through the stage. */
+  async #stream(
+    submission: Submission,
+    layer: number,
+    { rows }: StagedChunk,
+    end: number,
+    pass: (block: number, blocks: number) => void,
+  ): Promise<void> {
+    const { stage, partBytes, throttle } = this.#options;
+    for (let block = 0; block < end; block += stage.capacity) {
+      const blocks = Math.min(stage.capacity, end - block);
+      submission.submit();
+      rows.stored.readParts(block, blocks, layer, stage.bytes, 0);
+      stage.upload(blocks);
+      await throttle(blocks * partBytes);
+      pass(block, blocks);
     }
   }
 
@@ -282,6 +362,7 @@ export class StagedPrefill {
     submission: Submission,
     group: GPUBindGroup,
     count: number,
+    merges: Merges,
     first: boolean,
     last: boolean,
   ): void {
@@ -290,8 +371,8 @@ export class StagedPrefill {
     const { variant, kernel } = forward.attention.prefill;
     const { pass } = submission;
     dispatch(pass, kernel, group, attentionWorkgroups(variant, numKvHeads, count, 1), 0);
-    const merge = this.#merges[Number(first)]![Number(last)]!;
-    dispatch(pass, this.#mergeKernel, merge, count * numHeads, 0);
+    const merge = merges.groups[Number(first)]![Number(last)]!;
+    dispatch(pass, merges.kernel, merge, count * numHeads, 0);
   }
 
   #writeRows(

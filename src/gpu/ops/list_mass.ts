@@ -8,7 +8,6 @@ import type { KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
 import { STEP_PARAMS } from "../step_params.ts";
 import type { AttentionForm, AttentionVariant } from "./attention.ts";
-import { ROW_KEEPS } from "./list_params.ts";
 
 /** Sizes of the sums. */
 export const MASS_PARAMS = defineParams("MassParams", {
@@ -32,6 +31,8 @@ export interface ListMassVariant
   readonly form: AttentionForm;
   /** f32 of one page of one KV head; its rows stand first. */
   readonly massWords: number;
+  /** Bit of the rows whose attention counts; ROW_KEEPS of list_params.ts. */
+  readonly keeps: number;
 }
 
 /**
@@ -42,12 +43,12 @@ export function listMassSpec(v: ListMassVariant): KernelSpec {
   return {
     shader: "list_mass",
     variant: `list_mass_${v.form}_d${v.headDim}_g${v.group}_${v.kvType}_p${v.pageSize}` +
-      `_m${v.massWords}_wg${v.lanes}`,
+      `_m${v.massWords}_k${v.keeps}_wg${v.lanes}`,
     defines: {
       WG: v.lanes,
       FORM: v.form,
       GROUP: v.group,
-      KEEPS: `${ROW_KEEPS.mass}u`,
+      KEEPS: `${v.keeps}u`,
       HEAD_DIM: `${v.headDim}u`,
       HEAD_VEC: v.headDim / 8,
       HEAD_QUADS: v.headDim / 4,

@@ -91,8 +91,10 @@ export const ROW_KEEPS = {
   key: 1,
   /** The bounds of its sub-page (page_bounds). */
   bounds: 2,
-  /** The attention that it gives to others (attention_mass). */
+  /** The attention that it gives to others (attention_mass, list_mass). */
   mass: 4,
+  /** The same in decode steps of a sequence below the device, whose lists are made on the host. */
+  listedMass: 8,
 } as const;
 
 /** What is selected for a slot. */

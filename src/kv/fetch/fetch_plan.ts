@@ -12,6 +12,8 @@ import { NO_SLOT } from "./slot_table.ts";
 export interface HeadPlan {
   /** Device rows that attention reads from the slabs, in ascending order of positions. */
   readonly list: Uint32Array<ArrayBuffer>;
+  /** Positions of the rows of the list. */
+  readonly positions: Uint32Array<ArrayBuffer>;
   /** Positions to fetch, and the device rows that they go to. */
   readonly missing: Uint32Array<ArrayBuffer>;
   readonly targets: Uint32Array<ArrayBuffer>;
@@ -77,6 +79,7 @@ export function planHead(
   }
   return {
     list: gone === null ? list : list.filter((_, i) => gone[i] === 0),
+    positions: gone === null ? wanted : wanted.filter((_, i) => gone[i] === 0),
     missing: Uint32Array.from(missing, (j) => inSlots[j]!),
     targets: Uint32Array.from(missing, (j) => rows.rowOfSlot(layer, slots[j]!)),
     streamed,
