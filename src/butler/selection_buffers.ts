@@ -139,24 +139,24 @@ export class SelectionBuffers {
     counts: Uint32Array<ArrayBuffer>,
     positions: readonly Uint32Array<ArrayBuffer>[],
   ): void {
-    const { numKvHeads, listCapacity } = this.sizes;
-    const { queue } = this.#kernels.device;
-    const first = slot * numKvHeads;
     const to = this.counts(layer);
-    queue.writeBuffer(to.buffer, to.offset + first * 4, counts);
-    const picked = this.picked(layer);
-    positions.forEach((list, head) =>
-      queue.writeBuffer(picked.buffer, picked.offset + (first + head) * listCapacity * 4, list)
-    );
+    const { queue } = this.#kernels.device;
+    queue.writeBuffer(to.buffer, to.offset + slot * this.sizes.numKvHeads * 4, counts);
+    this.#writeLists(this.picked(layer), slot, positions);
   }
 
   /** Writes what {@linkcode listed} says of a slot's lists. */
   writeListed(layer: number, slot: number, positions: readonly Uint32Array<ArrayBuffer>[]): void {
+    this.#writeLists(this.listed(layer), slot, positions);
+  }
+
+  #writeLists(to: ListPart, slot: number, lists: readonly Uint32Array<ArrayBuffer>[]): void {
     const { numKvHeads, listCapacity } = this.sizes;
-    const { buffer, offset } = this.listed(layer);
-    positions.forEach((list, head) => {
-      const at = offset + (slot * numKvHeads + head) * listCapacity * 4;
-      this.#kernels.device.queue.writeBuffer(buffer, at, list);
+    lists.forEach((list, head) => {
+      // Writing nothing ends the process in Deno.
+      if (list.length === 0) return;
+      const at = to.offset + (slot * numKvHeads + head) * listCapacity * 4;
+      this.#kernels.device.queue.writeBuffer(to.buffer, at, list);
     });
   }
 

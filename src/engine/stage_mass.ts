@@ -86,13 +86,12 @@ export class StageMass implements Disposable {
   /** @param positions By KV head: of the rows of the stage's list. */
   writePositions(positions: readonly Uint32Array<ArrayBuffer>[]): void {
     const { forward: { kernels }, stage } = this.#options;
-    positions.forEach((list, head) =>
-      kernels.device.queue.writeBuffer(
-        this.#positions,
-        head * stage.capacity * BLOCK_ROWS * 4,
-        list,
-      )
-    );
+    const { queue } = kernels.device;
+    positions.forEach((list, head) => {
+      // Writing nothing ends the process in Deno.
+      if (list.length === 0) return;
+      queue.writeBuffer(this.#positions, head * stage.capacity * BLOCK_ROWS * 4, list);
+    });
   }
 
   /** After the attention of the layer, which has left the sums of the row's weights. */

@@ -11,8 +11,16 @@ const PROMPT = 1008;
 const FED = 32;
 const MIB = 2 ** 20;
 
-/** Policies that run where not all rows are on the device. */
-export const BELOW: readonly PolicyName[] = ["dense", "streaming", "oracle", "quest", "loki"];
+/** All policies that select without a predictor. */
+export const BELOW: readonly PolicyName[] = [
+  "dense",
+  "streaming",
+  "oracle",
+  "quest",
+  "loki",
+  "h2o",
+  "snapkv",
+];
 
 /** Starts the default model; the context is as long as it was trained for. */
 export function openSmall(

@@ -68,7 +68,15 @@ function anyKv(rows: readonly [number, number]): fc.Arbitrary<KvRequest> {
     layers.map(({ role, budgets }) => role === "selected" ? { role, budgets } : { role })
   );
   return fc.record({
-    policy: fc.constantFrom<PolicyName[]>("dense", "streaming", "oracle", "quest", "loki"),
+    policy: fc.constantFrom<PolicyName[]>(
+      "dense",
+      "streaming",
+      "oracle",
+      "quest",
+      "loki",
+      "h2o",
+      "snapkv",
+    ),
     sinks: fc.integer({ min: 0, max: 32 }),
     window: fc.integer({ min: 1, max: 32 }),
     budget,
