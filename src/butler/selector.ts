@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { LIST_MODES, PAGE_ROWS, PICKS_ONLY, ROW_KEEPS, SUB_PAGE } from "../gpu/ops/list_params.ts";
+import { SLIDING } from "../gpu/ops/selection.ts";
+import { LIST_MODES, PICKS_ONLY } from "../gpu/ops/list_params.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { Calibration } from "./calibration/file.ts";
 import type { ParkedLists } from "./parked_lists.ts";
@@ -17,11 +17,12 @@ import {
   type ObservedKeys,
   type Scorer,
   type ScorerOptions,
-  type ScorerTables,
 } from "./scorers.ts";
 import { observedRows } from "./policies/accumulated.ts";
 import { keepsMass, SCORER_KINDS, SCORER_WORDS, type ScorerKind } from "./scorer_kinds.ts";
+import { RowTables, type SelectorRow, storePositions } from "./row_tables.ts";
 import { SelectionBuffers } from "./selection_buffers.ts";
+import { writeHeaders, writeParked, writeSliding } from "./selection_headers.ts";
 import { mostListRows, SlotView } from "./slots.ts";
 import type { KvSettings } from "./settings_types.ts";
 
@@ -37,12 +38,6 @@ export interface SelectorOptions extends ScorerOptions {
   readonly onRebind: () => void;
   /** Rows of a slot's layer that are on the device; null where all of them are. */
   readonly spansOf: (slot: number, layer: number) => ResidentSpans | null;
-}
-
-/** A row of a decode step. */
-export interface SelectorRow {
-  readonly slot: number;
-  readonly position: number;
 }
 
 /** What a decode step does in one layer. */
@@ -85,13 +80,11 @@ export class Selector {
   readonly #options: SelectorOptions;
   readonly #slots = new Map<number, Slot>();
   readonly #scorers = new Map<ScorerKind, Scorer>();
-  readonly #tables: readonly ScorerTables[];
-  readonly #tableWords: Uint32Array<ArrayBuffer>;
+  readonly #tables: RowTables;
   /** (rows of a prefill chunk, heads) f32: logarithm of the sum of a row's weights. */
   readonly lse: GPUBuffer;
   /** Of the prefill chunk: rows of its sequence with it. */
   #chunkEnd = 0;
-  readonly #storeCounts: number[];
   readonly importance: ImportanceStore;
   #buffers: SelectionBuffers;
   #matrices: GPUBuffer[] | null = null;
@@ -102,13 +95,7 @@ export class Selector {
     const { kernels, config, kvType, kv, maxSequences, maxPrefill, calibration } = options;
     this.#options = options;
     const rows = Math.max(maxPrefill, maxSequences * (STORE_EVERY + 1));
-    this.#tables = SCORER_KINDS.map((kind) => ({
-      own: kernels.storage(`${kind} rows`, maxSequences * 16),
-      store: kernels.storage(`${kind} stored rows`, rows * 16),
-    }));
-    this.#tableWords = new Uint32Array(rows * 4);
     this.lse = kernels.storage("prefill lse", rows * config.numHeads * 4);
-    this.#storeCounts = SCORER_KINDS.map(() => 0);
     this.importance = new ImportanceStore(kernels, {
       numLayers: config.numLayers,
       numKvHeads: config.numKvHeads,
@@ -116,6 +103,11 @@ export class Selector {
       kvType,
       numSlots: kv.numSlots,
       contextLength: kv.contextLength,
+    });
+    this.#tables = new RowTables(kernels, maxSequences, rows, {
+      trashSlot: this.importance.trashSlot,
+      kindOf: (slot) => this.#slots.get(slot)?.kind ?? null,
+      isBelow: (slot) => options.spansOf(slot, 0) !== null,
     });
     this.#generation = this.importance.generation;
     this.#buffers = this.#makeBuffers(LEAST_CAPACITY);
@@ -160,7 +152,7 @@ export class Selector {
     if (store === "mass") this.importance.clear(slot);
     this.#checkGeneration();
     this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
-    this.#writeHeaders(slot, settings);
+    writeHeaders(this.#buffers, slot, settings);
     // Buffers may have grown: what others need is bound again too.
     for (const entry of this.#slots.values()) {
       if (entry.kind !== null) await this.#scorer(entry.kind);
@@ -175,7 +167,7 @@ export class Selector {
       "exact",
       this.#options,
       { selection: buffers, importance, matrices: null, transit: this.#transit, lse: this.lse },
-      this.#tables[SCORER_KINDS.indexOf("exact")]!,
+      this.#tables.of("exact"),
     );
     return { scorer, buffers };
   }
@@ -238,30 +230,17 @@ export class Selector {
 
   /** Writes lists that were parked, for a slot whose rows are all on the device. */
   writeLists(slot: number, lists: ParkedLists): void {
-    const { config, kv } = this.#options;
-    const { numKvHeads } = config;
-    const { listCapacity } = this.#buffers.sizes;
+    const { pool } = this.#options.kv;
     const entry = this.#slots.get(slot)!;
+    const sliding = entry.view.policy.once && !entry.slidesNext;
     lists.forEach((heads, layer) => {
       const view = entry.view.layer(layer);
       if (heads === null || view.kind !== "selected") return;
-      const header = selectionHeader(numKvHeads);
-      const out = new Uint32Array(header + numKvHeads * listCapacity);
-      const sliding = entry.view.policy.once && !entry.slidesNext;
-      out.set([
-        1,
-        view.recipe.prefix,
-        sliding ? SLIDING : view.windowStart,
-        sliding ? entry.view.settings.window : 0,
-        ...heads.map(({ length }) => length),
-      ]);
-      heads.forEach((list, head) =>
-        list.forEach((position, i) => {
-          const page = kv.pool.pageOf(layer, slot, Math.floor(position / PAGE_ROWS));
-          out[header + head * listCapacity + i] = page * PAGE_ROWS + position % PAGE_ROWS;
-        })
-      );
-      this.#buffers.writeSelection(layer, slot, out);
+      const window = sliding
+        ? [SLIDING, entry.view.settings.window] as const
+        : [view.windowStart, 0] as const;
+      const pageOf = (block: number) => pool.pageOf(layer, slot, block);
+      writeParked(this.#buffers, layer, slot, heads, view, window, pageOf);
     });
   }
 
@@ -290,7 +269,7 @@ export class Selector {
     this.#chunkEnd = first + count;
     if (keepsMass(entry.kind)) return this.#prepareObserved(slot, entry, first, count, total);
     const positions = storePositions(entry.kind, first, first + count);
-    this.#writeStore(entry.kind, positions.map((position) => [slot, position]));
+    this.#tables.writeStore(entry.kind, positions.map((position) => [slot, position]));
     entry.stored = first + count;
     return true;
   }
@@ -303,10 +282,10 @@ export class Selector {
     total: number,
   ): boolean {
     const from = total - observedRows(view.policy, total)!;
-    this.#storeCounts[SCORER_KINDS.indexOf(kind!)] = 0;
+    this.#tables.storeCounts[SCORER_KINDS.indexOf(kind!)] = 0;
     if (first + count <= from) return false;
     const rows = Array.from({ length: count }, (_, i) => [slot, first + i] as const);
-    this.#writeStore(kind!, rows, from);
+    this.#tables.writeStore(kind!, rows, from);
     return true;
   }
 
@@ -324,7 +303,7 @@ export class Selector {
   encodeObserved(pass: GPUComputePassEncoder, slot: number, layer: number): void {
     const kind = this.#slots.get(slot)!.kind!;
     const index = SCORER_KINDS.indexOf(kind);
-    const count = this.#storeCounts[index]!;
+    const count = this.#tables.storeCounts[index]!;
     const offset = this.#options.storeOffset(index);
     this.#scorers.get(kind)!.encodeObserved!(pass, layer, count, this.#chunkEnd, offset);
   }
@@ -338,7 +317,7 @@ export class Selector {
   ): void {
     const kind = this.#slots.get(slot)!.kind!;
     const index = SCORER_KINDS.indexOf(kind);
-    const count = this.#storeCounts[index]!;
+    const count = this.#tables.storeCounts[index]!;
     const offset = this.#options.storeOffset(index);
     this.#scorers.get(kind)!.observeKeys!(pass, layer, count, keys, offset);
   }
@@ -402,7 +381,10 @@ export class Selector {
         for (const layer of work) countDense(layer, n);
         continue;
       }
-      if (entry.slidesNext) this.#slide(slot, entry);
+      if (entry.slidesNext) {
+        entry.slidesNext = false;
+        writeSliding(this.#buffers, slot, entry.view);
+      }
       const fresh = entry.view.advance(n);
       const { store } = entry.view.policy;
       const keeps = entry.kind !== null && store !== "none" && store !== "mass";
@@ -422,11 +404,13 @@ export class Selector {
       }
     }
     SCORER_KINDS.forEach((kind, index) => {
-      if (pending[index]!.length > 0) this.#writeStore(kind, pending[index]!);
-      else this.#storeCounts[index] = 0;
+      if (pending[index]!.length > 0) this.#tables.writeStore(kind, pending[index]!);
+      else this.#tables.storeCounts[index] = 0;
     });
     if (anyFresh) this.#buffers.sendRecipes();
-    if (anyFresh || work.some(({ mass }) => mass)) this.#writeOwn(rows);
+    if (anyFresh || work.some(({ mass }) => mass)) {
+      this.#tables.writeOwn(rows, (kind) => this.#scorers.has(kind));
+    }
     return work;
   }
 
@@ -516,7 +500,7 @@ export class Selector {
     from: "cache" | "chunk",
   ): void {
     const index = SCORER_KINDS.indexOf(kind);
-    const count = this.#storeCounts[index]!;
+    const count = this.#tables.storeCounts[index]!;
     if (count === 0) return;
     const offset = this.#options.storeOffset(index);
     this.#scorers.get(kind)!.encodeStore(pass, layer, count, offset, from);
@@ -524,68 +508,7 @@ export class Selector {
 
   /** Rows that the tables of stored rows hold now, by kind: for the step's uniform. */
   get storeCounts(): readonly number[] {
-    return this.#storeCounts;
-  }
-
-  #writeStore(
-    kind: ScorerKind,
-    rows: readonly (readonly [slot: number, position: number])[],
-    from = 0,
-  ): void {
-    const index = SCORER_KINDS.indexOf(kind);
-    const words = this.#tableWords;
-    const { keeps } = SCORER_WORDS[kind];
-    rows.forEach(([slot, position], row) =>
-      words.set([0, slot, position, position < from ? 0 : keeps], row * 4)
-    );
-    const { queue } = this.#options.kernels.device;
-    queue.writeBuffer(this.#tables[index]!.store, 0, words, 0, rows.length * 4);
-    this.#storeCounts[index] = rows.length;
-  }
-
-  #writeOwn(rows: readonly SelectorRow[]): void {
-    const { queue } = this.#options.kernels.device;
-    SCORER_KINDS.forEach((kind, index) => {
-      if (!this.#scorers.has(kind)) return;
-      const words = this.#tableWords;
-      const { keeps } = SCORER_WORDS[kind];
-      rows.forEach(({ slot, position }, row) => {
-        const mine = this.#slots.get(slot)?.kind === kind;
-        const below = keeps === ROW_KEEPS.mass && this.#options.spansOf(slot, 0) !== null;
-        words.set(
-          mine
-            ? [0, slot, position, below ? ROW_KEEPS.listedMass : keeps]
-            : [0, this.importance.trashSlot, 0, 0],
-          row * 4,
-        );
-      });
-      queue.writeBuffer(this.#tables[index]!.own, 0, words, 0, rows.length * 4);
-    });
-  }
-
-  /** Headers that hold until something is selected. */
-  #writeHeaders(slot: number, settings: KvSettings): void {
-    const { window, sinks } = settings;
-    settings.layers.forEach(({ role }, layer) => {
-      const words = new Uint32Array(selectionHeader(this.#options.config.numKvHeads));
-      if (role === "window") {
-        const extra = "rows" in settings.budget ? settings.budget.rows : 0;
-        words.set([1, sinks, SLIDING, window + extra]);
-      }
-      this.#buffers.writeSelection(layer, slot, words);
-    });
-  }
-
-  /** From the second step on the windows of a selection that is made once slide. */
-  #slide(slot: number, entry: Slot): void {
-    entry.slidesNext = false;
-    const { settings } = entry.view;
-    settings.layers.forEach(({ role }, layer) => {
-      const view = entry.view.layer(layer);
-      if (role !== "selected" || view.kind !== "selected") return;
-      const words = Uint32Array.of(1, view.recipe.prefix, SLIDING, settings.window);
-      this.#buffers.writeSelection(layer, slot, words);
-    });
+    return this.#tables.storeCounts;
   }
 
   async #scorer(kind: ScorerKind): Promise<void> {
@@ -597,7 +520,7 @@ export class Selector {
       transit: this.#transit,
       lse: this.lse,
     };
-    const tables = this.#tables[SCORER_KINDS.indexOf(kind)]!;
+    const tables = this.#tables.of(kind);
     this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));
   }
 
@@ -652,7 +575,7 @@ export class Selector {
 
   [Symbol.dispose](): void {
     for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
-    for (const { own, store } of this.#tables) [own, store].forEach((buffer) => buffer.destroy());
+    this.#tables[Symbol.dispose]();
     this.#matrices?.forEach((buffer) => buffer.destroy());
     this.lse.destroy();
     this.#buffers[Symbol.dispose]();
@@ -663,19 +586,4 @@ export class Selector {
 function countDense(work: LayerWork, keys: number): void {
   work.dense = true;
   work.denseKeys = Math.max(work.denseKeys, keys);
-}
-
-/**
- * Rows to name so that the importance of rows from .. to - 1 is written: each of them, or the last
- * one of each page of 16, which stands for the page.
- */
-function storePositions(kind: ScorerKind, from: number, to: number): number[] {
-  if (to <= from) return [];
-  if (kind !== "pages") return Array.from({ length: to - from }, (_, i) => from + i);
-  const first = Math.floor(from / SUB_PAGE);
-  const last = Math.floor((to - 1) / SUB_PAGE);
-  return Array.from(
-    { length: last - first + 1 },
-    (_, i) => Math.min(to, (first + i + 1) * SUB_PAGE) - 1,
-  );
 }

@@ -6,24 +6,20 @@
  * @module
  */
 import type { Calibration } from "../butler/calibration/file.ts";
-import {
-  type LayerWork,
-  type ParkedSelection,
-  Selector,
-  type SelectorRow,
-} from "../butler/selector.ts";
+import { type LayerWork, type ParkedSelection, Selector } from "../butler/selector.ts";
 import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
+import type { SelectorRow } from "../butler/row_tables.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
-import type { KvReport, KvSettings } from "../butler/settings_types.ts";
+import type { KvReport } from "../butler/settings_types.ts";
+import { addMoved, countStep, isMeasured, newTally, reportOf, type Tally } from "./tally.ts";
 import { POLICIES } from "../butler/policies/mod.ts";
-import { attendedRows } from "../butler/slots.ts";
-import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { AheadLists } from "./ahead.ts";
 import type { Forward } from "./forward.ts";
-import { type Moved, type OffloadedRow, OffloadSteps } from "./offload_steps.ts";
-import { RecallMeter, type RecallSums, type SampledRow } from "./recall_meter.ts";
+import { OffloadSteps } from "./offload_steps.ts";
+import type { OffloadedRow } from "./row_placement.ts";
+import { RecallMeter, type SampledRow } from "./recall_meter.ts";
 import type { ObserveKeys, StagedChunk } from "./staged_prefill.ts";
 import { isEmpty } from "./stage_passes.ts";
 import {
@@ -60,15 +56,6 @@ export interface DecodePlan {
   readonly offloaded: readonly OffloadedRow[];
   /** Rows whose recall is measured in this step. */
   readonly sampled: readonly SampledRow[];
-}
-
-interface Tally extends Moved {
-  readonly settings: KvSettings;
-  steps: number;
-  rows: number;
-  /** Bytes of keys that exact scores had to read. */
-  scoring: number;
-  readonly recall: RecallSums;
 }
 
 /** What is known of a sequence without a slot. */
@@ -147,8 +134,6 @@ export class CacheSteps {
     if (scores === "mass" && below) await this.#offload!.passes.prepareMass(importance);
     const transit = below ? this.#offload!.transit : null;
     await this.#selector.begin(slot, settings, maxRows, transit);
-    const nothing = { bytes: 0, wanted: 0, resident: 0 };
-    const recall = { mass: 0, heads: 0, overlap: 0, lists: 0, steps: 0 };
     if (settings.recallEvery > 0) {
       this.#recall ??= await RecallMeter.create({
         forward,
@@ -157,7 +142,7 @@ export class CacheSteps {
       });
       await this.#recall.prepare();
     }
-    this.#tallies.set(slot, { settings, steps: 0, rows: 0, scoring: 0, ...nothing, recall });
+    this.#tallies.set(slot, newTally(settings));
   }
 
   /** Takes a sequence out of its slot; null for one that attends to everything on the device. */
@@ -207,33 +192,8 @@ export class CacheSteps {
   report(slot: number): KvReport | null {
     const tally = this.#tallies.get(slot);
     if (tally === undefined) return null;
-    const { settings, steps, rows, bytes, wanted, resident } = tally;
-    return {
-      policy: settings.policy,
-      settings,
-      rowsPerStep: steps === 0 ? 0 : rows / steps,
-      bytesPerStep: steps === 0 ? 0 : bytes / steps,
-      residentShare: wanted === 0 ? 1 : resident / wanted,
-      tiers: this.#options.cache.tiersOf(slot),
-      recall: recallOf(tally.recall),
-      notes: this.#notes(slot, tally),
-    };
-  }
-
-  #notes(slot: number, { settings, scoring, steps }: Tally): string[] {
-    const notes: string[] = [];
-    if (scoring > 0) {
-      const bytes = Math.round(scoring / Math.max(1, steps));
-      notes.push(`exact scores read ${bytes} bytes a step beside that`);
-    }
-    const selects = settings.layers.some(({ role }) => role === "selected");
-    if (settings.neighbours && selects && this.#selector.view(slot)?.growth === 1) {
-      notes.push(
-        "neighbours were not fetched: they are for oracle, loki and tokenbutler, and for budgets " +
-          `that are a number of rows up to ${MOST_NEIGHBOUR_BUDGET}`,
-      );
-    }
-    return notes;
+    const grows = (this.#selector.view(slot)?.growth ?? 1) > 1;
+    return reportOf(tally, this.#options.cache.tiersOf(slot), grows);
   }
 
   /** Before a prefill chunk: whether its rows need something written beside them. */
@@ -328,7 +288,11 @@ export class CacheSteps {
       .filter(({ slot }) => this.#options.cache.offloaded(slot) !== null);
     if (offloaded.length > 0) this.#offload!.beginDecode(offloaded);
     const layers = this.#selector.prepareDecode(rows);
-    for (const { slot, position } of rows) this.#count(slot, position + 1);
+    for (const { slot, position } of rows) {
+      const view = this.#selector.view(slot);
+      const tally = this.#tallies.get(slot);
+      if (tally !== undefined && view !== undefined) countStep(tally, view, position + 1);
+    }
     const { attentionSplit } = this.#options.forward.options.plan;
     const most = (pick: (layer: LayerWork) => number) =>
       layers.reduce((sum, layer) => Math.max(sum, pick(layer)), 0);
@@ -342,7 +306,12 @@ export class CacheSteps {
       stageSplits: this.#offload?.stageSplits ?? 1,
       storeCounts: [...this.#selector.storeCounts],
       offloaded,
-      sampled: this.#sample(rows),
+      sampled: rows.map(({ slot, position }, row) => ({
+        row,
+        slot,
+        n: position + 1,
+        below: this.#options.cache.offloaded(slot) !== null,
+      })).filter(({ slot }) => isMeasured(this.#tallies.get(slot))),
     };
   }
 
@@ -454,44 +423,11 @@ export class CacheSteps {
     for (const { slot } of offloaded) {
       const tally = this.#tallies.get(slot);
       const moved = this.#offload!.moved(slot);
-      if (tally !== undefined) {
-        tally.bytes += moved.bytes;
-        tally.wanted += moved.wanted;
-        tally.resident += moved.resident;
-      }
+      if (tally !== undefined) addMoved(tally, moved);
       const failure = this.#offload!.failure(slot);
       if (failure !== undefined) failures.set(slot, failure);
     }
     return failures;
-  }
-
-  /** Rows whose turn it is to be measured. */
-  #sample(rows: readonly SelectorRow[]): SampledRow[] {
-    return rows.map(({ slot, position }, row) => ({
-      row,
-      slot,
-      n: position + 1,
-      below: this.#options.cache.offloaded(slot) !== null,
-    })).filter(({ slot }) => {
-      const tally = this.#tallies.get(slot);
-      const every = tally?.settings.recallEvery ?? 0;
-      return every > 0 && tally !== undefined && tally.steps % every === 0;
-    });
-  }
-
-  #count(slot: number, n: number): void {
-    const tally = this.#tallies.get(slot);
-    const view = this.#selector.view(slot);
-    if (tally === undefined || view === undefined) return;
-    let sum = 0;
-    let layers = 0;
-    tally.settings.layers.forEach(({ role }, layer) => {
-      if (role === "dense") return;
-      sum += attendedRows(view.layer(layer), n);
-      layers++;
-    });
-    tally.steps++;
-    tally.rows += layers === 0 ? n : sum / layers;
   }
 
   #layer(layer: number): BoundAttention {
@@ -518,14 +454,4 @@ export class CacheSteps {
     this.#selector[Symbol.dispose]();
     this.#attention[Symbol.dispose]();
   }
-}
-
-/** Means over what was measured; null if nothing was. */
-function recallOf({ mass, heads, overlap, lists, steps }: RecallSums): KvReport["recall"] {
-  if (steps === 0) return null;
-  return {
-    mass: heads === 0 ? 1 : mass / heads,
-    overlap: lists === 0 ? 1 : overlap / lists,
-    steps,
-  };
 }

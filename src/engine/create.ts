@@ -59,10 +59,16 @@ export async function createLocalEngine(
   return engine;
 }
 
+/** What an engine is given instead of making it; for tests. */
+export interface EngineSystem extends StoreSystem {
+  /** Kernels of a device that outlives the engine, instead of a device of its own. */
+  readonly kernels?: Kernels;
+}
+
 /**
  * Makes all that an engine needs, ready to run steps. The caller calls `dispose` once.
  *
- * @param system What rows below the device are kept with, instead of files and memory.
+ * @param system Instead of files, memory and a device.
  * @throws {ModelFileError} If the model cannot be used.
  * @throws {DeviceError} If there is no device, or not one that is good enough.
  * @throws {KvSettingsError} If settings of the KV cache do not suit the model.
@@ -70,7 +76,7 @@ export async function createLocalEngine(
 export async function createEngineParts(
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
-  system: StoreSystem = {},
+  system: EngineSystem = {},
 ): Promise<EngineParts> {
   const source = await openModel(options.modelPath);
   try {
@@ -84,7 +90,7 @@ async function build(
   options: EngineOptions,
   source: ModelSource,
   onProgress: (progress: LoadProgress) => void,
-  system: StoreSystem,
+  system: EngineSystem,
 ): Promise<EngineParts> {
   const { config } = source;
   const { calibration, notes: calibrationNotes } = await loadCalibration(options, source);
@@ -92,16 +98,13 @@ async function build(
   // What no request could be run with shows before a device is opened.
   resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });
-  const opened = await openDevice();
-  const { device } = opened;
-  const caps = limitCaps(opened.caps, options.kernelOverrides);
-  const kernels = new Kernels(device, caps);
+  const kernels = system.kernels ?? await openKernels(options.kernelOverrides);
+  const { device, caps } = kernels;
   const resources: Disposable[] = [];
   const dispose = () => {
     for (const resource of resources.reverse()) resource[Symbol.dispose]();
-    device.destroy();
+    if (system.kernels === undefined) device.destroy();
   };
-  watch(kernels);
   try {
     const plan = selectPlan(caps, options.kernelOverrides);
     let done = 0;
@@ -255,6 +258,18 @@ async function loadCalibration(
     if (options.calibration !== null || !(error instanceof CalibrationError)) throw error;
     return { calibration: null, notes: [`calibration left aside: ${error.message}`] };
   }
+}
+
+/**
+ * Opens a device.
+ *
+ * @throws {DeviceError} If there is none, or not one that is good enough.
+ */
+export async function openKernels(overrides: EngineOptions["kernelOverrides"]): Promise<Kernels> {
+  const { device, caps } = await openDevice();
+  const kernels = new Kernels(device, limitCaps(caps, overrides));
+  watch(kernels);
+  return kernels;
 }
 
 /** Makes later steps fail with the device's own words instead of giving wrong results. */

@@ -4,32 +4,25 @@
  *
  * @module
  */
-import {
-  copyLists,
-  type HeadLists,
-  listBytes,
-  type ParkedLists,
-  parseLists,
-} from "../butler/parked_lists.ts";
-import type { KeyTransit, Scorer } from "../butler/scorers.ts";
+import { copyLists, listBytes, type ParkedLists, parseLists } from "../butler/parked_lists.ts";
+import type { KeyTransit } from "../butler/scorers.ts";
 import type { Selector } from "../butler/selector.ts";
 import { stepsKept } from "../butler/settings.ts";
-import type { SelectedView } from "../butler/slots.ts";
 import { Readback } from "../gpu/readback.ts";
-import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
 import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
-import { type HeadPlan, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
-import type { OffloadedRows } from "../kv/offloaded.ts";
+import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
 import { RowFetcher } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
-import { Stage, stageBlocks } from "../kv/stage.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import { FetchAhead } from "./ahead.ts";
 import type { Forward } from "./forward.ts";
 import type { SelectedAttention } from "./selected_attention.ts";
 import { type StagedChunk, StagedPrefill } from "./staged_prefill.ts";
 import { isEmpty, StagePasses, type Streamed } from "./stage_passes.ts";
+import { type Moved, type OffloadedRow, RowPlacement } from "./row_placement.ts";
+import { StagedKeys } from "./staged_keys.ts";
 import type { Submission } from "./submission.ts";
+import { Transit } from "./transit.ts";
 
 /** What {@linkcode OffloadSteps} is made of. */
 export interface OffloadOptions {
@@ -42,101 +35,58 @@ export interface OffloadOptions {
   readonly readback?: "sync" | "awaited";
 }
 
-/** A row of a decode step whose sequence lies below the device. */
-export interface OffloadedRow {
-  /** Index in the step. */
-  readonly row: number;
-  readonly slot: number;
-  /** Rows, the newest included. */
-  readonly n: number;
-}
-
-/** What a row's step moved. */
-export interface Moved {
-  /** Bytes of keys and values that were sent to the device. */
-  bytes: number;
-  /** Rows of lists that were wanted, and those of them that were there. */
-  wanted: number;
-  resident: number;
-}
-
-/** Uploads that may wait for the device: they pile up in host memory. */
-const MOST_PENDING = 128 * 2 ** 20;
-
-/** What the parts call that are made before the whole. */
-interface LateCalls {
-  throttle: (bytes: number) => Promise<void>;
-  viewStage: (slot: number, first: number, count: number) => void;
-}
-
-const NOTHING: Streamed = { first: 0, end: 0, lists: [] };
-
 /** Moves rows for decode steps and prefill chunks. */
 export class OffloadSteps {
   readonly prefill: StagedPrefill;
   readonly transit: KeyTransit;
-  readonly stage: Stage;
   readonly passes: StagePasses;
+  readonly keys: StagedKeys;
   readonly ahead: FetchAhead;
   readonly #options: OffloadOptions;
+  readonly #stage: Transit;
   readonly #reader: BlockReader;
   readonly #fetcher: RowFetcher;
-  readonly #idle: Readback;
-  readonly #stageView: GPUBuffer;
+  readonly #placement: RowPlacement;
   #picks: Readback | null = null;
-  /** By slot and layer: what passes through until the next selection. */
-  readonly #streams = new Map<number, Streamed[]>();
-  /** By slot and layer: the header that was written last. */
-  readonly #headers = new Map<number, string[]>();
-  readonly #moved = new Map<number, Moved>();
   readonly #failures = new Map<number, unknown>();
-  #pending = 0;
 
   private constructor(
     options: OffloadOptions,
-    parts: {
-      stage: Stage;
-      reader: BlockReader;
-      fetcher: RowFetcher;
-      idle: Readback;
-    },
+    transit: Transit,
+    reader: BlockReader,
+    fetcher: RowFetcher,
     prefill: StagedPrefill,
-    late: LateCalls,
   ) {
-    const { forward, attention, cache } = options;
-    const { kernels, kv, config } = forward.options;
+    const { forward, attention, cache, stageOffset } = options;
+    const { kernels, config } = forward.options;
     this.#options = options;
     this.ahead = new FetchAhead(kernels.device, config.numLayers, options.readback);
-    this.stage = parts.stage;
-    this.#reader = parts.reader;
-    this.#fetcher = parts.fetcher;
-    this.#idle = parts.idle;
+    this.#stage = transit;
+    this.#reader = reader;
+    this.#fetcher = fetcher;
     this.prefill = prefill;
-    late.throttle = (bytes) => this.#throttle(bytes);
-    late.viewStage = (slot, first, count) => this.#viewStage(slot, first, count);
-    this.#stageView = kernels.storage("stage view", kv.numSlots * kv.maxPages * 4);
     this.transit = {
       chunk: { keys: prefill.keys, table: prefill.viewTable },
-      stage: { keys: parts.stage.keys, table: this.#stageView },
+      stage: { keys: transit.stage.keys, table: transit.view },
     };
     this.passes = new StagePasses({
       forward: forward.options,
       qkv: forward.activations.qkv,
       attention,
-      stage: parts.stage,
+      transit,
       partBytes: cache.store.partBytes,
-      stepOffset: options.stageOffset,
-      throttle: (bytes) => this.#throttle(bytes),
+      stepOffset: stageOffset,
     });
+    this.keys = new StagedKeys({ forward, cache, transit, passes: this.passes });
+    this.#placement = new RowPlacement({ forward, cache, fetcher });
   }
 
   static async create(options: OffloadOptions): Promise<OffloadSteps> {
     const { forward, cache, maxPrefill, readback } = options;
     const { kernels, config, kv, kvType, plan } = forward.options;
     const { partBytes } = cache.store;
-    const stage = new Stage(kernels, partBytes, stageBlocks(partBytes, kv.maxPages));
+    const transit = await Transit.create(kernels, kv, partBytes, readback);
     const reader = await BlockReader.create(kernels, partBytes, READ_BYTES, readback);
-    const late: LateCalls = { throttle: () => Promise.resolve(), viewStage: () => {} };
     const fetcher = await RowFetcher.create({
       kernels,
       kv,
@@ -146,17 +96,8 @@ export class OffloadSteps {
       kvType,
       lanes: plan.rowLanes,
     });
-    const idle = await Readback.create(kernels.device, 16, readback);
-    const prefill = await StagedPrefill.create({
-      forward,
-      maxPrefill,
-      stage,
-      reader,
-      partBytes,
-      throttle: (bytes) => late.throttle(bytes),
-      viewStage: (slot, first, count) => late.viewStage(slot, first, count),
-    });
-    return new OffloadSteps(options, { stage, reader, fetcher, idle }, prefill, late);
+    const prefill = await StagedPrefill.create({ forward, maxPrefill, transit, reader, partBytes });
+    return new OffloadSteps(options, transit, reader, fetcher, prefill);
   }
 
   /** Splits of a full stage, for the step's uniform. */
@@ -166,16 +107,14 @@ export class OffloadSteps {
 
   /** Forgets a slot. */
   end(slot: number): void {
-    this.#streams.delete(slot);
-    this.#headers.delete(slot);
-    this.#moved.delete(slot);
+    this.#placement.end(slot);
     this.#failures.delete(slot);
     this.ahead.end(slot);
   }
 
   /** What the newest step of a slot moved. */
   moved(slot: number): Moved {
-    return this.#moved.get(slot) ?? { bytes: 0, wanted: 0, resident: 0 };
+    return this.#placement.moved(slot);
   }
 
   /** Why a slot's newest step cannot be trusted; undefined if it can. */
@@ -210,7 +149,7 @@ export class OffloadSteps {
     this.#drop();
     for (const { slot, n } of rows) {
       this.#rowsOf(slot).extend(n);
-      this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
+      this.#placement.begin(slot);
       this.#failures.delete(slot);
     }
   }
@@ -232,7 +171,7 @@ export class OffloadSteps {
     });
     if (fresh.length > 0) await this.#fetch(submission, layer, fresh, selector);
     this.#placeAgain(submission, layer, rows, selector);
-    return rows.map((row) => this.#layerStream(layer, row, selector));
+    return rows.map((row) => this.#placement.layerStream(layer, row, selector));
   }
 
   /**
@@ -253,7 +192,7 @@ export class OffloadSteps {
       const lists = this.ahead.used(slot, layer);
       if (lists === null || used.kind !== "selected" || used.fresh) continue;
       try {
-        this.#placeUsed(submission, layer, row, lists, selector);
+        this.#placement.placeUsed(submission, layer, row, lists, selector);
       } catch (error) {
         this.fail(slot, error);
       }
@@ -275,7 +214,7 @@ export class OffloadSteps {
       const { stored } = this.#rowsOf(slot);
       const last = index === left.length - 1;
       try {
-        this.#moved.get(slot)!.bytes += await this.passes.encode(
+        this.#placement.moved(slot).bytes += await this.passes.encode(
           submission,
           layer,
           row,
@@ -311,7 +250,7 @@ export class OffloadSteps {
       if (this.#failures.has(slot)) continue;
       const { stored } = this.#rowsOf(slot);
       try {
-        this.#moved.get(slot)!.bytes += await this.passes.encodeMass(
+        this.#placement.moved(slot).bytes += await this.passes.encodeMass(
           submission,
           layer,
           row,
@@ -346,7 +285,7 @@ export class OffloadSteps {
       // The newest row is one step younger than the choice.
       const steps = stepsKept(selector.view(slot)!.settings) - 1;
       try {
-        this.#place(submission, layer, row, lists, view, steps, selector);
+        this.#placement.place(submission, layer, row, lists, view, steps, selector);
       } catch (error) {
         this.fail(slot, error);
       }
@@ -387,7 +326,7 @@ export class OffloadSteps {
       const failure = failures.get(this.#rowsOf(slot).stored);
       if (failure !== undefined) this.fail(slot, failure);
     }
-    this.#pending = 0;
+    this.#stage.arrived();
   }
 
   /**
@@ -410,111 +349,11 @@ export class OffloadSteps {
     selector.limitRecipes(layer, "exact", slot);
     const { scorer, end } = staged;
     try {
-      return await this.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+      return await this.keys.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
     } catch (error) {
       this.fail(slot, error);
       return 0;
     }
-  }
-
-  /**
-   * Exact attention of a row over all rows of its sequence, which pass through: leaves its lse.
-   *
-   * @throws {StoreReadError} If a row cannot be read.
-   */
-  async attendAll(
-    submission: Submission,
-    layer: number,
-    numRows: number,
-    { row, slot, n }: OffloadedRow,
-  ): Promise<void> {
-    const { forward, cache } = this.#options;
-    const { kv } = forward.options;
-    const offloaded = this.#rowsOf(slot);
-    const whole = Math.min(offloaded.stored.numBlocks, wholeBlocks(n));
-    const tail = n - whole * BLOCK_ROWS;
-    const streamed = { first: 0, end: whole * BLOCK_ROWS, lists: [] };
-    await this.passes.encode(submission, layer, row, numRows, offloaded.stored, streamed, {
-      first: true,
-      last: tail === 0,
-    });
-    if (tail === 0) return;
-    // Rows of a block that is not whole are on the device alone.
-    submission.submit();
-    const half = cache.store.partBytes / 2;
-    const at = offloaded.pageOf(layer, whole) * half;
-    submission.copy(kv.keys(layer), at, this.stage.buffer, 0, half);
-    submission.copy(kv.values(layer), at, this.stage.buffer, half, half);
-    const place = { first: whole === 0, last: true };
-    this.passes.encodeLoaded(submission, row, numRows, tail, place);
-  }
-
-  /**
-   * Scores the candidates of a slot below `end` by their keys, which pass through, and selects. Its
-   * recipe must be the only one that counts.
-   *
-   * @returns Bytes that were sent.
-   * @throws {StoreReadError} If a key cannot be read.
-   */
-  async scoreKeys(
-    submission: Submission,
-    layer: number,
-    numRows: number,
-    slot: number,
-    end: number,
-    scorer: Scorer,
-    stepOffset: number,
-  ): Promise<number> {
-    const { cache } = this.#options;
-    const { stored } = this.#rowsOf(slot);
-    const { partBytes } = cache.store;
-    let bytes = 0;
-    // Candidates in a block that is not whole yet are on the device alone.
-    const whole = Math.min(stored.numBlocks, Math.ceil(end / BLOCK_ROWS));
-    for (let block = 0; block < whole; block += this.stage.capacity) {
-      const blocks = Math.min(this.stage.capacity, whole - block);
-      submission.submit();
-      stored.readParts(block, blocks, layer, this.stage.bytes, 0);
-      this.stage.upload(blocks);
-      bytes += blocks * partBytes;
-      await this.#throttle(blocks * partBytes);
-      this.#viewStage(slot, block, blocks);
-      const first = block * BLOCK_ROWS;
-      const count = blocks * BLOCK_ROWS;
-      scorer.scoreStaged!(submission.pass, layer, numRows, first, count, stepOffset);
-    }
-    if (whole * BLOCK_ROWS < end) {
-      this.#scoreTail(submission, layer, numRows, slot, whole, scorer, stepOffset);
-    }
-    scorer.encodeChoice(submission.pass, layer, numRows, stepOffset);
-    return bytes;
-  }
-
-  /** The same for the unfinished block, whose page is copied to the stage. */
-  #scoreTail(
-    submission: Submission,
-    layer: number,
-    numRows: number,
-    slot: number,
-    block: number,
-    scorer: Scorer,
-    stepOffset: number,
-  ): void {
-    const { forward, cache } = this.#options;
-    const { kv } = forward.options;
-    const half = cache.store.partBytes / 2;
-    submission.submit();
-    const page = this.#rowsOf(slot).pageOf(layer, block);
-    submission.copy(kv.keys(layer), page * half, this.stage.buffer, 0, half);
-    this.#viewStage(slot, block, 1);
-    scorer.scoreStaged!(
-      submission.pass,
-      layer,
-      numRows,
-      block * BLOCK_ROWS,
-      BLOCK_ROWS,
-      stepOffset,
-    );
   }
 
   /** Reads the lists of fresh selections, and fetches what the device lacks of them. */
@@ -532,13 +371,13 @@ export class OffloadSteps {
     );
     submission.submit();
     const words = new Uint32Array((await readback.read(rows.length * stride)).slice().buffer);
-    this.#pending = 0;
+    this.#stage.arrived();
     rows.forEach((row, index) => {
       const own = words.slice(index * stride / 4, (index + 1) * stride / 4);
       const lists = parseLists(buffers, own);
       const view = selector.view(row.slot)!;
       try {
-        this.#placeUsed(submission, layer, row, lists, selector);
+        this.#placement.placeUsed(submission, layer, row, lists, selector);
         if (view.ahead || view.policy.once) this.ahead.begin(row.slot, layer, lists);
       } catch (error) {
         this.fail(row.slot, error);
@@ -560,138 +399,13 @@ export class OffloadSteps {
     selector: Selector,
   ): void {
     this.#drop();
-    this.#moved.set(slot, { bytes: 0, wanted: 0, resident: 0 });
+    this.#placement.begin(slot);
     lists.forEach((heads, layer) => {
       if (heads !== null) {
-        this.#placeUsed(submission, layer, { row: 0, slot, n }, heads, selector);
+        this.#placement.placeUsed(submission, layer, { row: 0, slot, n }, heads, selector);
       }
     });
     this.#fetcher.send(submission);
-  }
-
-  /** Brings the rows of lists that are used from now on. */
-  #placeUsed(
-    submission: Submission,
-    layer: number,
-    row: OffloadedRow,
-    lists: HeadLists,
-    selector: Selector,
-  ): void {
-    const view = selector.view(row.slot)!;
-    const used = view.layer(layer);
-    if (used.kind !== "selected") return;
-    // What is chosen once is placed again before the next block gives way.
-    const steps = view.policy.once ? 0 : stepsKept(view.settings);
-    this.#place(submission, layer, row, lists, used, steps, selector);
-  }
-
-  /**
-   * Sends what the device lacks of chosen rows on its way, and writes the lists.
-   *
-   * @param steps Steps after this one in which the rows may be attended to.
-   */
-  #place(
-    submission: Submission,
-    layer: number,
-    { slot, n }: OffloadedRow,
-    lists: HeadLists,
-    { recipe }: SelectedView,
-    steps: number,
-    selector: Selector,
-  ): void {
-    const { numKvHeads } = this.#options.forward.options.config;
-    const { buffers } = selector;
-    const { listCapacity } = buffers.sizes;
-    const offloaded = this.#rowsOf(slot);
-    const moved = this.#moved.get(slot)!;
-    const { policy, settings } = selector.view(slot)!;
-    const stable = stableBlocks(offloaded, layer, n, steps);
-    // A window that slides is on the device as a whole, and no list may hold rows of it.
-    const windowStart = policy.once
-      ? recipe.windowStart
-      : Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
-    const plans: HeadPlan[] = [];
-    for (let head = 0; head < numKvHeads; head++) {
-      const wanted = { picked: lists[head]!, from: recipe.windowStart, windowStart };
-      const plan = planHead(offloaded, layer, head, wanted, stable);
-      plans.push(plan);
-      const count = plan.list.length + plan.streamed.length;
-      moved.wanted += count;
-      moved.resident += count - plan.missing.length - plan.streamed.length;
-      moved.bytes += plan.missing.length * this.#fetcher.rowBytes;
-      this.#fetcher.add(
-        submission,
-        offloaded.stored,
-        layer,
-        head,
-        plan.missing,
-        plan.targets,
-      );
-    }
-    const header = selectionHeader(numKvHeads);
-    const out = new Uint32Array(header + numKvHeads * listCapacity);
-    const window = policy.once ? [SLIDING, settings.window] : [windowStart, 0];
-    out.set([1, recipe.prefix, ...window, ...plans.map(({ list }) => list.length)]);
-    plans.forEach(({ list }, head) => out.set(list, header + head * listCapacity));
-    // The lists are read by what is encoded from here on.
-    submission.submit();
-    buffers.writeSelection(layer, slot, out);
-    if (selector.accumulates(slot, layer)) {
-      buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
-    }
-    this.#setStream(slot, layer, { first: 0, end: 0, lists: plans.map((p) => p.streamed) });
-  }
-
-  /** What a layer of a row streams, and its header where that follows from what is on the device. */
-  #layerStream(layer: number, { slot, n }: OffloadedRow, selector: Selector): Streamed {
-    const view = selector.view(slot)!.layer(layer);
-    if (view.kind === "selected") return this.#streams.get(slot)?.[layer] ?? NOTHING;
-    const spans = this.#rowsOf(slot).spans(layer);
-    if (view.kind === "all") {
-      if (spans.prefix >= spans.windowStart) {
-        this.#header(slot, layer, [0, 0, 0, 0], selector);
-        return NOTHING;
-      }
-      this.#header(slot, layer, [1, spans.prefix, spans.windowStart, 0], selector);
-      return { first: spans.prefix, end: spans.windowStart, lists: [] };
-    }
-    const from = Math.max(view.prefix, n - view.windowRows);
-    const start = Math.max(from, spans.windowStart);
-    this.#header(slot, layer, [1, view.prefix, start, 0], selector);
-    if (from >= start) return NOTHING;
-    // Whole blocks stream as blocks, the rows before them one by one.
-    const first = Math.min(start, Math.ceil(from / BLOCK_ROWS) * BLOCK_ROWS);
-    const head = Uint32Array.from({ length: first - from }, (_, i) => from + i);
-    const { numKvHeads } = this.#options.forward.options.config;
-    return { first, end: start, lists: new Array<Uint32Array>(numKvHeads).fill(head) };
-  }
-
-  #header(slot: number, layer: number, words: readonly number[], selector: Selector): void {
-    const { numKvHeads, numLayers } = this.#options.forward.options.config;
-    let headers = this.#headers.get(slot);
-    if (headers === undefined) this.#headers.set(slot, headers = new Array(numLayers).fill(""));
-    const key = words.join();
-    if (headers[layer] === key) return;
-    headers[layer] = key;
-    const out = new Uint32Array(selectionHeader(numKvHeads));
-    out.set(words);
-    selector.buffers.writeSelection(layer, slot, out);
-  }
-
-  #setStream(slot: number, layer: number, streamed: Streamed): void {
-    const { numLayers } = this.#options.forward.options.config;
-    let streams = this.#streams.get(slot);
-    if (streams === undefined) {
-      this.#streams.set(slot, streams = new Array<Streamed>(numLayers).fill(NOTHING));
-    }
-    streams[layer] = streamed;
-  }
-
-  /** Blocks first .. first + count - 1 of a slot are on the stage now, from its beginning on. */
-  #viewStage(slot: number, first: number, count: number): void {
-    const { kernels, kv } = this.#options.forward.options;
-    const pages = Uint32Array.from({ length: count }, (_, i) => 2 * i);
-    kernels.device.queue.writeBuffer(this.#stageView, (slot * kv.maxPages + first) * 4, pages);
   }
 
   /** What a step left that was given up belongs to nobody. */
@@ -701,9 +415,7 @@ export class OffloadSteps {
   }
 
   #rowsOf(slot: number): OffloadedRows {
-    const rows = this.#options.cache.offloaded(slot);
-    if (rows === null) throw new Error(`slot ${slot} lies on the device as a whole`);
-    return rows;
+    return requireOffloaded(this.#options.cache, slot);
   }
 
   async #picksReadback(bytes: number): Promise<Readback> {
@@ -715,14 +427,6 @@ export class OffloadSteps {
     return this.#picks;
   }
 
-  /** Waits for the device when much is on its way: what waits takes host memory. */
-  async #throttle(bytes: number): Promise<void> {
-    this.#pending += bytes;
-    if (this.#pending < MOST_PENDING) return;
-    this.#pending = 0;
-    await this.#idle.copyAndRead(this.#stageView, 0, 16);
-  }
-
   [Symbol.dispose](): void {
     this.prefill[Symbol.dispose]();
     this.passes[Symbol.dispose]();
@@ -730,8 +434,6 @@ export class OffloadSteps {
     this.#fetcher[Symbol.dispose]();
     this.#picks?.[Symbol.dispose]();
     this.ahead[Symbol.dispose]();
-    this.#idle[Symbol.dispose]();
-    this.#stageView.destroy();
-    this.stage[Symbol.dispose]();
+    this.#stage[Symbol.dispose]();
   }
 }

@@ -189,7 +189,7 @@ export class RecallMeter {
     for (const row of sampled) {
       try {
         if (row.below) {
-          await offload!.attendAll(submission, layer, numRows, row);
+          await offload!.keys.attendAll(submission, layer, numRows, row);
           this.#keep(submission, this.#attended, layer, 0, row.row);
         }
         const view = this.#options.selector.view(row.slot)!.layer(layer);
@@ -271,7 +271,7 @@ export class RecallMeter {
     selector.writeTruth(buffers, layer, slot, { from, windowRows, budgets });
     const end = recipe.windowStart;
     if (!below) scorer.encodeSelect(submission.pass, layer, numRows, end, stepOffset);
-    else await offload!.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+    else await offload!.keys.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
   }
 
   /** Positions of the chosen rows and of the true best ones, by KV head. */

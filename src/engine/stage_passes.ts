@@ -8,12 +8,12 @@ import type { ImportanceStore } from "../butler/importance_store.ts";
 import { ROW_KEEPS } from "../gpu/ops/list_params.ts";
 import { NO_ROWS, selectionHeader, selectionStride, SLIDING } from "../gpu/ops/selection.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import type { Stage } from "../kv/stage.ts";
 import type { StoredSequence } from "../kv/store/types.ts";
 import type { ForwardOptions } from "./forward_parts.ts";
 import type { BoundAttention, PassPlace, SelectedAttention } from "./selected_attention.ts";
 import { StageMass } from "./stage_mass.ts";
 import type { Submission } from "./submission.ts";
+import type { Transit } from "./transit.ts";
 
 /** What one row of a step attends to beside the slabs, in a layer. */
 export interface Streamed {
@@ -34,12 +34,11 @@ export interface StagePassesOptions {
   readonly forward: ForwardOptions;
   readonly qkv: GPUBuffer;
   readonly attention: SelectedAttention;
-  readonly stage: Stage;
+  readonly transit: Transit;
   /** Keys and values of a block of one layer. */
   readonly partBytes: number;
   /** Where the step's uniform gives the splits of a full stage. */
   readonly stepOffset: number;
-  readonly throttle: (bytes: number) => Promise<void>;
 }
 
 /** One filling of the stage: its blocks, and by KV head how many of its rows count and which they are. */
@@ -66,7 +65,7 @@ export class StagePasses {
   readonly splits: number;
 
   constructor(options: StagePassesOptions) {
-    const { forward, attention, stage } = options;
+    const { forward, attention, transit: { stage } } = options;
     const { kernels, config, maxSequences, plan } = forward;
     const { numKvHeads } = config;
     this.#options = options;
@@ -129,7 +128,7 @@ export class StagePasses {
 
   /** Makes {@linkcode encodeMass} possible. */
   async prepareMass(importance: ImportanceStore): Promise<void> {
-    const { forward, qkv, stage } = this.#options;
+    const { forward, qkv, transit: { stage } } = this.#options;
     this.#mass ??= await StageMass.create({
       forward,
       qkv,
@@ -188,14 +187,15 @@ export class StagePasses {
     passes: readonly (() => StagePass)[],
     encode: (pass: StagePass, index: number) => void,
   ): Promise<number> {
-    const { stage, partBytes, throttle } = this.#options;
+    const { transit, partBytes } = this.#options;
+    const { stage } = transit;
     let bytes = 0;
     for (const [index, fill] of passes.entries()) {
       submission.submit();
       const pass = fill();
       stage.upload(pass.blocks);
       bytes += pass.blocks * partBytes;
-      await throttle(pass.blocks * partBytes);
+      await transit.throttle(pass.blocks * partBytes);
       encode(pass, index);
     }
     return bytes;
@@ -236,7 +236,7 @@ export class StagePasses {
     layer: number,
     { first, end }: Streamed,
   ): (() => StagePass)[] {
-    const { stage, forward } = this.#options;
+    const { transit: { stage }, forward } = this.#options;
     const { numKvHeads } = forward.config;
     const passes: (() => StagePass)[] = [];
     // The first block may begin before the rows that count: those are streamed as a list.
@@ -290,7 +290,7 @@ export class StagePasses {
     from: number,
     count: number,
   ): void {
-    const { stage, partBytes, forward: { config } } = this.#options;
+    const { transit: { stage }, partBytes, forward: { config } } = this.#options;
     const half = partBytes / 2;
     const rowBytes = half / config.numKvHeads / BLOCK_ROWS;
     const packed = new Uint8Array(count * rowBytes * 2);

@@ -17,22 +17,19 @@ import type { ObservedKeys } from "../butler/scorers.ts";
 import { type BlockReader, throwFirst, wholeBlocks } from "../kv/block_reader.ts";
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
-import type { Stage } from "../kv/stage.ts";
 import type { Forward } from "./forward.ts";
 import type { Submission } from "./submission.ts";
+import type { Transit } from "./transit.ts";
 
 /** What staged prefill is built from. */
 export interface StagedPrefillOptions {
   readonly forward: Forward;
   readonly maxPrefill: number;
-  readonly stage: Stage;
+  /** What earlier blocks pass through. */
+  readonly transit: Transit;
   readonly reader: BlockReader;
   /** Keys and values of a block of one layer. */
   readonly partBytes: number;
-  /** Waits for the device when much was sent to it. */
-  readonly throttle: (bytes: number) => Promise<void>;
-  /** Says that blocks first .. first + count - 1 of a slot are on the stage now. */
-  readonly viewStage: (slot: number, first: number, count: number) => void;
 }
 
 /** Counts what the chunk's rows attend to among some keys, which are in place. */
@@ -80,7 +77,7 @@ export class StagedPrefill {
   readonly #rowWords: Uint32Array<ArrayBuffer>;
 
   private constructor(options: StagedPrefillOptions, mergeKernel: Kernel) {
-    const { forward, maxPrefill, partBytes, stage } = options;
+    const { forward, maxPrefill, partBytes, transit: { stage } } = options;
     const { kernels, config, kv, step } = forward.options;
     const { qkv, attended } = forward.activations;
     const { numHeads, headDim, numLayers } = config;
@@ -306,7 +303,7 @@ export class StagedPrefill {
     observe(submission, { source: "chunk", first, count: start + count - first });
     if (onDevice) return observe(submission, { source: "slab", first: 0, count: first });
     await this.#stream(submission, layer, chunk, firstBlock, (block, blocks) => {
-      this.#options.viewStage(slot, block, blocks);
+      this.#options.transit.show(slot, block, blocks);
       const keys = { first: block * BLOCK_ROWS, count: blocks * BLOCK_ROWS };
       observe(submission, { source: "stage", ...keys });
     });
@@ -320,13 +317,14 @@ export class StagedPrefill {
     end: number,
     pass: (block: number, blocks: number) => void,
   ): Promise<void> {
-    const { stage, partBytes, throttle } = this.#options;
+    const { transit, partBytes } = this.#options;
+    const { stage } = transit;
     for (let block = 0; block < end; block += stage.capacity) {
       const blocks = Math.min(stage.capacity, end - block);
       submission.submit();
       rows.stored.readParts(block, blocks, layer, stage.bytes, 0);
       stage.upload(blocks);
-      await throttle(blocks * partBytes);
+      await transit.throttle(blocks * partBytes);
       pass(block, blocks);
     }
   }

@@ -158,3 +158,16 @@ export class OffloadedRows {
     );
   }
 }
+
+/** Who knows the working sets of slots. */
+export interface OffloadedSlots {
+  /** Null where a slot lies on the device as a whole. */
+  offloaded(slot: number): OffloadedRows | null;
+}
+
+/** The working set of a slot that lies below the device. */
+export function requireOffloaded(slots: OffloadedSlots, slot: number): OffloadedRows {
+  const rows = slots.offloaded(slot);
+  if (rows === null) throw new Error(`slot ${slot} lies on the device as a whole`);
+  return rows;
+}

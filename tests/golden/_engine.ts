@@ -3,9 +3,14 @@
  *
  * @module
  */
-import { createEngineParts, type EngineParts } from "../../src/engine/create.ts";
+import {
+  createEngineParts,
+  type EngineParts,
+  type EngineSystem,
+  openKernels,
+} from "../../src/engine/create.ts";
+import type { Kernels } from "../../src/gpu/kernels.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
-import type { StoreSystem } from "../../src/engine/open_store.ts";
 import type { DecodeRow, PrefillChunk, Runner, SampleSpec } from "../../src/engine/runner_types.ts";
 import { DEFAULT_CACHE, DEFAULT_TIERS, type EngineOptions } from "../../src/engine/types.ts";
 import { Readback } from "../../src/gpu/readback.ts";
@@ -32,10 +37,13 @@ export async function openEngine(
   modelPath: string,
   options: Partial<Omit<EngineOptions, "modelPath">> = {},
   tap: (parts: EngineParts) => StepTap | Promise<StepTap> = () => ({}),
-  system: StoreSystem = {},
+  system: EngineSystem = {},
 ): Promise<TestEngine> {
   const all = { ...TINY_OPTIONS, ...options, modelPath };
-  const parts = await createEngineParts(all, () => {}, system);
+  const plain = Object.keys(all.kernelOverrides).length === 0;
+  const lent = plain ? await lendKernels() : null;
+  const given = lent === null ? system : { ...system, kernels: lent.kernels };
+  const parts = await createEngineParts(all, () => {}, given);
   const { prefilled, decoded } = await tap(parts);
   const runner: Runner = {
     begin: (slot, need) => parts.runner.begin(slot, need),
@@ -54,7 +62,50 @@ export async function openEngine(
     },
   };
   const engine = new LocalEngine({ ...parts, runner });
-  return { engine, parts, [Symbol.asyncDispose]: () => engine.close() };
+  return {
+    engine,
+    parts,
+    async [Symbol.asyncDispose]() {
+      await engine.close();
+      lent?.[Symbol.dispose]();
+    },
+  };
+}
+
+/** Engines that a device serves before it makes way: what one of them leaves behind does not pile up. */
+const LOANS = 16;
+
+/** A device, its kernels compiled as engines needed them, and who has it. */
+interface Lender {
+  readonly kernels: Kernels;
+  loans: number;
+  users: number;
+}
+
+let lender: Promise<Lender> | null = null;
+
+function openLender(): Promise<Lender> {
+  const opened = openKernels({}).then((kernels) => {
+    // Nobody wants a device that a test has lost.
+    kernels.device.lost.then(() => lender = lender === opened ? null : lender);
+    return { kernels, loans: 0, users: 0 };
+  });
+  return opened;
+}
+
+/** Compiling takes longer than most tests: engines of a test file share a device, in turns or not. */
+async function lendKernels(): Promise<{ readonly kernels: Kernels } & Disposable> {
+  lender ??= openLender();
+  const mine = lender;
+  const lent = await mine;
+  lent.users++;
+  if (++lent.loans >= LOANS && lender === mine) lender = null;
+  return {
+    kernels: lent.kernels,
+    [Symbol.dispose]() {
+      if (--lent.users === 0 && lender !== mine) lent.kernels.device.destroy();
+    },
+  };
 }
 
 /** Options that suit the tiny models. */
