@@ -28,7 +28,7 @@ export interface TemplateTokens {
 
 /** Bounds of a template. */
 export interface ChatTemplateOptions {
-  /** Milliseconds that one rendering may take. Default 800. */
+  /** Milliseconds that one rendering may take. Default 600. */
   readonly deadlineMs?: number;
   /** UTF-16 units of the prompt, and of all message content. Default 4 Mi. */
   readonly maxLength?: number;
@@ -48,7 +48,7 @@ const MARKS = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + 
  * Wall time, for want of a clock for one thread: the engine may keep every core busy, and a long
  * conversation must still render. With the grace below, a template that hangs ends within a second.
  */
-const DEADLINE_MS = 800;
+const DEADLINE_MS = 600;
 /** Parsing a template when the model is opened, which also starts the worker. */
 const PARSE_MS = 600;
 /** A worker that has not come up by then never will. */
