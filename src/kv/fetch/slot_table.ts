@@ -25,14 +25,20 @@ export interface Placement {
 /** Ages from which on rows count as equally old. */
 const OLDEST = 255;
 
+/** Slots that two bytes can tell apart, with a number to spare for none. */
+const SMALL_CAPACITY = 0xffff;
+
 /** Slots of one KV head of one layer. */
 export class SlotTable {
   readonly capacity: number;
-  /** By position: slot + 1, or 0. Grows with the positions that are asked for. */
-  #where = new Int32Array(1024);
+  /**
+   * By position: slot + 1, or 0. Grows with the positions that are asked for. What decides how long a
+   * row takes is whether this is in a cache of the processor, hence as few bytes as will do.
+   */
+  #where: Uint16Array | Uint32Array;
   /** By slot: position, or -1. */
   readonly #holds: Int32Array;
-  /** By slot: the call in which it was last wanted. */
+  /** By slot: the call in which it was last wanted; 0 where there is no row, which is older than all. */
   readonly #lastWanted: Uint32Array;
   #slots = new Int32Array(0);
   #missing = new Uint32Array(0);
@@ -49,6 +55,7 @@ export class SlotTable {
     this.#holds = new Int32Array(capacity).fill(-1);
     this.#lastWanted = new Uint32Array(capacity);
     this.#victims = new Int32Array(capacity);
+    this.#where = this.#positions(1024);
   }
 
   /** Rows that have a slot. */
@@ -77,26 +84,30 @@ export class SlotTable {
     }
     const slots = this.#slots;
     const missing = this.#missing;
+    const lastWanted = this.#lastWanted;
+    let where = this.#where;
     let numMissing = 0;
     for (let i = 0; i < count; i++) {
       const position = wanted[from + i]!;
-      if (position >= this.#where.length) this.#grow(position);
-      const slot = this.#where[position]! - 1;
+      if (position >= where.length) where = this.#grow(position);
+      const slot = where[position]! - 1;
       slots[i] = slot;
       if (slot < 0) missing[numMissing++] = i;
-      else this.#lastWanted[slot] = call;
+      else lastWanted[slot] = call;
     }
     const numResident = count - numMissing;
     const numVictims = numMissing === 0 ? 0 : this.#findVictims(numMissing);
+    const victims = this.#victims;
+    const holds = this.#holds;
     for (let i = 0; i < numVictims; i++) {
       const index = missing[i]!;
-      const slot = this.#victims[i]!;
-      const old = this.#holds[slot]!;
-      if (old >= 0) this.#where[old] = 0;
+      const slot = victims[i]!;
+      const old = holds[slot]!;
+      if (old >= 0) where[old] = 0;
       const position = wanted[from + index]!;
-      this.#holds[slot] = position;
-      this.#where[position] = slot + 1;
-      this.#lastWanted[slot] = call;
+      holds[slot] = position;
+      where[position] = slot + 1;
+      lastWanted[slot] = call;
       slots[index] = slot;
     }
     return {
@@ -140,32 +151,36 @@ export class SlotTable {
    */
   #findVictims(count: number): number {
     const call = this.#call;
+    const { capacity } = this;
+    const lastWanted = this.#lastWanted;
+    const victims = this.#victims;
     const ages = this.#ageCounts.fill(0);
-    const age = (slot: number) =>
-      this.#holds[slot]! < 0 ? OLDEST : Math.min(OLDEST, call - this.#lastWanted[slot]!);
-    let free = 0;
-    for (let slot = 0; slot < this.capacity; slot++) {
-      const old = age(slot);
-      ages[old]!++;
-      if (old > 0) free++;
+    for (let slot = 0; slot < capacity; slot++) {
+      const age = call - lastWanted[slot]!;
+      ages[age < OLDEST ? age : OLDEST]!++;
     }
-    const wanted = Math.min(count, free);
+    const wanted = Math.min(count, capacity - ages[0]!);
     // The age from which on all slots give way, and how many of that age itself.
     let left = wanted;
     let limit = OLDEST;
     while (limit > 1 && ages[limit]! < left) left -= ages[limit--]!;
     let found = 0;
-    let atLimit = left;
-    for (let slot = 0; slot < this.capacity && found < wanted; slot++) {
-      const old = age(slot);
-      if (old > limit || (old === limit && atLimit-- > 0)) this.#victims[found++] = slot;
+    for (let slot = 0; found < wanted; slot++) {
+      const age = call - lastWanted[slot]!;
+      if (age < limit) continue;
+      if ((age === limit || limit === OLDEST) && left-- <= 0) continue;
+      victims[found++] = slot;
     }
     return found;
   }
 
-  #grow(position: number): void {
-    const where = new Int32Array(Math.max(position + 1, this.#where.length * 2));
+  #grow(position: number): Uint16Array | Uint32Array {
+    const where = this.#positions(Math.max(position + 1, this.#where.length * 2));
     where.set(this.#where);
-    this.#where = where;
+    return this.#where = where;
+  }
+
+  #positions(count: number): Uint16Array | Uint32Array {
+    return this.capacity < SMALL_CAPACITY ? new Uint16Array(count) : new Uint32Array(count);
   }
 }
