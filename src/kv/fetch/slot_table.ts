@@ -28,7 +28,11 @@ const OLDEST = 255;
 /** Slots that two bytes can tell apart, with a number to spare for none. */
 const SMALL_CAPACITY = 0xffff;
 
-/** Slots of one KV head of one layer. */
+/**
+ * Slots of one KV head of one layer. Which rows are there follows no pattern that a processor could
+ * guess, and a wrong guess takes it longer than the rest of a row: loops over rows and slots count
+ * with signs in place of branches.
+ */
 export class SlotTable {
   readonly capacity: number;
   /**
@@ -38,8 +42,11 @@ export class SlotTable {
   #where: Uint16Array | Uint32Array;
   /** By slot: position, or -1. */
   readonly #holds: Int32Array;
-  /** By slot: the call in which it was last wanted; 0 where there is no row, which is older than all. */
-  readonly #lastWanted: Uint32Array;
+  /**
+   * By slot + 1: the call in which it was last wanted; 0 where there is no row, which is older than
+   * all. The first entry is written for rows without a slot and never read.
+   */
+  readonly #lastWanted: Int32Array;
   #slots = new Int32Array(0);
   #missing = new Uint32Array(0);
   readonly #victims: Int32Array;
@@ -53,7 +60,7 @@ export class SlotTable {
     }
     this.capacity = capacity;
     this.#holds = new Int32Array(capacity).fill(-1);
-    this.#lastWanted = new Uint32Array(capacity);
+    this.#lastWanted = new Int32Array(capacity + 1);
     this.#victims = new Int32Array(capacity);
     this.#where = this.#positions(1024);
   }
@@ -90,10 +97,11 @@ export class SlotTable {
     for (let i = 0; i < count; i++) {
       const position = wanted[from + i]!;
       if (position >= where.length) where = this.#grow(position);
-      const slot = where[position]! - 1;
-      slots[i] = slot;
-      if (slot < 0) missing[numMissing++] = i;
-      else lastWanted[slot] = call;
+      const place = where[position]!;
+      slots[i] = place - 1;
+      lastWanted[place] = call;
+      missing[numMissing] = i;
+      numMissing += (place - 1) >>> 31;
     }
     const numResident = count - numMissing;
     const numVictims = numMissing === 0 ? 0 : this.#findVictims(numMissing);
@@ -107,7 +115,7 @@ export class SlotTable {
       const position = wanted[from + index]!;
       holds[slot] = position;
       where[position] = slot + 1;
-      lastWanted[slot] = call;
+      lastWanted[slot + 1] = call;
       slots[index] = slot;
     }
     return {
@@ -124,7 +132,7 @@ export class SlotTable {
       const position = this.#holds[slot]!;
       if (position >= 0) this.#where[position] = 0;
       this.#holds[slot] = -1;
-      this.#lastWanted[slot] = 0;
+      this.#lastWanted[slot + 1] = 0;
     }
   }
 
@@ -155,21 +163,27 @@ export class SlotTable {
     const lastWanted = this.#lastWanted;
     const victims = this.#victims;
     const ages = this.#ageCounts.fill(0);
-    for (let slot = 0; slot < capacity; slot++) {
-      const age = call - lastWanted[slot]!;
-      ages[age < OLDEST ? age : OLDEST]!++;
-    }
+    for (let i = 1; i <= capacity; i++) ages[Math.min(OLDEST, call - lastWanted[i]!)]!++;
     const wanted = Math.min(count, capacity - ages[0]!);
+    if (wanted === 0) return 0;
     // The age from which on all slots give way, and how many of that age itself.
     let left = wanted;
     let limit = OLDEST;
     while (limit > 1 && ages[limit]! < left) left -= ages[limit--]!;
+    // As calls: up to the newer one slots are of that age, up to the older one they are older.
+    const newer = call - limit;
+    const older = limit === OLDEST ? -1 : newer - 1;
     let found = 0;
-    for (let slot = 0; found < wanted; slot++) {
-      const age = call - lastWanted[slot]!;
-      if (age < limit) continue;
-      if ((age === limit || limit === OLDEST) && left-- <= 0) continue;
-      victims[found++] = slot;
+    let slot = 0;
+    for (; left > 0; slot++) {
+      const last = lastWanted[slot + 1]!;
+      victims[found] = slot;
+      found += (last - newer - 1) >>> 31;
+      left -= ((last - newer - 1) >>> 31) - ((last - older - 1) >>> 31);
+    }
+    for (; found < wanted; slot++) {
+      victims[found] = slot;
+      found += (lastWanted[slot + 1]! - older - 1) >>> 31;
     }
     return found;
   }
