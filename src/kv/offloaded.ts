@@ -18,6 +18,15 @@ export interface ResidentSpans {
   readonly windowStart: number;
 }
 
+/** Device rows of pages, one page after the other. */
+function rowsOfPages(pages: readonly number[]): Uint32Array {
+  const rows = new Uint32Array(pages.length * BLOCK_ROWS);
+  for (let i = 0; i < rows.length; i++) {
+    rows[i] = pages[Math.floor(i / BLOCK_ROWS)]! * BLOCK_ROWS + i % BLOCK_ROWS;
+  }
+  return rows;
+}
+
 /** Pages, slots and stored blocks of one sequence. */
 export class OffloadedRows {
   #stored: StoredSequence;
@@ -28,6 +37,8 @@ export class OffloadedRows {
   readonly #spare: number[][];
   /** By layer: pages whose rows are slots. */
   readonly #slotPages: readonly (readonly number[])[];
+  /** By layer and slot: device rows. Looked up for each chosen row. */
+  readonly #slotRows: readonly Uint32Array[];
   /** By layer and KV head. */
   readonly #tables: readonly (readonly SlotTable[])[];
   #numRows = 0;
@@ -49,6 +60,7 @@ export class OffloadedRows {
       Array.from({ length: count }, () => pool.take(layer));
     this.#spare = sets.map((set, layer) => take(layer, set.prefixBlocks + set.windowBlocks));
     this.#slotPages = sets.map((set, layer) => take(layer, set.slotPages));
+    this.#slotRows = this.#slotPages.map(rowsOfPages);
     this.#tables = sets.map(({ slotPages }) =>
       Array.from({ length: numKvHeads }, () => new SlotTable(slotPages * BLOCK_ROWS))
     );
@@ -80,10 +92,14 @@ export class OffloadedRows {
     return this.#tables[layer]![kvHead]!;
   }
 
+  /** Device rows of the slots of a layer. */
+  slotRows(layer: number): Uint32Array {
+    return this.#slotRows[layer]!;
+  }
+
   /** Device row of a slot of a layer. */
   rowOfSlot(layer: number, slot: number): number {
-    const page = this.#slotPages[layer]![Math.floor(slot / BLOCK_ROWS)]!;
-    return page * BLOCK_ROWS + slot % BLOCK_ROWS;
+    return this.#slotRows[layer]![slot]!;
   }
 
   /** Page of a block in a layer, or {@linkcode NO_PAGE}. */

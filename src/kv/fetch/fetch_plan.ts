@@ -21,6 +21,8 @@ export interface HeadPlan {
   readonly streamed: Uint32Array<ArrayBuffer>;
 }
 
+const NONE = new Uint32Array(0);
+
 /** Rows of a selection, and from which row on they are attended as a window. */
 export interface WantedRows {
   /** Ascending positions of rows that were chosen. */
@@ -44,46 +46,87 @@ export function planHead(
   stableFrom: number,
 ): HeadPlan {
   const count = picked.length + Math.max(0, windowStart - from);
-  const wanted = new Uint32Array(count);
-  wanted.set(picked);
-  for (let i = picked.length; i < count; i++) wanted[i] = from + i - picked.length;
-  const { prefixBlocks } = rows.sets[layer]!;
-  const onPage = (position: number) => {
-    const block = Math.floor(position / BLOCK_ROWS);
-    return block < prefixBlocks || block >= stableFrom;
-  };
+  const positions = new Uint32Array(count);
+  positions.set(picked);
+  for (let i = picked.length; i < count; i++) positions[i] = from + i - picked.length;
+  // Positions ascend: rows on pages that stay are the first and the last ones.
+  const prefixRows = rows.sets[layer]!.prefixBlocks * BLOCK_ROWS;
+  const first = countBelow(positions, prefixRows);
+  const end = Math.max(first, countBelow(positions, stableFrom * BLOCK_ROWS));
   const list = new Uint32Array(count);
-  const inSlots = new Uint32Array(count);
-  const places = new Uint32Array(count);
-  let numInSlots = 0;
-  for (let i = 0; i < count; i++) {
-    const position = wanted[i]!;
-    if (!onPage(position)) {
-      places[numInSlots] = i;
-      inSlots[numInSlots++] = position;
+  placeOnPages(rows, layer, positions, list, 0, first);
+  placeOnPages(rows, layer, positions, list, end, count);
+  const placement = rows.slots(layer, kvHead).place(positions, first, end - first);
+  const { slots, numStreamed } = placement;
+  const slotRows = rows.slotRows(layer);
+  if (numStreamed === 0) {
+    for (let i = 0; i < slots.length; i++) list[first + i] = slotRows[slots[i]!]!;
+  }
+  const numMissing = placement.missing.length;
+  const missing = new Uint32Array(numMissing);
+  const targets = new Uint32Array(numMissing);
+  for (let i = 0; i < numMissing; i++) {
+    const index = placement.missing[i]!;
+    missing[i] = positions[first + index]!;
+    targets[i] = slotRows[slots[index]!]!;
+  }
+  if (numStreamed === 0) return { list, positions, missing, targets, streamed: NONE };
+  // Those without a slot leave both lists.
+  const streamed = new Uint32Array(numStreamed);
+  let kept = first;
+  let gone = 0;
+  for (let i = 0; i < slots.length; i++) {
+    const slot = slots[i]!;
+    if (slot === NO_SLOT) {
+      streamed[gone++] = positions[first + i]!;
       continue;
     }
-    const page = rows.pageOf(layer, Math.floor(position / BLOCK_ROWS));
-    list[i] = page * BLOCK_ROWS + position % BLOCK_ROWS;
+    list[kept] = slotRows[slot]!;
+    positions[kept++] = positions[first + i]!;
   }
-  const { slots, missing, numStreamed } = rows.slots(layer, kvHead).place(inSlots, 0, numInSlots);
-  const streamed = new Uint32Array(numStreamed);
-  const gone = numStreamed === 0 ? null : new Uint8Array(count);
-  let numGone = 0;
-  for (let j = 0; j < numInSlots; j++) {
-    const slot = slots[j]!;
-    if (slot === NO_SLOT) {
-      streamed[numGone++] = inSlots[j]!;
-      gone![places[j]!] = 1;
-    } else list[places[j]!] = rows.rowOfSlot(layer, slot);
-  }
+  list.copyWithin(kept, end);
+  positions.copyWithin(kept, end);
+  const left = count - numStreamed;
   return {
-    list: gone === null ? list : list.filter((_, i) => gone[i] === 0),
-    positions: gone === null ? wanted : wanted.filter((_, i) => gone[i] === 0),
-    missing: Uint32Array.from(missing, (j) => inSlots[j]!),
-    targets: Uint32Array.from(missing, (j) => rows.rowOfSlot(layer, slots[j]!)),
+    list: list.subarray(0, left),
+    positions: positions.subarray(0, left),
+    missing,
+    targets,
     streamed,
   };
+}
+
+/** How many of some ascending positions are below a limit. */
+function countBelow(positions: Uint32Array, limit: number): number {
+  let low = 0;
+  let high = positions.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (positions[middle]! < limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Lists the device rows of entries whose blocks have pages. */
+function placeOnPages(
+  rows: OffloadedRows,
+  layer: number,
+  positions: Uint32Array,
+  list: Uint32Array,
+  from: number,
+  end: number,
+): void {
+  let block = -1;
+  let row = 0;
+  for (let i = from; i < end; i++) {
+    const position = positions[i]!;
+    if (Math.floor(position / BLOCK_ROWS) !== block) {
+      block = Math.floor(position / BLOCK_ROWS);
+      row = rows.pageOf(layer, block) * BLOCK_ROWS;
+    }
+    list[i] = row + position % BLOCK_ROWS;
+  }
 }
 
 /** The first block that keeps its page for `steps` more rows than `numRows`. */

@@ -25,15 +25,28 @@ export interface Placement {
 /** Ages from which on rows count as equally old. */
 const OLDEST = 255;
 
-/** Slots of one KV head of one layer. */
+/** Slots that two bytes can tell apart, with a number to spare for none. */
+const SMALL_CAPACITY = 0xffff;
+
+/**
+ * Slots of one KV head of one layer. Which rows are there follows no pattern that a processor could
+ * guess, and a wrong guess takes it longer than the rest of a row: loops over rows and slots count
+ * with signs in place of branches.
+ */
 export class SlotTable {
   readonly capacity: number;
-  /** By position: slot + 1, or 0. Grows with the positions that are asked for. */
-  #where = new Int32Array(1024);
+  /**
+   * By position: slot + 1, or 0. Grows with the positions that are asked for. What decides how long a
+   * row takes is whether this is in a cache of the processor, hence as few bytes as will do.
+   */
+  #where: Uint16Array | Uint32Array;
   /** By slot: position, or -1. */
   readonly #holds: Int32Array;
-  /** By slot: the call in which it was last wanted. */
-  readonly #lastWanted: Uint32Array;
+  /**
+   * By slot + 1: the call in which it was last wanted; 0 where there is no row, which is older than
+   * all. The first entry is written for rows without a slot and never read.
+   */
+  readonly #lastWanted: Int32Array;
   #slots = new Int32Array(0);
   #missing = new Uint32Array(0);
   readonly #victims: Int32Array;
@@ -47,8 +60,9 @@ export class SlotTable {
     }
     this.capacity = capacity;
     this.#holds = new Int32Array(capacity).fill(-1);
-    this.#lastWanted = new Uint32Array(capacity);
+    this.#lastWanted = new Int32Array(capacity + 1);
     this.#victims = new Int32Array(capacity);
+    this.#where = this.#positions(1024);
   }
 
   /** Rows that have a slot. */
@@ -77,26 +91,31 @@ export class SlotTable {
     }
     const slots = this.#slots;
     const missing = this.#missing;
+    const lastWanted = this.#lastWanted;
+    let where = this.#where;
     let numMissing = 0;
     for (let i = 0; i < count; i++) {
       const position = wanted[from + i]!;
-      if (position >= this.#where.length) this.#grow(position);
-      const slot = this.#where[position]! - 1;
-      slots[i] = slot;
-      if (slot < 0) missing[numMissing++] = i;
-      else this.#lastWanted[slot] = call;
+      if (position >= where.length) where = this.#grow(position);
+      const place = where[position]!;
+      slots[i] = place - 1;
+      lastWanted[place] = call;
+      missing[numMissing] = i;
+      numMissing += (place - 1) >>> 31;
     }
     const numResident = count - numMissing;
     const numVictims = numMissing === 0 ? 0 : this.#findVictims(numMissing);
+    const victims = this.#victims;
+    const holds = this.#holds;
     for (let i = 0; i < numVictims; i++) {
       const index = missing[i]!;
-      const slot = this.#victims[i]!;
-      const old = this.#holds[slot]!;
-      if (old >= 0) this.#where[old] = 0;
+      const slot = victims[i]!;
+      const old = holds[slot]!;
+      if (old >= 0) where[old] = 0;
       const position = wanted[from + index]!;
-      this.#holds[slot] = position;
-      this.#where[position] = slot + 1;
-      this.#lastWanted[slot] = call;
+      holds[slot] = position;
+      where[position] = slot + 1;
+      lastWanted[slot + 1] = call;
       slots[index] = slot;
     }
     return {
@@ -113,7 +132,7 @@ export class SlotTable {
       const position = this.#holds[slot]!;
       if (position >= 0) this.#where[position] = 0;
       this.#holds[slot] = -1;
-      this.#lastWanted[slot] = 0;
+      this.#lastWanted[slot + 1] = 0;
     }
   }
 
@@ -140,32 +159,42 @@ export class SlotTable {
    */
   #findVictims(count: number): number {
     const call = this.#call;
+    const { capacity } = this;
+    const lastWanted = this.#lastWanted;
+    const victims = this.#victims;
     const ages = this.#ageCounts.fill(0);
-    const age = (slot: number) =>
-      this.#holds[slot]! < 0 ? OLDEST : Math.min(OLDEST, call - this.#lastWanted[slot]!);
-    let free = 0;
-    for (let slot = 0; slot < this.capacity; slot++) {
-      const old = age(slot);
-      ages[old]!++;
-      if (old > 0) free++;
-    }
-    const wanted = Math.min(count, free);
+    for (let i = 1; i <= capacity; i++) ages[Math.min(OLDEST, call - lastWanted[i]!)]!++;
+    const wanted = Math.min(count, capacity - ages[0]!);
+    if (wanted === 0) return 0;
     // The age from which on all slots give way, and how many of that age itself.
     let left = wanted;
     let limit = OLDEST;
     while (limit > 1 && ages[limit]! < left) left -= ages[limit--]!;
+    // As calls: up to the newer one slots are of that age, up to the older one they are older.
+    const newer = call - limit;
+    const older = limit === OLDEST ? -1 : newer - 1;
     let found = 0;
-    let atLimit = left;
-    for (let slot = 0; slot < this.capacity && found < wanted; slot++) {
-      const old = age(slot);
-      if (old > limit || (old === limit && atLimit-- > 0)) this.#victims[found++] = slot;
+    let slot = 0;
+    for (; left > 0; slot++) {
+      const last = lastWanted[slot + 1]!;
+      victims[found] = slot;
+      found += (last - newer - 1) >>> 31;
+      left -= ((last - newer - 1) >>> 31) - ((last - older - 1) >>> 31);
+    }
+    for (; found < wanted; slot++) {
+      victims[found] = slot;
+      found += (lastWanted[slot + 1]! - older - 1) >>> 31;
     }
     return found;
   }
 
-  #grow(position: number): void {
-    const where = new Int32Array(Math.max(position + 1, this.#where.length * 2));
+  #grow(position: number): Uint16Array | Uint32Array {
+    const where = this.#positions(Math.max(position + 1, this.#where.length * 2));
     where.set(this.#where);
-    this.#where = where;
+    return this.#where = where;
+  }
+
+  #positions(count: number): Uint16Array | Uint32Array {
+    return this.capacity < SMALL_CAPACITY ? new Uint16Array(count) : new Uint32Array(count);
   }
 }
