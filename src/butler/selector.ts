@@ -6,36 +6,26 @@
  */
 import { SLIDING } from "../gpu/ops/selection.ts";
 import { LIST_MODES, PICKS_ONLY } from "../gpu/ops/list_params.ts";
-import type { ResidentSpans } from "../kv/offloaded.ts";
-import type { Calibration } from "./calibration/file.ts";
-import type { ParkedLists } from "./parked_lists.ts";
 import { WANTS_NEIGHBOURS } from "../gpu/ops/neighbours.ts";
-import { ImportanceStore } from "./importance_store.ts";
-import {
-  createScorer,
-  type KeyTransit,
-  type ObservedKeys,
-  type Scorer,
-  type ScorerOptions,
-} from "./scorers.ts";
+import type { ResidentSpans } from "../kv/offloaded.ts";
+import type { ImportanceStore } from "./importance_store.ts";
+import type { ParkedLists } from "./parked_lists.ts";
 import { observedRows } from "./policies/accumulated.ts";
+import { type SelectorRow, storePositions } from "./row_tables.ts";
 import { keepsMass, SCORER_KINDS, SCORER_WORDS, type ScorerKind } from "./scorer_kinds.ts";
-import { RowTables, type SelectorRow, storePositions } from "./row_tables.ts";
-import { SelectionBuffers } from "./selection_buffers.ts";
+import type { KeyTransit, ObservedKeys, Scorer } from "./scorers.ts";
+import type { SelectionBuffers } from "./selection_buffers.ts";
 import { writeHeaders, writeParked, writeSliding } from "./selection_headers.ts";
-import { mostListRows, SlotView } from "./slots.ts";
+import { type SelectionResourceOptions, SelectionResources } from "./selection_resources.ts";
 import type { KvSettings } from "./settings_types.ts";
+import { mostListRows, SlotView } from "./slots.ts";
 
 /** What a selector is built from. */
-export interface SelectorOptions extends ScorerOptions {
-  /** Rows of a decode step, at most, and of a prefill chunk. */
-  readonly maxSequences: number;
+export interface SelectorOptions extends Omit<SelectionResourceOptions, "maxStored"> {
+  /** Rows of a prefill chunk, at most. */
   readonly maxPrefill: number;
-  readonly calibration: Calibration | null;
   /** Offset of the step's uniform that counts the rows of a store's table, by kind. */
   readonly storeOffset: (kind: number) => number;
-  /** Told when buffers that others bind are other ones. */
-  readonly onRebind: () => void;
   /** Rows of a slot's layer that are on the device; null where all of them are. */
   readonly spansOf: (slot: number, layer: number) => ResidentSpans | null;
 }
@@ -70,8 +60,6 @@ interface Slot {
   slidesNext: boolean;
 }
 
-const LEAST_CAPACITY = 256;
-
 /** Decode steps after which what is kept of their rows is written, whether it is needed yet or not. */
 const STORE_EVERY = 32;
 
@@ -79,44 +67,38 @@ const STORE_EVERY = 32;
 export class Selector {
   readonly #options: SelectorOptions;
   readonly #slots = new Map<number, Slot>();
-  readonly #scorers = new Map<ScorerKind, Scorer>();
-  readonly #tables: RowTables;
-  /** (rows of a prefill chunk, heads) f32: logarithm of the sum of a row's weights. */
-  readonly lse: GPUBuffer;
+  readonly #resources: SelectionResources;
   /** Of the prefill chunk: rows of its sequence with it. */
   #chunkEnd = 0;
-  readonly importance: ImportanceStore;
-  #buffers: SelectionBuffers;
-  #matrices: GPUBuffer[] | null = null;
-  #transit: KeyTransit | null = null;
-  #generation: number;
 
   constructor(options: SelectorOptions) {
-    const { kernels, config, kvType, kv, maxSequences, maxPrefill, calibration } = options;
+    const { maxSequences, maxPrefill, spansOf } = options;
     this.#options = options;
-    const rows = Math.max(maxPrefill, maxSequences * (STORE_EVERY + 1));
-    this.lse = kernels.storage("prefill lse", rows * config.numHeads * 4);
-    this.importance = new ImportanceStore(kernels, {
-      numLayers: config.numLayers,
-      numKvHeads: config.numKvHeads,
-      headDim: config.headDim,
-      kvType,
-      numSlots: kv.numSlots,
-      contextLength: kv.contextLength,
-    });
-    this.#tables = new RowTables(kernels, maxSequences, rows, {
-      trashSlot: this.importance.trashSlot,
+    const maxStored = Math.max(maxPrefill, maxSequences * (STORE_EVERY + 1));
+    this.#resources = new SelectionResources({ ...options, maxStored }, {
       kindOf: (slot) => this.#slots.get(slot)?.kind ?? null,
-      isBelow: (slot) => options.spansOf(slot, 0) !== null,
+      isBelow: (slot) => spansOf(slot, 0) !== null,
     });
-    this.#generation = this.importance.generation;
-    this.#buffers = this.#makeBuffers(LEAST_CAPACITY);
-    if (calibration !== null) this.#matrices = this.#upload(calibration);
   }
 
   /** Lists and what they are made in. */
   get buffers(): SelectionBuffers {
-    return this.#buffers;
+    return this.#resources.buffers;
+  }
+
+  /** What is kept of every row. */
+  get importance(): ImportanceStore {
+    return this.#resources.importance;
+  }
+
+  /** (rows of a prefill chunk, heads) f32: logarithm of the sum of a row's weights. */
+  get lse(): GPUBuffer {
+    return this.#resources.lse;
+  }
+
+  /** Buffers and a scorer of their own for exact scores, beside those in use. */
+  get resources(): SelectionResources {
+    return this.#resources;
   }
 
   /** What a slot attends to; undefined for one that attends to everything. */
@@ -143,55 +125,17 @@ export class Selector {
     const view = new SlotView(settings, transit !== null);
     const { scores, store } = view.policy;
     const kind = scores === "none" ? null : scores;
-    this.#growLists(mostListRows(settings, maxRows, transit !== null));
-    if (transit !== null && this.#transit === null) {
-      this.#transit = transit;
-      this.#rebind();
-    }
+    this.#resources.growLists(mostListRows(settings, maxRows, transit !== null));
+    if (transit !== null) this.#resources.useTransit(transit);
     if (store !== "none") this.importance.begin(slot, maxRows);
     if (store === "mass") this.importance.clear(slot);
-    this.#checkGeneration();
+    this.#resources.checkGeneration();
     this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
-    writeHeaders(this.#buffers, slot, settings);
+    writeHeaders(this.buffers, slot, settings);
     // Buffers may have grown: what others need is bound again too.
     for (const entry of this.#slots.values()) {
-      if (entry.kind !== null) await this.#scorer(entry.kind);
+      if (entry.kind !== null) await this.#resources.prepare(entry.kind);
     }
-  }
-
-  /** Buffers and a scorer of their own for exact scores, beside those in use. The caller disposes. */
-  async createTruth(): Promise<{ scorer: Scorer; buffers: SelectionBuffers }> {
-    const buffers = this.#makeBuffers(this.#buffers.sizes.listCapacity);
-    const { importance } = this;
-    const scorer = await createScorer(
-      "exact",
-      this.#options,
-      { selection: buffers, importance, matrices: null, transit: this.#transit, lse: this.lse },
-      this.#tables.of("exact"),
-    );
-    return { scorer, buffers };
-  }
-
-  /** Lets one slot alone be scored in buffers of {@linkcode createTruth}. */
-  writeTruth(
-    buffers: SelectionBuffers,
-    layer: number,
-    slot: number,
-    recipe: { from: number; windowRows: number; budgets: readonly number[] },
-  ): void {
-    const index = SCORER_KINDS.indexOf("exact");
-    for (let other = 0; other < buffers.sizes.numSlots; other++) {
-      buffers.recipeWords(index, layer, other)[0] = LIST_MODES.rest;
-    }
-    const { from, windowRows, budgets } = recipe;
-    buffers.recipeWords(index, layer, slot).set([
-      LIST_MODES.exact,
-      from,
-      windowRows,
-      0,
-      ...budgets,
-    ]);
-    buffers.sendRecipes();
   }
 
   /** Takes a sequence out of its slot, so that it can go on in another one. */
@@ -224,7 +168,7 @@ export class Selector {
     lists.forEach((heads, layer) => {
       if (heads === null) return;
       const counts = Uint32Array.from(heads, ({ length }) => length);
-      this.#buffers.writePicks(layer, slot, counts, heads);
+      this.buffers.writePicks(layer, slot, counts, heads);
     });
   }
 
@@ -240,7 +184,7 @@ export class Selector {
         ? [SLIDING, entry.view.settings.window] as const
         : [view.windowStart, 0] as const;
       const pageOf = (block: number) => pool.pageOf(layer, slot, block);
-      writeParked(this.#buffers, layer, slot, heads, view, window, pageOf);
+      writeParked(this.buffers, layer, slot, heads, view, window, pageOf);
     });
   }
 
@@ -250,9 +194,9 @@ export class Selector {
     if (entry === undefined) return;
     this.#slots.delete(slot);
     this.importance.end(slot);
-    this.#buffers.clearRecipes(slot);
+    this.buffers.clearRecipes(slot);
     for (let layer = 0; layer < this.#options.config.numLayers; layer++) {
-      this.#buffers.writeSelection(layer, slot, new Uint32Array(4));
+      this.buffers.writeSelection(layer, slot, new Uint32Array(4));
     }
   }
 
@@ -269,7 +213,7 @@ export class Selector {
     this.#chunkEnd = first + count;
     if (keepsMass(entry.kind)) return this.#prepareObserved(slot, entry, first, count, total);
     const positions = storePositions(entry.kind, first, first + count);
-    this.#tables.writeStore(entry.kind, positions.map((position) => [slot, position]));
+    this.#resources.tables.writeStore(entry.kind, positions.map((position) => [slot, position]));
     entry.stored = first + count;
     return true;
   }
@@ -282,10 +226,10 @@ export class Selector {
     total: number,
   ): boolean {
     const from = total - observedRows(view.policy, total)!;
-    this.#tables.storeCounts[SCORER_KINDS.indexOf(kind!)] = 0;
+    this.#resources.tables.storeCounts[SCORER_KINDS.indexOf(kind!)] = 0;
     if (first + count <= from) return false;
     const rows = Array.from({ length: count }, (_, i) => [slot, first + i] as const);
-    this.#tables.writeStore(kind!, rows, from);
+    this.#resources.tables.writeStore(kind!, rows, from);
     return true;
   }
 
@@ -303,9 +247,9 @@ export class Selector {
   encodeObserved(pass: GPUComputePassEncoder, slot: number, layer: number): void {
     const kind = this.#slots.get(slot)!.kind!;
     const index = SCORER_KINDS.indexOf(kind);
-    const count = this.#tables.storeCounts[index]!;
+    const count = this.#resources.tables.storeCounts[index]!;
     const offset = this.#options.storeOffset(index);
-    this.#scorers.get(kind)!.encodeObserved!(pass, layer, count, this.#chunkEnd, offset);
+    this.#resources.scorer(kind).encodeObserved!(pass, layer, count, this.#chunkEnd, offset);
   }
 
   /** Adds what the rows of a prefill chunk attend to among some keys, which are in place. */
@@ -317,9 +261,9 @@ export class Selector {
   ): void {
     const kind = this.#slots.get(slot)!.kind!;
     const index = SCORER_KINDS.indexOf(kind);
-    const count = this.#tables.storeCounts[index]!;
+    const count = this.#resources.tables.storeCounts[index]!;
     const offset = this.#options.storeOffset(index);
-    this.#scorers.get(kind)!.observeKeys!(pass, layer, count, keys, offset);
+    this.#resources.scorer(kind).observeKeys!(pass, layer, count, keys, offset);
   }
 
   /** Whether what a slot's rows attend to is counted step by step. */
@@ -340,7 +284,7 @@ export class Selector {
     splits: number,
     stepOffset: number,
   ): void {
-    this.#scorers.get("mass")!.encodeAttended!(pass, layer, numRows, splits, stepOffset);
+    this.#resources.scorer("mass").encodeAttended!(pass, layer, numRows, splits, stepOffset);
   }
 
   /** Writes what is kept of the rows of a prefill chunk in a layer. */
@@ -372,7 +316,7 @@ export class Selector {
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
-    this.#buffers.wantsNeighbours = false;
+    this.buffers.wantsNeighbours = false;
     let anyFresh = false;
     for (const { slot, position } of rows) {
       const n = position + 1;
@@ -383,7 +327,7 @@ export class Selector {
       }
       if (entry.slidesNext) {
         entry.slidesNext = false;
-        writeSliding(this.#buffers, slot, entry.view);
+        writeSliding(this.buffers, slot, entry.view);
       }
       const fresh = entry.view.advance(n);
       const { store } = entry.view.policy;
@@ -404,12 +348,12 @@ export class Selector {
       }
     }
     SCORER_KINDS.forEach((kind, index) => {
-      if (pending[index]!.length > 0) this.#tables.writeStore(kind, pending[index]!);
-      else this.#tables.storeCounts[index] = 0;
+      if (pending[index]!.length > 0) this.#resources.tables.writeStore(kind, pending[index]!);
+      else this.#resources.tables.storeCounts[index] = 0;
     });
-    if (anyFresh) this.#buffers.sendRecipes();
+    if (anyFresh) this.buffers.sendRecipes();
     if (anyFresh || work.some(({ mass }) => mass)) {
-      this.#tables.writeOwn(rows, (kind) => this.#scorers.has(kind));
+      this.#resources.tables.writeOwn(rows, (kind) => this.#resources.has(kind));
     }
     return work;
   }
@@ -426,7 +370,7 @@ export class Selector {
       this.#encodeStore(pass, kind, layer, "cache");
       const end = ends[index]!;
       if (end === 0) return;
-      this.#scorers.get(kind)!.encodeSelect(pass, layer, numRows, end, stepOffset);
+      this.#resources.scorer(kind).encodeSelect(pass, layer, numRows, end, stepOffset);
     });
   }
 
@@ -438,7 +382,7 @@ export class Selector {
     const entry = this.#slots.get(slot);
     if (entry?.kind == null) return null;
     const choice = entry.view.choice(layer);
-    const scorer = this.#scorers.get(entry.kind)!;
+    const scorer = this.#resources.scorer(entry.kind);
     if (scorer.scoreStaged === undefined || choice === null) return null;
     return { scorer, end: choice.to * choice.unit };
   }
@@ -448,12 +392,12 @@ export class Selector {
     const index = SCORER_KINDS.indexOf(kind);
     for (const [slot, entry] of this.#slots) {
       if (entry.kind !== kind) continue;
-      const words = this.#buffers.recipeWords(index, layer, slot);
+      const words = this.buffers.recipeWords(index, layer, slot);
       const mine = only === null ? this.#options.spansOf(slot, layer) === null : slot === only;
       const counts = mine && entry.view.choice(layer) !== null;
       words[0] = counts ? SCORER_WORDS[kind].mode : LIST_MODES.rest;
     }
-    this.#buffers.sendRecipes();
+    this.buffers.sendRecipes();
   }
 
   #countLayer(work: LayerWork, layer: number, slot: number, entry: Slot, n: number): void {
@@ -461,13 +405,13 @@ export class Selector {
     work.mass ||= this.accumulates(slot, layer);
     if (entry.kind !== null) {
       const index = SCORER_KINDS.indexOf(entry.kind);
-      const words = this.#buffers.recipeWords(index, layer, slot);
+      const words = this.buffers.recipeWords(index, layer, slot);
       words[0] = 0;
       const recipe = entry.view.choice(layer);
       if (recipe !== null) {
         const { mode } = SCORER_WORDS[entry.kind];
         const grows = entry.view.growth > 1;
-        this.#buffers.wantsNeighbours ||= grows;
+        this.buffers.wantsNeighbours ||= grows;
         const later = entry.view.coming(layer) !== null;
         const flags = (grows ? WANTS_NEIGHBOURS : 0) | (later ? PICKS_ONLY : 0);
         words.set([mode, recipe.from, n - recipe.windowStart, flags, ...recipe.budgets]);
@@ -484,7 +428,7 @@ export class Selector {
     if (view.kind === "window" && "share" in entry.view.settings.budget) {
       // The window grows with the sequence.
       const words = Uint32Array.of(1, view.prefix, SLIDING, view.windowRows);
-      this.#buffers.writeSelection(layer, slot, words);
+      this.buffers.writeSelection(layer, slot, words);
     }
     work.rows = true;
     const keys = view.kind === "window"
@@ -500,86 +444,19 @@ export class Selector {
     from: "cache" | "chunk",
   ): void {
     const index = SCORER_KINDS.indexOf(kind);
-    const count = this.#tables.storeCounts[index]!;
+    const count = this.#resources.tables.storeCounts[index]!;
     if (count === 0) return;
     const offset = this.#options.storeOffset(index);
-    this.#scorers.get(kind)!.encodeStore(pass, layer, count, offset, from);
+    this.#resources.scorer(kind).encodeStore(pass, layer, count, offset, from);
   }
 
   /** Rows that the tables of stored rows hold now, by kind: for the step's uniform. */
   get storeCounts(): readonly number[] {
-    return this.#tables.storeCounts;
-  }
-
-  async #scorer(kind: ScorerKind): Promise<void> {
-    if (this.#scorers.has(kind)) return;
-    const buffers = {
-      selection: this.#buffers,
-      importance: this.importance,
-      matrices: this.#matrices,
-      transit: this.#transit,
-      lse: this.lse,
-    };
-    const tables = this.#tables.of(kind);
-    this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));
-  }
-
-  #makeBuffers(listCapacity: number): SelectionBuffers {
-    const { kernels, config, kv, maxSequences } = this.#options;
-    return new SelectionBuffers(kernels, {
-      numLayers: config.numLayers,
-      numKvHeads: config.numKvHeads,
-      numSlots: kv.numSlots,
-      maxRows: maxSequences,
-      contextLength: kv.contextLength,
-      listCapacity,
-      numKinds: SCORER_KINDS.length,
-    }, config.numHeads);
-  }
-
-  #growLists(rows: number): void {
-    const { listCapacity } = this.#buffers.sizes;
-    if (rows <= listCapacity) return;
-    const bigger = this.#makeBuffers(Math.max(rows, listCapacity * 2));
-    const { device } = this.#options.kernels;
-    const encoder = device.createCommandEncoder({ label: "selections" });
-    bigger.copyFrom(this.#buffers, encoder);
-    device.queue.submit([encoder.finish()]);
-    this.#buffers[Symbol.dispose]();
-    this.#buffers = bigger;
-    this.#rebind();
-  }
-
-  #checkGeneration(): void {
-    if (this.#generation === this.importance.generation) return;
-    this.#generation = this.importance.generation;
-    this.#rebind();
-  }
-
-  /** Bind groups hold buffers that are gone: they are made again when they are needed. */
-  #rebind(): void {
-    for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
-    this.#scorers.clear();
-    this.#options.onRebind();
-  }
-
-  #upload({ projection }: Calibration): GPUBuffer[] {
-    const { kernels, config } = this.#options;
-    const size = config.numKvHeads * config.headDim * 16;
-    return Array.from({ length: config.numLayers }, (_, layer) => {
-      const buffer = kernels.storage(`projection ${layer}`, size * 4);
-      kernels.device.queue.writeBuffer(buffer, 0, projection, layer * size, size);
-      return buffer;
-    });
+    return this.#resources.tables.storeCounts;
   }
 
   [Symbol.dispose](): void {
-    for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
-    this.#tables[Symbol.dispose]();
-    this.#matrices?.forEach((buffer) => buffer.destroy());
-    this.lse.destroy();
-    this.#buffers[Symbol.dispose]();
-    this.importance[Symbol.dispose]();
+    this.#resources[Symbol.dispose]();
   }
 }
 

@@ -158,7 +158,7 @@ export class RecallMeter {
     const { selector } = this.#options;
     if (this.#truth?.buffers.sizes.listCapacity === selector.buffers.sizes.listCapacity) return;
     this.#dropTruth();
-    this.#truth = await selector.createTruth();
+    this.#truth = await selector.resources.createTruth();
   }
 
   /**
@@ -268,7 +268,7 @@ export class RecallMeter {
     const windowRows = n - recipe.windowStart;
     const budgets = recipe.budgets.map((units) => units * recipe.unit);
     submission.submit();
-    selector.writeTruth(buffers, layer, slot, { from, windowRows, budgets });
+    selector.resources.writeTruth(buffers, layer, slot, { from, windowRows, budgets });
     const end = recipe.windowStart;
     if (!below) scorer.encodeSelect(submission.pass, layer, numRows, end, stepOffset);
     else await offload!.keys.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
