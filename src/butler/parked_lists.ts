@@ -1,7 +1,7 @@
 /** Chosen rows on the host: by position, not by place. @module */
 import { Readback } from "../gpu/readback.ts";
 import type { CopySink } from "../kv/block_reader.ts";
-import type { SelectionBuffers } from "./selection_buffers.ts";
+import type { SelectionBuffers, SelectionSizes } from "./selection_buffers.ts";
 
 /** By KV head: ascending positions. */
 export type HeadLists = readonly Uint32Array<ArrayBuffer>[];
@@ -39,7 +39,7 @@ export function copyLists(
  * @param index How many others were put before them.
  */
 export function parseLists(
-  { sizes }: SelectionBuffers,
+  { sizes }: { readonly sizes: Pick<SelectionSizes, "numKvHeads" | "listCapacity"> },
   bytes: Uint8Array<ArrayBuffer>,
   index: number,
 ): HeadLists {
