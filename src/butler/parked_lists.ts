@@ -1,7 +1,7 @@
 /** Chosen rows on the host: by position, not by place. @module */
 import { Readback } from "../gpu/readback.ts";
 import type { CopySink } from "../kv/block_reader.ts";
-import type { SelectionBuffers } from "./selection_buffers.ts";
+import type { SelectionBuffers, SelectionSizes } from "./selection_buffers.ts";
 
 /** By KV head: ascending positions. */
 export type HeadLists = readonly Uint32Array<ArrayBuffer>[];
@@ -32,15 +32,23 @@ export function copyLists(
   sink.copy(picked.buffer, from, target, offset + size, size * listCapacity);
 }
 
-/** @param words From where {@linkcode copyLists} put them; the lists are views of it. */
+/**
+ * Takes lists out of what was read from where {@linkcode copyLists} put them. They are copies: lists of
+ * different sequences and layers live for different times.
+ *
+ * @param index How many others were put before them.
+ */
 export function parseLists(
-  { sizes }: SelectionBuffers,
-  words: Uint32Array<ArrayBuffer>,
+  { sizes }: { readonly sizes: Pick<SelectionSizes, "numKvHeads" | "listCapacity"> },
+  bytes: Uint8Array<ArrayBuffer>,
+  index: number,
 ): HeadLists {
   const { numKvHeads, listCapacity } = sizes;
+  const count = numKvHeads * (listCapacity + 1);
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + index * count * 4, count);
   return Array.from({ length: numKvHeads }, (_, head) => {
     const at = numKvHeads + head * listCapacity;
-    return words.subarray(at, at + words[head]!);
+    return words.slice(at, at + words[head]!);
   });
 }
 
@@ -66,11 +74,7 @@ export async function readLists(
     if (yes) copyLists(sink, buffers, layer, slot, readback.target, index++ * size);
   });
   sink.submit();
-  const words = new Uint32Array((await readback.read(numLists * size)).slice().buffer);
+  const bytes = await readback.read(numLists * size);
   index = 0;
-  return wanted.map((yes) => {
-    if (!yes) return null;
-    const at = index++ * size / 4;
-    return parseLists(buffers, words.slice(at, at + size / 4));
-  });
+  return wanted.map((yes) => yes ? parseLists(buffers, bytes, index++) : null);
 }

@@ -124,11 +124,9 @@ export class FetchAhead {
     this.#reads = [];
     const size = listBytes(selector.buffers);
     const bytes = await this.#readback!.read(reads.length * size);
-    // One copy for each sequence and layer: they live for different times.
-    const words = new Uint32Array(bytes.slice().buffer);
     reads.forEach(({ slot, layer, view }, index) => {
-      const own = words.slice(index * size / 4, (index + 1) * size / 4);
-      this.#slot(slot).chosen[layer] = { view, lists: parseLists(selector.buffers, own) };
+      const lists = parseLists(selector.buffers, bytes, index);
+      this.#slot(slot).chosen[layer] = { view, lists };
     });
   }
 

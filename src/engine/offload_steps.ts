@@ -370,11 +370,10 @@ export class OffloadSteps {
       copyLists(submission, buffers, layer, slot, readback.target, index * stride)
     );
     submission.submit();
-    const words = new Uint32Array((await readback.read(rows.length * stride)).slice().buffer);
+    const bytes = await readback.read(rows.length * stride);
     this.#stage.arrived();
     rows.forEach((row, index) => {
-      const own = words.slice(index * stride / 4, (index + 1) * stride / 4);
-      const lists = parseLists(buffers, own);
+      const lists = parseLists(buffers, bytes, index);
       const view = selector.view(row.slot)!;
       try {
         this.#placement.placeUsed(submission, layer, row, lists, selector);

@@ -53,6 +53,8 @@ export class RowPlacement {
   /** By slot and layer: the header that was written last. */
   readonly #headers = new Map<number, string[]>();
   readonly #moved = new Map<number, Moved>();
+  /** Header and lists of a layer of a slot, on their way to the device. */
+  #words = new Uint32Array(0);
 
   constructor(options: RowPlacementOptions) {
     this.#options = options;
@@ -116,10 +118,13 @@ export class RowPlacement {
     const windowStart = policy.once
       ? recipe.windowStart
       : Math.min(n, Math.max(recipe.windowStart, stable * BLOCK_ROWS));
+    const header = selectionHeader(numKvHeads);
+    const out = this.#emptyWords(header + numKvHeads * listCapacity);
     const plans: HeadPlan[] = [];
     for (let head = 0; head < numKvHeads; head++) {
       const wanted = { picked: lists[head]!, from: recipe.windowStart, windowStart };
-      const plan = planHead(offloaded, layer, head, wanted, stable);
+      const room = out.subarray(header + head * listCapacity);
+      const plan = planHead(offloaded, layer, head, wanted, stable, room);
       plans.push(plan);
       const count = plan.list.length + plan.streamed.length;
       moved.wanted += count;
@@ -134,11 +139,8 @@ export class RowPlacement {
         plan.targets,
       );
     }
-    const header = selectionHeader(numKvHeads);
-    const out = new Uint32Array(header + numKvHeads * listCapacity);
     const window = policy.once ? [SLIDING, settings.window] : [windowStart, 0];
     out.set([1, recipe.prefix, ...window, ...plans.map(({ list }) => list.length)]);
-    plans.forEach(({ list }, head) => out.set(list, header + head * listCapacity));
     // The lists are read by what is encoded from here on.
     submission.submit();
     buffers.writeSelection(layer, slot, out);
@@ -146,6 +148,12 @@ export class RowPlacement {
       buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
     }
     this.#setStream(slot, layer, { first: 0, end: 0, lists: plans.map((p) => p.streamed) });
+  }
+
+  /** So many words, all 0, until the next call. */
+  #emptyWords(count: number): Uint32Array<ArrayBuffer> {
+    if (this.#words.length < count) this.#words = new Uint32Array(count);
+    return this.#words.subarray(0, count).fill(0);
   }
 
   /** What a layer of a row streams, and its header where that follows from what is on the device. */

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { SlotTable } from "./fetch/slot_table.ts";
+import { PlacementRoom, SlotTable } from "./fetch/slot_table.ts";
 import { BLOCK_ROWS, NO_PAGE, type SlabPool } from "./slab_pool.ts";
 import type { StoredSequence } from "./store/types.ts";
 import { type LayerSet, pagesOf } from "./working_set.ts";
@@ -61,8 +61,9 @@ export class OffloadedRows {
     this.#spare = sets.map((set, layer) => take(layer, set.prefixBlocks + set.windowBlocks));
     this.#slotPages = sets.map((set, layer) => take(layer, set.slotPages));
     this.#slotRows = this.#slotPages.map(rowsOfPages);
+    const room = new PlacementRoom();
     this.#tables = sets.map(({ slotPages }) =>
-      Array.from({ length: numKvHeads }, () => new SlotTable(slotPages * BLOCK_ROWS))
+      Array.from({ length: numKvHeads }, () => new SlotTable(slotPages * BLOCK_ROWS, room))
     );
   }
 

@@ -26,7 +26,7 @@ const NONE = new Uint32Array(0);
 /** Rows of a selection, and from which row on they are attended as a window. */
 export interface WantedRows {
   /** Ascending positions of rows that were chosen. */
-  readonly picked: Uint32Array;
+  readonly picked: Uint32Array<ArrayBuffer>;
   /** All rows from here to the window are wanted too. */
   readonly from: number;
   /** First row that stays on the device as part of the window until the next selection. */
@@ -37,6 +37,7 @@ export interface WantedRows {
  * Plans one KV head of one layer.
  *
  * @param stableFrom Blocks from here on keep their pages until the next selection.
+ * @param room Where the list goes; memory of its own if not given.
  */
 export function planHead(
   rows: OffloadedRows,
@@ -44,16 +45,15 @@ export function planHead(
   kvHead: number,
   { picked, from, windowStart }: WantedRows,
   stableFrom: number,
+  room?: Uint32Array<ArrayBuffer>,
 ): HeadPlan {
-  const count = picked.length + Math.max(0, windowStart - from);
-  const positions = new Uint32Array(count);
-  positions.set(picked);
-  for (let i = picked.length; i < count; i++) positions[i] = from + i - picked.length;
+  const positions = withRun(picked, from, windowStart);
+  const count = positions.length;
   // Positions ascend: rows on pages that stay are the first and the last ones.
   const prefixRows = rows.sets[layer]!.prefixBlocks * BLOCK_ROWS;
   const first = countBelow(positions, prefixRows);
   const end = Math.max(first, countBelow(positions, stableFrom * BLOCK_ROWS));
-  const list = new Uint32Array(count);
+  const list = room?.subarray(0, count) ?? new Uint32Array(count);
   placeOnPages(rows, layer, positions, list, 0, first);
   placeOnPages(rows, layer, positions, list, end, count);
   const placement = rows.slots(layer, kvHead).place(positions, first, end - first);
@@ -72,28 +72,43 @@ export function planHead(
   }
   if (numStreamed === 0) return { list, positions, missing, targets, streamed: NONE };
   // Those without a slot leave both lists.
+  const listed = positions.slice();
   const streamed = new Uint32Array(numStreamed);
   let kept = first;
   let gone = 0;
   for (let i = 0; i < slots.length; i++) {
     const slot = slots[i]!;
+    const position = positions[first + i]!;
     if (slot === NO_SLOT) {
-      streamed[gone++] = positions[first + i]!;
+      streamed[gone++] = position;
       continue;
     }
     list[kept] = slotRows[slot]!;
-    positions[kept++] = positions[first + i]!;
+    listed[kept++] = position;
   }
-  list.copyWithin(kept, end);
-  positions.copyWithin(kept, end);
-  const left = count - numStreamed;
+  list.copyWithin(kept, end).fill(0, count - numStreamed);
+  listed.copyWithin(kept, end);
   return {
-    list: list.subarray(0, left),
-    positions: positions.subarray(0, left),
+    list: list.subarray(0, count - numStreamed),
+    positions: listed.subarray(0, count - numStreamed),
     missing,
     targets,
     streamed,
   };
+}
+
+/** Ascending positions and those from `from` to `end` after them; the same ones if there are none. */
+function withRun(
+  positions: Uint32Array<ArrayBuffer>,
+  from: number,
+  end: number,
+): Uint32Array<ArrayBuffer> {
+  if (end <= from) return positions;
+  const { length } = positions;
+  const all = new Uint32Array(length + end - from);
+  all.set(positions);
+  for (let i = length; i < all.length; i++) all[i] = from + i - length;
+  return all;
 }
 
 /** How many of some ascending positions are below a limit. */

@@ -28,6 +28,22 @@ const OLDEST = 255;
 /** Slots that two bytes can tell apart, with a number to spare for none. */
 const SMALL_CAPACITY = 0xffff;
 
+/** Memory for the answers of tables that are asked one after the other; it stays in the caches. */
+export class PlacementRoom {
+  slots = new Int32Array(0);
+  missing = new Uint32Array(0);
+  /** Slots that give way. */
+  victims = new Int32Array(0);
+
+  /** Makes room for so many rows. */
+  hold(count: number): void {
+    if (this.slots.length >= count) return;
+    this.slots = new Int32Array(count * 2);
+    this.missing = new Uint32Array(count * 2);
+    this.victims = new Int32Array(count * 2);
+  }
+}
+
 /**
  * Slots of one KV head of one layer. Which rows are there follows no pattern that a processor could
  * guess, and a wrong guess takes it longer than the rest of a row: loops over rows and slots count
@@ -47,21 +63,22 @@ export class SlotTable {
    * all. The first entry is written for rows without a slot and never read.
    */
   readonly #lastWanted: Int32Array;
-  #slots = new Int32Array(0);
-  #missing = new Uint32Array(0);
-  readonly #victims: Int32Array;
+  readonly #room: PlacementRoom;
   readonly #ageCounts = new Uint32Array(OLDEST + 1);
   #call = 0;
 
-  /** @throws {RangeError} If the capacity is no whole number from 0. */
-  constructor(capacity: number) {
+  /**
+   * @param room Tables that share it must not be asked before the answer of another is used up.
+   * @throws {RangeError} If the capacity is no whole number from 0.
+   */
+  constructor(capacity: number, room = new PlacementRoom()) {
     if (!Number.isSafeInteger(capacity) || capacity < 0) {
       throw new RangeError(`slot table: capacity must be a whole number, not ${capacity}`);
     }
     this.capacity = capacity;
     this.#holds = new Int32Array(capacity).fill(-1);
     this.#lastWanted = new Int32Array(capacity + 1);
-    this.#victims = new Int32Array(capacity);
+    this.#room = room;
     this.#where = this.#positions(1024);
   }
 
@@ -85,12 +102,8 @@ export class SlotTable {
    */
   place(wanted: Uint32Array, from: number, count: number): Placement {
     const call = ++this.#call;
-    if (this.#slots.length < count) {
-      this.#slots = new Int32Array(count * 2);
-      this.#missing = new Uint32Array(count * 2);
-    }
-    const slots = this.#slots;
-    const missing = this.#missing;
+    this.#room.hold(count);
+    const { slots, missing, victims } = this.#room;
     const lastWanted = this.#lastWanted;
     let where = this.#where;
     let numMissing = 0;
@@ -105,7 +118,6 @@ export class SlotTable {
     }
     const numResident = count - numMissing;
     const numVictims = numMissing === 0 ? 0 : this.#findVictims(numMissing);
-    const victims = this.#victims;
     const holds = this.#holds;
     for (let i = 0; i < numVictims; i++) {
       const index = missing[i]!;
@@ -161,7 +173,7 @@ export class SlotTable {
     const call = this.#call;
     const { capacity } = this;
     const lastWanted = this.#lastWanted;
-    const victims = this.#victims;
+    const { victims } = this.#room;
     const ages = this.#ageCounts.fill(0);
     for (let i = 1; i <= capacity; i++) ages[Math.min(OLDEST, call - lastWanted[i]!)]!++;
     const wanted = Math.min(count, capacity - ages[0]!);
