@@ -7,6 +7,7 @@
 import { ModelFileError } from "../../model/errors.ts";
 import { ModelFile } from "../../model/model_file.ts";
 import { readSafetensors, readSafetensorsMetadata } from "../../model/safetensors.ts";
+import { encodeSafetensors } from "../../model/safetensors_writer.ts";
 import { CALIBRATION_NAME } from "../../model/side_files.ts";
 import { CalibrationError } from "./errors.ts";
 
@@ -50,8 +51,8 @@ export interface Calibration {
 /** Bytes of the file of a calibration. */
 export function encodeCalibration(calibration: Calibration): Uint8Array<ArrayBuffer> {
   const { model, origin, projection } = calibration;
-  const header = JSON.stringify({
-    __metadata__: {
+  return encodeSafetensors(
+    {
       format: FORMAT,
       format_version: FORMAT_VERSION,
       model_fingerprint: model.fingerprint,
@@ -59,21 +60,8 @@ export function encodeCalibration(calibration: Calibration): Uint8Array<ArrayBuf
       context: String(origin.context),
       program_version: origin.program,
     },
-    [TENSOR]: {
-      dtype: "F32",
-      shape: shapeOf(model),
-      data_offsets: [0, projection.byteLength],
-    },
-  });
-  const text = new TextEncoder().encode(header);
-  // Data begins at a multiple of eight, as other writers of the format have it.
-  const headerBytes = Math.ceil(text.length / 8) * 8;
-  const bytes = new Uint8Array(8 + headerBytes + projection.byteLength).fill(0x20);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(headerBytes), true);
-  bytes.set(text, 8);
-  projection.forEach((value, index) => view.setFloat32(8 + headerBytes + index * 4, value, true));
-  return bytes;
+    [{ name: TENSOR, shape: shapeOf(model), values: projection }],
+  );
 }
 
 /**
@@ -95,9 +83,14 @@ export function readCalibration(path: string, model: CalibratedModel): Calibrati
 
 /** Where the calibration of a model lies unless told otherwise: beside the file, in the folder. */
 export function defaultCalibrationPath(modelPath: string): string {
+  return besideModel(modelPath, CALIBRATION_NAME);
+}
+
+/** A file beside a model file, or in a model's folder. */
+export function besideModel(modelPath: string, name: string): string {
   const path = modelPath.replace(/(?<=.)[/\\]+$/, "");
-  if (isFolder(path)) return `${path.replace(/\/$/, "")}/${CALIBRATION_NAME}`;
-  return path.replace(/[^/\\]*$/, CALIBRATION_NAME);
+  if (isFolder(path)) return `${path.replace(/\/$/, "")}/${name}`;
+  return path.replace(/[^/\\]*$/, name);
 }
 
 /** The default calibration file of a model if it is there, else null. Its content is not looked at. */
