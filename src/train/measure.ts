@@ -21,6 +21,8 @@ export interface MeasureSettings {
 export interface HeadMeasure {
   /** Share of the true top-B among the chosen rows. */
   readonly recall: number;
+  /** The same of the most recent candidates. */
+  readonly recentRecall: number;
   /** Part of all attention that sinks and window have. */
   readonly base: number;
   /** (counts) part that the first so many rows of the predictor add, and of the model's own order. */
@@ -191,6 +193,7 @@ function order(scores: Float32Array, first: number, end: number): Uint32Array {
 class Sums {
   #rows = 0;
   #hits = 0;
+  #recentHits = 0;
   #base = 0;
   readonly #added: Float64Array;
   readonly #best: Float64Array;
@@ -214,7 +217,10 @@ class Sums {
     const { sinks, window, budget } = this.#settings;
     this.#rows++;
     const wanted = new Set(truth.subarray(0, budget));
-    for (let i = 0; i < budget; i++) if (wanted.has(guess[i]!)) this.#hits++;
+    for (let i = 0; i < budget; i++) {
+      if (wanted.has(guess[i]!)) this.#hits++;
+      if (wanted.has(count - window - 1 - i)) this.#recentHits++;
+    }
     for (const of of weights) {
       for (let t = 0; t < sinks; t++) this.#base += of[t]! / weights.length;
       for (let t = count - window; t < count; t++) this.#base += of[t]! / weights.length;
@@ -240,6 +246,7 @@ class Sums {
     const best = of(this.#best);
     return {
       recall: this.#hits / (rows * this.#settings.budget),
+      recentRecall: this.#recentHits / (rows * this.#settings.budget),
       base,
       added: added.slice(0, -1),
       best: best.slice(0, -1),
