@@ -93,6 +93,7 @@ function scoreWork(
     case "none":
       return each(0, 0);
     case "projected":
+    case "predicted":
       return each(2 * PROJECTED, 2 * PROJECTED);
     case "exact":
       return each(2 * headDim, valueBytes * headDim);

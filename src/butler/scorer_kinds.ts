@@ -2,7 +2,14 @@
 import { LIST_MODES, ROW_KEEPS } from "../gpu/ops/list_params.ts";
 
 /** Order of the recipes of a slot. */
-export const SCORER_KINDS = ["projected", "exact", "pages", "mass", "pooled"] as const;
+export const SCORER_KINDS = [
+  "projected",
+  "exact",
+  "pages",
+  "mass",
+  "pooled",
+  "predicted",
+] as const;
 
 /** A way of scoring. */
 export type ScorerKind = typeof SCORER_KINDS[number];
@@ -14,6 +21,7 @@ export const SCORER_WORDS: Readonly<Record<ScorerKind, { mode: number; keeps: nu
   pages: { mode: LIST_MODES.pages, keeps: ROW_KEEPS.bounds },
   mass: { mode: LIST_MODES.mass, keeps: ROW_KEEPS.mass },
   pooled: { mode: LIST_MODES.mass, keeps: ROW_KEEPS.mass },
+  predicted: { mode: LIST_MODES.projected, keeps: ROW_KEEPS.key },
 };
 
 /** Whether it goes by the attention that rows have received. */

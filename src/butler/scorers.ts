@@ -20,6 +20,7 @@ import type { DeviceTier } from "../kv/device_tier.ts";
 import type { ModelConfig } from "../model/types.ts";
 import type { ImportanceStore } from "./importance_store.ts";
 import { createMassScorer } from "./mass_scorer.ts";
+import type { Producers } from "./producers.ts";
 import type { SelectionUnit } from "./policies/types.ts";
 import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
 import type { SelectionBuffers } from "./selection_buffers.ts";
@@ -33,6 +34,8 @@ export interface ScorerOptions {
   readonly kv: DeviceTier;
   /** (rows, heads + 2 KV heads, head size) f32: q after its rotation. */
   readonly qkv: GPUBuffer;
+  /** (rows, padded hidden size) f32: the residual stream. */
+  readonly x: GPUBuffer;
   /** Row table of the step. */
   readonly rows: GPUBuffer;
   readonly step: BufferPart;
@@ -52,6 +55,8 @@ export interface ScorerBuffers {
   readonly importance: ImportanceStore;
   /** By layer: (KV heads, head size, 16) f32; only of models that have been calibrated. */
   readonly matrices: readonly GPUBuffer[] | null;
+  /** Makes the queries of predicted importance; only with a predictor. */
+  readonly producers: Producers | null;
   /** Where the keys of sequences below the device pass through; null while there are none. */
   readonly transit: KeyTransit | null;
   /** (rows of a prefill chunk, heads) f32: logarithm of the sum of a row's weights. */
@@ -155,6 +160,13 @@ export interface Scorer extends Disposable {
     splits: number,
     stepOffset: number,
   ): void;
+  /** Makes the queries of the layers that a layer serves; only where queries are made ahead. */
+  encodeQueries?(
+    pass: GPUComputePassEncoder,
+    layer: number,
+    numRows: number,
+    stepOffset: number,
+  ): void;
   /** Selects from scores that are there. */
   encodeChoice(
     pass: GPUComputePassEncoder,
@@ -198,6 +210,8 @@ export async function createScorer(
       return await exact(kit);
     case "pages":
       return await pages(kit);
+    case "predicted":
+      return await predicted(kit);
     default:
       return await createMassScorer(kit, kind, (...choice) => encodeChoice(kit, ...choice));
   }
@@ -356,6 +370,70 @@ async function projected(kit: Kit): Promise<Scorer> {
       dispatch(pass, project, groups.project, count, stepOffset);
       const blocks = scoreProjectedWorkgroups(score, config.numKvHeads, numRows, end);
       dispatch(pass, scoring, groups.score, blocks, stepOffset);
+      encodeChoice(kit, pass, layer, numRows, stepOffset);
+    },
+    [Symbol.dispose]: () => params.destroy(),
+  };
+}
+
+async function predicted(kit: Kit): Promise<Scorer> {
+  const { options, buffers, tables, params } = kit;
+  const { kernels, plan, config, kvType, kv, rows, step } = options;
+  const { selection, importance, producers, transit } = buffers;
+  if (producers === null) {
+    throw new RangeError("importance cannot be predicted without a predictor");
+  }
+  const group = config.numHeads / config.numKvHeads;
+  const keysOnly = {
+    headDim: config.headDim,
+    group,
+    kvType,
+    lanes: plan.rowLanes,
+    queries: false,
+  };
+  const score = { group, lanes: plan.rowLanes, turns: turnsOf(options) };
+  const store = await kernels.compile(importanceProjectSpec(keysOnly));
+  const scoring = await kernels.compile(scoreProjectedSpec(score));
+  const kind = SCORER_KINDS.indexOf("predicted");
+  const layers = Array.from({ length: config.numLayers }, (_, layer) => {
+    const storing = (keys: BufferPart, table: BufferPart) =>
+      kernels.bind(store, [
+        keys,
+        table,
+        tables.store,
+        producers.matrices[layer]!,
+        importance.pageTable,
+        importance.layer(layer),
+        params,
+        step,
+      ]);
+    return {
+      store: storing(kv.keys(layer), kv.table(layer)),
+      storeChunk: transit && storing(transit.chunk.keys, transit.chunk.table),
+      score: kernels.bind(scoring, [
+        producers.queriesOf(layer),
+        importance.layer(layer),
+        importance.pageTable,
+        rows,
+        selection.recipes(kind, layer),
+        selection.scores,
+        params,
+        step,
+      ]),
+    };
+  });
+  return {
+    encodeStore(pass, layer, numRows, stepOffset, from) {
+      const count = importanceProjectWorkgroups(keysOnly, config.numKvHeads, numRows);
+      const groups = layers[layer]!;
+      const bound = from === "cache" ? groups.store : groups.storeChunk!;
+      dispatch(pass, store, bound, count, stepOffset);
+    },
+    encodeQueries: (...place) => producers.encode(...place),
+    encodeChoice: (...choice) => encodeChoice(kit, ...choice),
+    encodeSelect(pass, layer, numRows, end, stepOffset) {
+      const blocks = scoreProjectedWorkgroups(score, config.numKvHeads, numRows, end);
+      dispatch(pass, scoring, layers[layer]!.score, blocks, stepOffset);
       encodeChoice(kit, pass, layer, numRows, stepOffset);
     },
     [Symbol.dispose]: () => params.destroy(),

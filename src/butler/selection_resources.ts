@@ -8,6 +8,8 @@
 import { LIST_MODES } from "../gpu/ops/list_params.ts";
 import type { Calibration } from "./calibration/file.ts";
 import { ImportanceStore } from "./importance_store.ts";
+import type { Predictor } from "./predictor/predictor.ts";
+import { Producers } from "./producers.ts";
 import { type RowTableOptions, RowTables } from "./row_tables.ts";
 import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
 import { createScorer, type KeyTransit, type Scorer, type ScorerOptions } from "./scorers.ts";
@@ -19,6 +21,7 @@ export interface SelectionResourceOptions extends ScorerOptions {
   readonly maxSequences: number;
   readonly maxStored: number;
   readonly calibration: Calibration | null;
+  readonly predictor: Predictor | null;
   /** Told when buffers that others bind are other ones. */
   readonly onRebind: () => void;
 }
@@ -35,6 +38,7 @@ export class SelectionResources implements Disposable {
   readonly #scorers = new Map<ScorerKind, Scorer>();
   #buffers: SelectionBuffers;
   #matrices: GPUBuffer[] | null = null;
+  #producers: Producers | null = null;
   #transit: KeyTransit | null = null;
   #generation: number;
 
@@ -82,15 +86,26 @@ export class SelectionResources implements Disposable {
   /** Compiles and binds what a way of scoring needs. */
   async prepare(kind: ScorerKind): Promise<void> {
     if (this.#scorers.has(kind)) return;
+    const { predictor } = this.#options;
+    if (kind === "predicted" && predictor !== null) {
+      const maxRows = this.#options.maxSequences;
+      this.#producers ??= await Producers.create({ ...this.#options, predictor, maxRows });
+    }
     const buffers = {
       selection: this.#buffers,
       importance: this.importance,
       matrices: this.#matrices,
+      producers: this.#producers,
       transit: this.#transit,
       lse: this.lse,
     };
     const tables = this.tables.of(kind);
     this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));
+  }
+
+  /** Layers that the predictor's producer at this one serves. */
+  servedBy(layer: number): readonly number[] {
+    return this.#producers?.servedBy(layer) ?? [];
   }
 
   /** Makes room for lists of so many rows. */
@@ -121,7 +136,14 @@ export class SelectionResources implements Disposable {
     const scorer = await createScorer(
       "exact",
       this.#options,
-      { selection: buffers, importance, matrices: null, transit: this.#transit, lse: this.lse },
+      {
+        selection: buffers,
+        importance,
+        matrices: null,
+        producers: null,
+        transit: this.#transit,
+        lse: this.lse,
+      },
       this.tables.of("exact"),
     );
     return { scorer, buffers };
@@ -183,6 +205,7 @@ export class SelectionResources implements Disposable {
     for (const scorer of this.#scorers.values()) scorer[Symbol.dispose]();
     this.tables[Symbol.dispose]();
     this.#matrices?.forEach((buffer) => buffer.destroy());
+    this.#producers?.[Symbol.dispose]();
     this.lse.destroy();
     this.#buffers[Symbol.dispose]();
     this.importance[Symbol.dispose]();

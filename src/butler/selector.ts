@@ -40,6 +40,8 @@ export interface LayerWork {
   rowsKeys: number;
   /** Some row adds its attention to what its keys had. */
   mass: boolean;
+  /** Queries of importance are made for later layers. */
+  produces: boolean;
   /** By kind: position up to which there are candidates to score; 0: none. */
   readonly ends: number[];
 }
@@ -313,6 +315,7 @@ export class Selector {
       denseKeys: 0,
       rowsKeys: 0,
       mass: false,
+      produces: false,
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
@@ -333,13 +336,14 @@ export class Selector {
       const { store } = entry.view.policy;
       const keeps = entry.kind !== null && store !== "none" && store !== "mass";
       // Also without a selection, before there are more than the table has room for.
-      if (keeps && entry.kind !== null && (fresh || n - entry.stored >= STORE_EVERY)) {
+      const due = n - entry.stored >= STORE_EVERY || (fresh && needsStored(entry, n));
+      if (keeps && entry.kind !== null && due) {
         // With its query the newest row's own key is projected too; bounds are made for all alike.
         const end = fresh && entry.kind === "projected" ? position : n;
         for (const at of storePositions(entry.kind, entry.stored, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
-        entry.stored = entry.kind === "projected" ? n : position;
+        entry.stored = entry.kind === "pages" ? position : n;
       }
       if (fresh && entry.view.policy.once) entry.slidesNext = true;
       anyFresh ||= fresh;
@@ -347,6 +351,12 @@ export class Selector {
         this.#countLayer(work[layer]!, layer, slot, entry, n);
       }
     }
+    const predicted = SCORER_KINDS.indexOf("predicted");
+    work.forEach((of, layer) => {
+      of.produces = this.#resources.servedBy(layer).some((served) =>
+        work[served]!.ends[predicted]! > 0
+      );
+    });
     SCORER_KINDS.forEach((kind, index) => {
       if (pending[index]!.length > 0) this.#resources.tables.writeStore(kind, pending[index]!);
       else this.#resources.tables.storeCounts[index] = 0;
@@ -363,9 +373,12 @@ export class Selector {
     pass: GPUComputePassEncoder,
     layer: number,
     numRows: number,
-    { ends }: LayerWork,
+    { ends, produces }: LayerWork,
     stepOffset: number,
   ): void {
+    if (produces) {
+      this.#resources.scorer("predicted").encodeQueries!(pass, layer, numRows, stepOffset);
+    }
     SCORER_KINDS.forEach((kind, index) => {
       this.#encodeStore(pass, kind, layer, "cache");
       const end = ends[index]!;
@@ -458,6 +471,13 @@ export class Selector {
   [Symbol.dispose](): void {
     this.#resources[Symbol.dispose]();
   }
+}
+
+/** Whether a selection among `n` rows may choose rows of which nothing is kept yet. */
+function needsStored({ kind, view, stored }: Slot, n: number): boolean {
+  // Rows of the window are no candidates: they are projected many at a time, before they leave it.
+  const { window, interval } = view.settings;
+  return kind !== "predicted" || n - window + interval > stored;
 }
 
 function countDense(work: LayerWork, keys: number): void {

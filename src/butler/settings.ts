@@ -56,6 +56,9 @@ export interface KvSituation {
 /** The command that makes what `loki` needs. */
 export const CALIBRATE_HINT = "main.ts calibrate --model MODEL --text FILE --out FILE";
 
+/** The command that makes what `tokenbutler` needs. */
+export const TRAIN_HINT = "main.ts train --model MODEL --text FILE --out FILE";
+
 /**
  * Decides everything about a sequence's cache, once, when it is taken in.
  *
@@ -76,6 +79,7 @@ export function resolveKv(
   const { policy, notes } = choosePolicy(request.policy, situation);
   const interval = request.interval ?? KV_DEFAULTS.interval;
   const { layers, budget } = layersOf(request, policy, model);
+  checkFirstLayer(request, policy, layers);
   const settings: KvSettings = {
     policy,
     sinks: request.sinks ?? KV_DEFAULTS.sinks,
@@ -104,17 +108,31 @@ function choosePolicy(
   if (named === "tokenbutler" && !canPredict) {
     throw new KvSettingsError(
       ["policy"],
-      "is tokenbutler, which needs a trained predictor of this model, and there is none: take " +
-        `loki, which needs only a calibration file (\`${CALIBRATE_HINT}\`)`,
+      "is tokenbutler, which needs a trained predictor of this model, and there is none: make one " +
+        `with \`${TRAIN_HINT}\` and start with --predictor FILE, or take loki, which needs only a ` +
+        `calibration file (\`${CALIBRATE_HINT}\`)`,
     );
   }
   if (named !== undefined) return { policy: named, notes: [] };
   if (fits) return { policy: "dense", notes: [] };
+  if (canPredict) return { policy: "tokenbutler", notes: [] };
   if (canProject) return { policy: "loki", notes: [] };
   const note = "the request does not fit the device's part of the KV cache, and without a " +
     "calibration file every step reads all of it, which is slow: make one with " +
     `\`${CALIBRATE_HINT}\` and start with --calibration FILE, or name a policy`;
   return { policy: "dense", notes: [note] };
+}
+
+function checkFirstLayer(
+  { table }: KvRequest,
+  policy: PolicyName,
+  [first]: readonly KvLayerSettings[],
+): void {
+  if (policy !== "tokenbutler" || first?.role !== "selected") return;
+  throw new KvSettingsError(
+    table === undefined ? ["dense_layers"] : ["table", "layers", 0, "role"],
+    "must leave the first layer dense or window under tokenbutler: nothing is predicted for it",
+  );
 }
 
 function checkModel({ denseLayers, table }: KvRequest, model: KvModel): void {

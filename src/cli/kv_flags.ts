@@ -164,6 +164,14 @@ export const tierFlags = {
     fallback: null,
     fallbackText: "for the default model the one that comes with the program",
   }),
+  predictor: valueFlag({
+    group,
+    help: "file that train made for this model, which tokenbutler needs",
+    placeholder: "FILE",
+    schema: text,
+    fallback: null,
+    fallbackText: "for the default model the one that comes with the program",
+  }),
 } as const;
 
 /**

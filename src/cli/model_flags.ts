@@ -100,5 +100,6 @@ export function engineOptions(
     kv: kvRequest(settings),
     tiers: tierOptions(settings),
     calibration: settings.calibration,
+    predictor: settings.predictor,
   };
 }

@@ -6,6 +6,7 @@
  * @module
  */
 import type { Calibration } from "../butler/calibration/file.ts";
+import type { Predictor } from "../butler/predictor/predictor.ts";
 import { type LayerWork, type ParkedSelection, Selector } from "../butler/selector.ts";
 import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
 import type { SelectorRow } from "../butler/row_tables.ts";
@@ -38,6 +39,7 @@ export interface CacheStepsOptions {
   readonly cache: TieredCache;
   readonly maxPrefill: number;
   readonly calibration: Calibration | null;
+  readonly predictor: Predictor | null;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -80,7 +82,7 @@ export class CacheSteps {
   #bound: BoundAttention[] = [];
 
   private constructor(options: CacheStepsOptions, attention: SelectedAttention) {
-    const { forward, maxPrefill, calibration, cache } = options;
+    const { forward, maxPrefill, calibration, predictor, cache } = options;
     const { kernels } = forward.options;
     this.#options = options;
     this.#attention = attention;
@@ -89,8 +91,10 @@ export class CacheSteps {
     this.#selector = new Selector({
       ...forward.options,
       qkv: forward.activations.qkv,
+      x: forward.activations.x,
       maxPrefill,
       calibration,
+      predictor,
       storeOffset: (kind) => (STEP_SLOTS.store + kind) * stride,
       onRebind: () => this.#unbind(),
       spansOf: (slot, layer) => cache.offloaded(slot)?.spans(layer) ?? null,

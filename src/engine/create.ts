@@ -6,6 +6,9 @@
  */
 import { DEFAULT_MODEL } from "../assets.ts";
 import { CalibrationError } from "../butler/calibration/errors.ts";
+import { PredictorError } from "../butler/predictor/errors.ts";
+import { findPredictor, readPredictor } from "../butler/predictor/file.ts";
+import type { Predictor } from "../butler/predictor/predictor.ts";
 import { type Calibration, findCalibration, readCalibration } from "../butler/calibration/file.ts";
 import { resolveKv } from "../butler/settings.ts";
 import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
@@ -94,7 +97,8 @@ async function build(
 ): Promise<EngineParts> {
   const { config } = source;
   const { calibration, notes: calibrationNotes } = await loadCalibration(options, source);
-  const canDo = { canProject: calibration !== null, canPredict: false };
+  const { predictor, notes: predictorNotes } = await loadPredictor(options, source);
+  const canDo = { canProject: calibration !== null, canPredict: predictor !== null };
   // What no request could be run with shows before a device is opened.
   resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });
@@ -150,6 +154,7 @@ async function build(
         maxPrefill,
         overrides: options.kernelOverrides,
         calibration,
+        predictor,
         ...readbackOverride(options),
       },
       source,
@@ -163,7 +168,7 @@ async function build(
     kernels.check();
     const prefillChunk = options.prefillChunk ?? Math.min(maxPrefill, measured);
     onProgress({ phase: "ready", fraction: 1 });
-    const notes = [...source.notes, ...calibrationNotes, ...tier.notes];
+    const notes = [...source.notes, ...calibrationNotes, ...predictorNotes, ...tier.notes];
     if (contextLength < tier.contextLength) {
       notes.push(
         `context cut from ${tier.contextLength} to ${contextLength} tokens: host and disk have room ` +
@@ -257,6 +262,28 @@ async function loadCalibration(
   } catch (error) {
     if (options.calibration !== null || !(error instanceof CalibrationError)) throw error;
     return { calibration: null, notes: [`calibration left aside: ${error.message}`] };
+  }
+}
+
+/**
+ * The file that `tokenbutler` needs: the named one, or the one beside the model.
+ *
+ * @throws {PredictorError} If a named file cannot be used.
+ */
+async function loadPredictor(
+  options: EngineOptions,
+  source: ModelSource,
+): Promise<{ predictor: Predictor | null; notes: readonly string[] }> {
+  const path = options.predictor ?? findPredictor(options.modelPath);
+  if (path === null) return { predictor: null, notes: [] };
+  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+  const fingerprint = await source.fingerprint();
+  const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+  try {
+    return { predictor: readPredictor(path, model).predictor, notes: [] };
+  } catch (error) {
+    if (options.predictor !== null || !(error instanceof PredictorError)) throw error;
+    return { predictor: null, notes: [`predictor left aside: ${error.message}`] };
   }
 }
 

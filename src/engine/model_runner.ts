@@ -33,6 +33,7 @@ import { NO_ROWS, StepInputs, type StepRow } from "./step_inputs.ts";
 import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
+import type { Predictor } from "../butler/predictor/predictor.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import { DenseReports } from "./dense_reports.ts";
 import type { KvReport } from "../butler/settings_types.ts";
@@ -62,6 +63,8 @@ export interface ModelRunnerOptions {
   readonly overrides: Readonly<Record<string, string>>;
   /** What `loki` needs; null where there is none. */
   readonly calibration?: Calibration | null;
+  /** What `tokenbutler` needs; null where there is none. */
+  readonly predictor?: Predictor | null;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -161,7 +164,7 @@ export class ModelRunner implements Runner {
   }
 
   async begin(slot: number, need: SequenceNeed): Promise<void> {
-    const { cache, maxPrefill, calibration, readback } = this.#options;
+    const { cache, maxPrefill, calibration, predictor, readback } = this.#options;
     if (need.settings.policy === "dense" && cache.offloaded(slot) === null) {
       return this.#dense.begin(slot, need.settings);
     }
@@ -170,6 +173,7 @@ export class ModelRunner implements Runner {
       cache,
       maxPrefill,
       calibration: calibration ?? null,
+      predictor: predictor ?? null,
       ...(readback === undefined ? {} : { readback }),
     });
     await this.#cache.begin(slot, need);

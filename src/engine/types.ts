@@ -182,13 +182,16 @@ export interface EngineOptions {
   readonly tiers: TierOptions;
   /** File with the principal components of the model's keys; null: the one beside it, if any. */
   readonly calibration: string | null;
+  /** File with a trained predictor of the model; null: the one beside it, if any. */
+  readonly predictor: string | null;
 }
 
 /** Those options about the KV cache that leave all to the engine. */
-export const DEFAULT_CACHE: Pick<EngineOptions, "kv" | "tiers" | "calibration"> = {
+export const DEFAULT_CACHE: Pick<EngineOptions, "kv" | "tiers" | "calibration" | "predictor"> = {
   kv: {},
   tiers: DEFAULT_TIERS,
   calibration: null,
+  predictor: null,
 };
 
 /** Progress of starting an engine. */

@@ -8,6 +8,7 @@ import { CacheSteps, type CacheStepsOptions } from "../../src/engine/cache_steps
 import type { EngineParts } from "../../src/engine/create.ts";
 import { Forward } from "../../src/engine/forward.ts";
 import type { Submission } from "../../src/engine/submission.ts";
+import { paddedCols } from "../../src/gpu/weight_layout.ts";
 import { Readback } from "../../src/gpu/readback.ts";
 import type { Random } from "../gpu/_rig.ts";
 import { assert } from "std-testing";
@@ -27,6 +28,7 @@ export class Capture implements Disposable {
   readonly #undo: (() => void)[] = [];
   #forward: Forward | null = null;
   #copies: GPUBuffer | null = null;
+  #states: GPUBuffer | null = null;
   #readback: Readback | null = null;
 
   constructor(maxRows: number, random: Random | null) {
@@ -75,6 +77,21 @@ export class Capture implements Disposable {
     this.#copies ??= kernels.storage("captured", config.numLayers * stride);
     const { qkv } = this.#forward!.activations;
     submission.copy(qkv, 0, this.#copies, layer * stride, rows * this.#rowBytes);
+    const { x } = this.#forward!.activations;
+    const bytes = this.#stateBytes;
+    this.#states ??= kernels.storage("captured states", config.numLayers * this.#maxRows * bytes);
+    submission.copy(x, 0, this.#states, layer * this.#maxRows * bytes, rows * bytes);
+  }
+
+  get #stateBytes(): number {
+    return paddedCols(this.#forward!.options.config.hiddenSize) * 4;
+  }
+
+  /** What entered a layer, of a row of the newest step. */
+  async hidden(parts: EngineParts, layer: number, row: number): Promise<Float32Array> {
+    const at = (layer * this.#maxRows + row) * this.#stateBytes;
+    const { hiddenSize } = this.#forward!.options.config;
+    return new Float32Array(await this.#read(parts, this.#states!, at, hiddenSize * 4));
   }
 
   async #read({ device }: EngineParts, buffer: GPUBuffer, offset = 0, size = buffer.size) {
@@ -138,6 +155,7 @@ export class Capture implements Disposable {
   [Symbol.dispose](): void {
     for (const undo of this.#undo) undo();
     this.#copies?.destroy();
+    this.#states?.destroy();
     this.#readback?.[Symbol.dispose]();
   }
 }

@@ -3,6 +3,11 @@
  * model, and with random ones.
  */
 import type { KvRequest, PolicyName } from "../../src/butler/settings.ts";
+import { readPredictor } from "../../src/butler/predictor/file.ts";
+import { importanceQueries, type Predictor } from "../../src/butler/predictor/predictor.ts";
+import { type PredictedModel, producerOf, producersOf } from "../../src/butler/predictor/shape.ts";
+import { openModel } from "../../src/model/open.ts";
+import { makePredictor } from "../golden/_offload.ts";
 import type { EngineParts } from "../../src/engine/create.ts";
 import { SLIDING } from "../../src/gpu/ops/selection.ts";
 import { openEngine } from "../golden/_engine.ts";
@@ -10,6 +15,7 @@ import { tinyModel } from "../golden/_golden.ts";
 import { generate } from "../golden/_requests.ts";
 import { Random } from "../gpu/_rig.ts";
 import {
+  butlerReference,
   lokiReference,
   oracleReference,
   type PolicyRows,
@@ -31,12 +37,13 @@ const STEPS = 12;
 const CHUNK = 48;
 const OBSERVERS = 32;
 
-type Selecting = Exclude<PolicyName, "dense" | "streaming" | "tokenbutler">;
+type Selecting = Exclude<PolicyName, "dense" | "streaming">;
 
 /** By policy: dense layers, and how far apart scores may be that count as equal, over the largest. */
 const POLICIES: Readonly<Record<Selecting, { dense: number; near: number; sizes: PolicySizes }>> = {
   oracle: { dense: 1, near: 1e-6, sizes: { sinks: 4, window: 9, budget: 13 } },
   loki: { dense: 1, near: 1e-3, sizes: { sinks: 4, window: 9, budget: 13 } },
+  tokenbutler: { dense: 1, near: 1e-3, sizes: { sinks: 4, window: 9, budget: 13 } },
   quest: { dense: 2, near: 1e-6, sizes: { sinks: 4, window: 9, budget: 60 } },
   h2o: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 9, budget: 14 } },
   snapkv: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 9, budget: 13 } },
@@ -53,6 +60,7 @@ class Follower {
   readonly #interval: number;
   readonly #capture: Capture;
   readonly #projection: TestProjection;
+  readonly #predictor: Predictor;
   /** (layers, KV heads) */
   readonly #received = Array.from(
     { length: NUM_LAYERS },
@@ -68,11 +76,13 @@ class Follower {
     interval: number,
     capture: Capture,
     projection: TestProjection,
+    predictor: Predictor,
   ) {
     this.#policy = policy;
     this.#interval = interval;
     this.#capture = capture;
     this.#projection = projection;
+    this.#predictor = predictor;
   }
 
   get #layers(): number[] {
@@ -108,7 +118,7 @@ class Follower {
       for (let h = 0; h < KV_HEADS; h++) {
         const data = { queries: queries[h]!, keys: keys[h]! };
         const where = `step ${this.#step}, layer ${layer}, KV head ${h}`;
-        if (fresh) this.#compare(this.#want(layer, h, data), lists, h, where);
+        if (fresh) this.#compare(await this.#want(parts, layer, h, data), lists, h, where);
         this.#accumulate(layer, h, data, lists, fresh);
       }
       if (!fresh) this.#checkKept(layer, lists);
@@ -116,7 +126,12 @@ class Follower {
     }
   }
 
-  #want(layer: number, h: number, data: Parameters<typeof oracleReference>[1]): PolicyRows {
+  async #want(
+    parts: EngineParts,
+    layer: number,
+    h: number,
+    data: Parameters<typeof oracleReference>[1],
+  ): Promise<PolicyRows> {
     const { sizes } = POLICIES[this.#policy];
     const received = this.#received[layer]![h]!;
     switch (this.#policy) {
@@ -124,6 +139,25 @@ class Follower {
         return oracleReference(sizes, data);
       case "loki":
         return lokiReference(sizes, data, this.#projection.matrix(layer, h));
+      case "tokenbutler": {
+        const { shape, producers, keys } = this.#predictor;
+        const place = producersOf(shape)[producerOf(shape, layer)!]!;
+        const x = await this.#capture.hidden(parts, place.layer, 0);
+        const queries = importanceQueries(producers[place.index]!, x);
+        const group = data.queries.length;
+        const at = ((layer - place.first) * shape.model.numHeads + h * group) * 16;
+        const size = shape.model.headDim * 16;
+        const matrix = keys.subarray(
+          (layer * KV_HEADS + h) * size,
+          (layer * KV_HEADS + h + 1) * size,
+        );
+        return butlerReference(
+          sizes,
+          data.keys,
+          data.queries.map((_, g) => Array.from(queries.subarray(at + g * 16, at + g * 16 + 16))),
+          Array.from(matrix),
+        );
+      }
       case "quest":
         return questReference(sizes, data);
       case "h2o":
@@ -216,6 +250,16 @@ Deno.test("streaming has sinks and a sliding window on the device, and no lists"
   assert.equal(steps, STEPS - 1);
 });
 
+const PREDICTOR = await makePredictor((await tinyModel(MODEL)).path);
+
+async function sizesOf(path: string): Promise<PredictedModel> {
+  const source = await openModel(path);
+  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+  const fingerprint = await source.fingerprint();
+  source.close();
+  return { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+}
+
 async function follow(
   path: string,
   policy: Selecting,
@@ -224,10 +268,11 @@ async function follow(
   projection: TestProjection,
 ): Promise<Follower> {
   using capture = new Capture(CHUNK, random);
-  const follower = new Follower(policy, interval, capture, projection);
+  const { predictor } = readPredictor(PREDICTOR, await sizesOf(path));
+  const follower = new Follower(policy, interval, capture, projection, predictor);
   await using opened = await openEngine(
     path,
-    { prefillChunk: CHUNK, calibration: projection.file },
+    { prefillChunk: CHUNK, calibration: projection.file, predictor: PREDICTOR },
     (parts) => ({
       prefilled: ({ start, tokens }) => follower.prefilled(parts, start, tokens.length),
       decoded: ([row]) => follower.decoded(parts, row!.position),

@@ -3,10 +3,11 @@ import type { KvRequest } from "../../src/butler/settings.ts";
 import type { EngineParts } from "../../src/engine/create.ts";
 import { DEFAULT_TIERS, type GenerateRequest, type TierOptions } from "../../src/engine/types.ts";
 import { openEngine, type TestEngine } from "./_engine.ts";
-import { makeCalibration, offloadedModel } from "./_offload.ts";
+import { makeCalibration, makePredictor, offloadedModel } from "./_offload.ts";
 import { type Answer, generate } from "./_requests.ts";
 
 const CALIBRATION = await makeCalibration();
+const PREDICTOR = await makePredictor();
 const PATH = await offloadedModel();
 /** Of the tiny model. */
 export const NUM_LAYERS = 3;
@@ -37,6 +38,7 @@ export function open(tiers: Partial<TierOptions>, { maxSequences = 1, stepped }:
     contextLength: 512,
     maxSequences,
     calibration: CALIBRATION,
+    predictor: PREDICTOR,
     tiers: { ...DEFAULT_TIERS, ...tiers, prefixCache: false },
   }, (parts) =>
     stepped === undefined ? {} : {

@@ -12,7 +12,7 @@ import { assert } from "std-testing";
 import { openEngine } from "./_engine.ts";
 import { GENERATED, GENERATED_PAGE, generatedModel } from "./_generated.ts";
 import { figure } from "./_golden.ts";
-import { makeCalibration, NLL_BOUND, textIds, worst } from "./_offload.ts";
+import { makeCalibration, makePredictor, NLL_BOUND, textIds, worst } from "./_offload.ts";
 import { generate } from "./_requests.ts";
 
 /** Tokens that are fed one by one. */
@@ -39,6 +39,7 @@ export async function checkLongSequence(
   const disk = await Deno.makeTempDir();
   try {
     const calibration = await makeCalibration(model);
+    const predictor = await makePredictor(model);
     const text = textIds(length, GENERATED.vocab);
     const run = async (kv: KvRequest, tiers: Partial<TierOptions>): Promise<Fed> => {
       const began = performance.now();
@@ -46,6 +47,7 @@ export async function checkLongSequence(
         contextLength: length,
         prefillChunk: 512,
         calibration,
+        predictor,
         tiers: { ...DEFAULT_TIERS, prefixCache: false, ...tiers },
       });
       const forcedIds = text.slice(length - FED);

@@ -1,9 +1,11 @@
 /** A tiny model whose rows have no room: sizes of its cache, text for it, and a projection. @module */
 import { encodeCalibration } from "../../src/butler/calibration/file.ts";
+import { encodePredictor } from "../../src/butler/predictor/file.ts";
 import type { TierOptions } from "../../src/engine/types.ts";
 import { openModel } from "../../src/model/open.ts";
 import { assert } from "std-testing";
 import { Random } from "../gpu/_rig.ts";
+import { randomPredictor } from "../butler/_predictor.ts";
 import { tinyModel } from "./_golden.ts";
 
 /** How far NLL may be off at f32. */
@@ -28,8 +30,26 @@ export async function makeCalibration(modelPath?: string): Promise<string> {
     origin: { tokens: 1, context: 1, program: "test" },
     projection,
   });
+  return await temporaryFile(bytes);
+}
+
+/** A predictor for `tokenbutler`: any will do here too. */
+export async function makePredictor(modelPath?: string): Promise<string> {
+  const source = await openModel(modelPath ?? await offloadedModel());
+  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+  const fingerprint = await source.fingerprint();
+  source.close();
+  const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+  const predictor = randomPredictor({ model, stride: 2, inner: 16 }, new Random(4));
+  const notes = { training: null, results: null, budgets: null, program: "test" };
+  return await temporaryFile(encodePredictor({ predictor, notes }));
+}
+
+/** Writes a file that is gone when the tests are over. */
+async function temporaryFile(bytes: Uint8Array): Promise<string> {
   const file = await Deno.makeTempFile({ suffix: ".safetensors" });
   await Deno.writeFile(file, bytes);
+  globalThis.addEventListener("unload", () => Deno.removeSync(file));
   return file;
 }
 

@@ -98,7 +98,7 @@ async function delayed(
 
 Deno.test("ahead, a step attends to what was chosen two steps before", async (t) => {
   const text = textIds(215, 320);
-  for (const policy of ["loki", "oracle", "quest"] as const) {
+  for (const policy of ["loki", "tokenbutler", "oracle", "quest"] as const) {
     for (const [interval, neighbours] of [[1, false], [3, false], [3, true]] as const) {
       if (policy === "quest" && neighbours) continue;
       const how = `${policy}, interval ${interval}${neighbours ? " with neighbours" : ""}`;
@@ -211,7 +211,7 @@ Deno.test("ahead, steps choose what they choose in-step", async () => {
   const text = textIds(190, 320);
   // Below the last layer everything is attended to, so that its queries are the same.
   const last = NUM_LAYERS - 1;
-  for (const policy of ["loki", "quest"] as const) {
+  for (const policy of ["loki", "tokenbutler", "quest"] as const) {
     const kv: KvRequest = { ...SOME, policy, denseLayers: last, interval: 1 };
     const inStep = await record(text, { ...kv, fetch: "in-step" }, onDevice(4), [last]);
     const ahead = await record(text, { ...kv, fetch: "ahead" }, onDevice(4), [last]);
@@ -243,7 +243,7 @@ Deno.test("neighbours of chosen rows are those of the plain rule, also ahead", a
 Deno.test("ahead, settings that cover the context give what dense attention gives", async () => {
   const text = textIds(230, 320);
   const dense = await nll(text, { policy: "dense" }, ON_DEVICE);
-  for (const policy of ["dense", "oracle", "quest", "loki", "streaming"] as const) {
+  for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler", "streaming"] as const) {
     const rows: KvRequest = policy === "streaming"
       ? { sinks: 8, window: 300 }
       : { sinks: 8, window: 16, budget: { rows: 300 } };

@@ -12,6 +12,7 @@ import { openEngine, type TestEngine } from "./_engine.ts";
 import { figure } from "./_golden.ts";
 import {
   makeCalibration,
+  makePredictor,
   NLL_BOUND,
   offloadedModel,
   onDevice,
@@ -21,6 +22,7 @@ import {
 import { type Answer, request, run } from "./_requests.ts";
 
 const CALIBRATION = await makeCalibration();
+const PREDICTOR = await makePredictor();
 const PATH = await offloadedModel();
 
 /** Sinks, window and two blocks of each layer: two sequences fit eight blocks. */
@@ -32,7 +34,7 @@ const OTHER = { text: textIds(286, 320, 3), prompt: 258 };
 /** The one that meets the fault: its eighth token makes a block whole. */
 const VICTIM = { text: textIds(304, 320, 5), prompt: 280 };
 
-const LOKI = { fits: false, canProject: true, canPredict: false };
+const LOKI = { fits: false, canProject: true, canPredict: true };
 
 interface Rig extends AsyncDisposable {
   readonly opened: TestEngine;
@@ -50,6 +52,7 @@ async function openRig(tiers: Partial<TierOptions>): Promise<Rig> {
       contextLength: 384,
       maxSequences: 2,
       calibration: CALIBRATION,
+      predictor: PREDICTOR,
       tiers: { ...DEFAULT_TIERS, ...onDevice(8), prefixCache: false, ...tiers },
     },
     () => ({}),
@@ -163,7 +166,7 @@ const SPILLED = "cannot be read back";
 Deno.test("a full disk is the error of the request that needs it", async (t) => {
   await using rig = await openRig(DISK);
   const full = { code: "out_of_memory", message: /--kv-host or --kv-disk-size.*/ } as const;
-  for (const policy of ["dense", "oracle", "loki"] as const) {
+  for (const policy of ["dense", "oracle", "loki", "tokenbutler"] as const) {
     for (const at of ["prefill", 2] as const) {
       await t.step(
         `${policy}, ${at === "prefill" ? "while prefilling" : "while decoding"}`,
@@ -215,7 +218,7 @@ for (const [name, harm] of Object.entries(DAMAGE)) {
   Deno.test(`${name} is the error of the request whose rows they are`, async (t) => {
     await using rig = await openRig(DISK);
     const error = { code: "internal", message: new RegExp(SPILLED) } as const;
-    for (const policy of ["dense", "oracle", "quest", "loki"] as const) {
+    for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler"] as const) {
       await t.step(
         `${policy}, while decoding`,
         () => check(rig, { kv: { ...SMALL, policy }, at: 3, harm, error }),
@@ -255,7 +258,7 @@ Deno.test("a request that is cancelled in the middle of a fetch leaves nothing b
   await using rig = await openRig(DISK);
   const { files, opened: { engine } } = rig;
   const read = files.read.bind(files);
-  for (const policy of ["dense", "oracle", "quest", "loki"] as const) {
+  for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler"] as const) {
     for (const at of ["prefill", 3] as const) {
       await t.step(
         `${policy}, ${at === "prefill" ? "while prefilling" : "while decoding"}`,

@@ -9,6 +9,7 @@ import { openEngine } from "./_engine.ts";
 import { figure } from "./_golden.ts";
 import {
   makeCalibration,
+  makePredictor,
   NLL_BOUND,
   offloadedModel,
   onDevice,
@@ -18,6 +19,7 @@ import {
 import { generate, scoreByForcing } from "./_requests.ts";
 
 const CALIBRATION = await makeCalibration();
+const PREDICTOR = await makePredictor();
 const PATH = await offloadedModel();
 
 const SETTINGS: KvRequest = { sinks: 8, window: 16, budget: { rows: 1000 } };
@@ -32,6 +34,7 @@ async function nll(
     contextLength: 256,
     kv,
     calibration: CALIBRATION,
+    predictor: PREDICTOR,
     tiers: { ...DEFAULT_TIERS, ...tiers },
   });
   return await scoreByForcing(opened.engine, text, prefill);
@@ -41,7 +44,7 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
   const text = textIds(230, 320);
   const disk = await Deno.makeTempDir();
   const dense = await nll(text, 150, { ...SETTINGS, policy: "dense" }, {});
-  for (const policy of ["dense", "oracle", "quest", "loki", "streaming"] as const) {
+  for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler", "streaming"] as const) {
     const covering: KvRequest = policy === "streaming"
       ? { sinks: 8, window: 300 }
       : { ...SETTINGS, budget: { rows: 300 } };
@@ -60,9 +63,9 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
       });
     }
   }
-  for (const policy of ["oracle", "quest", "loki", "streaming"] as const) {
+  for (const policy of ["oracle", "quest", "loki", "tokenbutler", "streaming"] as const) {
     for (const [interval, neighbours] of [[1, false], [4, false], [4, true]] as const) {
-      const ranked = policy === "oracle" || policy === "loki";
+      const ranked = policy === "oracle" || policy === "loki" || policy === "tokenbutler";
       if (neighbours && !ranked) continue;
       const some: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, policy, interval };
       const how = neighbours ? " with neighbours" : "";
@@ -99,6 +102,7 @@ Deno.test("sequences that do not fit together are parked and give what they give
         maxSequences,
         kv,
         calibration: CALIBRATION,
+        predictor: PREDICTOR,
         tiers: { ...DEFAULT_TIERS, ...more },
       });
     const alone: number[][] = [];
@@ -125,6 +129,7 @@ Deno.test("the recall meter measures the same on the device and below it", async
       contextLength: 256,
       kv,
       calibration: CALIBRATION,
+      predictor: PREDICTOR,
       tiers: { ...DEFAULT_TIERS, ...tiers },
     });
     const forcedIds = text.slice(150);
@@ -134,7 +139,7 @@ Deno.test("the recall meter measures the same on the device and below it", async
     return answer.kv!.recall!;
   };
   const some: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, recallEvery: 3 };
-  for (const policy of ["oracle", "loki", "quest", "streaming"] as const) {
+  for (const policy of ["oracle", "loki", "tokenbutler", "quest", "streaming"] as const) {
     const on = await recall({ ...some, policy }, {});
     const below = await recall({ ...some, policy }, onDevice(4));
     console.log(`${policy}: mass ${on.mass.toFixed(4)}, overlap ${on.overlap.toFixed(4)}`);

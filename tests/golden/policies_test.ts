@@ -12,11 +12,19 @@ import type { SequenceNeed } from "../../src/kv/types.ts";
 import { assert } from "std-testing";
 import { openEngine } from "./_engine.ts";
 import { figure } from "./_golden.ts";
-import { makeCalibration, NLL_BOUND, offloadedModel, textIds, worst } from "./_offload.ts";
+import {
+  makeCalibration,
+  makePredictor,
+  NLL_BOUND,
+  offloadedModel,
+  textIds,
+  worst,
+} from "./_offload.ts";
 import { generate } from "./_requests.ts";
 
 const PATH = await offloadedModel();
 const CALIBRATION = await makeCalibration();
+const PREDICTOR = await makePredictor();
 
 /** Every policy, at so few rows that it has to choose. */
 const FEW: readonly KvRequest[] = [
@@ -52,6 +60,7 @@ function open(maxSequences: number) {
     prefillChunk: CHUNK,
     maxSequences,
     calibration: CALIBRATION,
+    predictor: PREDICTOR,
     tiers: DEFAULT_TIERS,
   });
 }
@@ -75,7 +84,17 @@ Deno.test("every policy equals dense attention where its settings cover the cont
   await using opened = await open(1);
   const text = textIds(190, 320);
   const dense = await nll(opened.engine, text, 150, { policy: "dense" });
-  for (const policy of ["oracle", "quest", "h2o", "snapkv", "streaming", "loki"] as const) {
+  for (
+    const policy of [
+      "oracle",
+      "quest",
+      "h2o",
+      "snapkv",
+      "streaming",
+      "loki",
+      "tokenbutler",
+    ] as const
+  ) {
     for (const interval of [1, 4]) {
       const kv = { policy, interval, budget: { rows: 200 }, window: 200 };
       const off = worst(await nll(opened.engine, text, 150, kv), dense);
@@ -126,7 +145,7 @@ class HandRun {
   readonly nll: number[] = [];
 
   constructor(parts: EngineParts, text: readonly number[], kv: KvRequest, slot: number) {
-    const situation = { fits: true, canProject: true, canPredict: false };
+    const situation = { fits: true, canProject: true, canPredict: true };
     const { settings } = resolveKv({ sinks: 4, window: 12, ...kv }, parts.info.model, situation);
     this.#parts = parts;
     this.#text = text;

@@ -9,6 +9,7 @@ import { openEngine, type TestEngine } from "./_engine.ts";
 import { figure } from "./_golden.ts";
 import {
   makeCalibration,
+  makePredictor,
   NLL_BOUND,
   offloadedModel,
   onDevice,
@@ -18,6 +19,7 @@ import {
 import { type Answer, generate, scoreByEcho } from "./_requests.ts";
 
 const CALIBRATION = await makeCalibration();
+const PREDICTOR = await makePredictor();
 const PATH = await offloadedModel();
 
 const NUM_PROMPT = 150;
@@ -30,6 +32,7 @@ function open(tiers: Partial<TierOptions>, contextLength = 256, maxSequences = 1
     contextLength,
     maxSequences,
     calibration: CALIBRATION,
+    predictor: PREDICTOR,
     tiers: { ...DEFAULT_TIERS, ...tiers },
   });
 }
@@ -87,7 +90,7 @@ const FEW: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 } };
 
 Deno.test("a prefix that is used again gives what a fresh prefill gives", async (t) => {
   const disk = await Deno.makeTempDir();
-  for (const policy of ["dense", "streaming", "oracle", "quest", "loki"] as const) {
+  for (const policy of ["dense", "streaming", "oracle", "quest", "loki", "tokenbutler"] as const) {
     const kv: KvRequest = { ...FEW, policy };
     const wanted = await fresh({ kv });
     for (

@@ -15,10 +15,18 @@ import { assert, fc } from "std-testing";
 import { MemoryFiles } from "../kv/store/_memory_files.ts";
 import { openEngine, type TestEngine } from "./_engine.ts";
 import { figure } from "./_golden.ts";
-import { makeCalibration, NLL_BOUND, offloadedModel, textIds, worst } from "./_offload.ts";
+import {
+  makeCalibration,
+  makePredictor,
+  NLL_BOUND,
+  offloadedModel,
+  textIds,
+  worst,
+} from "./_offload.ts";
 import { request, run } from "./_requests.ts";
 
 const CALIBRATION = await makeCalibration();
+const PREDICTOR = await makePredictor();
 const PATH = await offloadedModel();
 const CONTEXT = 320;
 /** Tokens that are fed one by one: a block becomes whole among them. */
@@ -74,6 +82,7 @@ function anyKv(rows: readonly [number, number]): fc.Arbitrary<KvRequest> {
       "oracle",
       "quest",
       "loki",
+      "tokenbutler",
       "h2o",
       "snapkv",
     ),
@@ -85,6 +94,11 @@ function anyKv(rows: readonly [number, number]): fc.Arbitrary<KvRequest> {
     denseLayers: fc.integer({ min: 0, max: 3 }),
     table: fc.oneof(fc.constant(null), table),
   }).map(({ budget, table, denseLayers, ...kv }): KvRequest => {
+    // Nothing is predicted for the first layer.
+    if (kv.policy === "tokenbutler") {
+      if (table === null) denseLayers = Math.max(1, denseLayers);
+      else if (table[0]!.role === "selected") table = [{ role: "window" }, ...table.slice(1)];
+    }
     // A table whose layers are all dense or windows has no budget of its own.
     if (table === null || kv.policy === "quest") {
       return { ...kv, denseLayers, budget: { rows: budget } };
@@ -117,7 +131,7 @@ function covering(mix: readonly Member[]): readonly Member[] {
 
 /** Pages of the least that a sequence can run with. */
 function leastPages({ text, kv }: Member): number {
-  const situation = { fits: false, canProject: true, canPredict: false };
+  const situation = { fits: false, canProject: true, canPredict: true };
   const { settings } = resolveKv(kv, MODEL, situation);
   const maxRows = TEXTS[text]!.length - 1;
   return smallestSet({ settings, maxRows }).reduce((sum, set) => sum + pagesOf(set), 0);
@@ -157,6 +171,7 @@ async function runMember(
 const ALONE = {
   contextLength: CONTEXT,
   calibration: CALIBRATION,
+  predictor: PREDICTOR,
   tiers: { ...DEFAULT_TIERS, prefixCache: false },
 };
 

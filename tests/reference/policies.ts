@@ -68,6 +68,23 @@ export function lokiReference(
   });
 }
 
+/**
+ * The best rows by importance queries and projected keys.
+ *
+ * @param queries (group, 16)
+ */
+export function butlerReference(
+  sizes: PolicySizes,
+  keys: HeadData["keys"],
+  queries: readonly (readonly number[])[],
+  matrix: readonly number[],
+): PolicyRows {
+  return between(sizes, keys.length, (position) => {
+    const key = projectReference(keys[position]!, matrix, 16);
+    return scoreReference(queries, key.map((x) => halfToFloat(floatToHalf(x))), 1);
+  });
+}
+
 /** Pages of 16 rows by what their bounds allow; the page of the newest row is always there. */
 export function questReference(sizes: PolicySizes, { queries, keys }: HeadData): PolicyRows {
   const newest = Math.floor((keys.length - 1) / 16);

@@ -28,7 +28,7 @@ export const LOKI: Policy = {
 export const TOKENBUTLER: Policy = {
   name: "tokenbutler",
   store: "projected",
-  scores: "projected",
+  scores: "predicted",
   once: false,
   recipe: sinksWindowTop,
 };

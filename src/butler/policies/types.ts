@@ -16,9 +16,17 @@ export type StoreKind = "none" | "projected" | "bounds" | "mass";
 
 /**
  * How candidates are scored: not at all; by the projected keys; by q . k itself; by the bounds of
- * pages; by the attention they have received; by its average over five neighbours.
+ * pages; by the attention they have received; by its average over five neighbours; by the projected
+ * keys and queries that a predictor made in an earlier layer.
  */
-export type ScoreKind = "none" | "projected" | "exact" | "pages" | "mass" | "pooled";
+export type ScoreKind =
+  | "none"
+  | "projected"
+  | "exact"
+  | "pages"
+  | "mass"
+  | "pooled"
+  | "predicted";
 
 /** Rows of a unit that is chosen as one: a row, or a page of 16. */
 export type SelectionUnit = 1 | 16;

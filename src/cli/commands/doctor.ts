@@ -1,6 +1,7 @@
 /** `doctor`: what this machine has, and whether it works. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { findCalibration, readCalibration } from "../../butler/calibration/file.ts";
+import { findPredictor, readPredictor } from "../../butler/predictor/file.ts";
 import { type KvSettings, resolveKv } from "../../butler/settings.ts";
 import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
 import { diskBytesOf, hostBytesOf } from "../../engine/open_store.ts";
@@ -183,8 +184,9 @@ async function tierSection(
     const request = kvRequest(settings);
     const tiers = tierOptions(settings);
     const canProject = await hasCalibration(source, settings);
+    const canPredict = await hasPredictor(source, settings);
     const decide = (fits: boolean) =>
-      resolveKv(request, source.config, { fits, canProject, canPredict: false });
+      resolveKv(request, source.config, { fits, canProject, canPredict });
     const plan = tierPlan(
       source.config,
       { ...options, contextLength },
@@ -211,6 +213,13 @@ async function hasCalibration(source: ModelSource, settings: DoctorSettings): Pr
   const path = settings.calibration ?? findCalibration(modelPath(settings));
   if (path === null) return false;
   readCalibration(path, { ...source.config, fingerprint: await source.fingerprint() });
+  return true;
+}
+
+async function hasPredictor(source: ModelSource, settings: DoctorSettings): Promise<boolean> {
+  const path = settings.predictor ?? findPredictor(modelPath(settings));
+  if (path === null) return false;
+  readPredictor(path, { ...source.config, fingerprint: await source.fingerprint() });
   return true;
 }
 
