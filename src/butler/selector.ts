@@ -40,8 +40,6 @@ export interface LayerWork {
   rowsKeys: number;
   /** Some row adds its attention to what its keys had. */
   mass: boolean;
-  /** Queries of importance are made for later layers. */
-  produces: boolean;
   /** By kind: position up to which there are candidates to score; 0: none. */
   readonly ends: number[];
 }
@@ -315,7 +313,6 @@ export class Selector {
       denseKeys: 0,
       rowsKeys: 0,
       mass: false,
-      produces: false,
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
@@ -339,11 +336,13 @@ export class Selector {
       const due = n - entry.stored >= STORE_EVERY || (fresh && needsStored(entry, n));
       if (keeps && entry.kind !== null && due) {
         // With its query the newest row's own key is projected too; bounds are made for all alike.
-        const end = fresh && entry.kind === "projected" ? position : n;
+        // Where layers choose before their own keys are there, the newest row waits.
+        const early = entry.kind === "predicted";
+        const end = early || (fresh && entry.kind === "projected") ? position : n;
         for (const at of storePositions(entry.kind, entry.stored, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
-        entry.stored = entry.kind === "pages" ? position : n;
+        entry.stored = entry.kind === "projected" ? n : position;
       }
       if (fresh && entry.view.policy.once) entry.slidesNext = true;
       anyFresh ||= fresh;
@@ -351,12 +350,6 @@ export class Selector {
         this.#countLayer(work[layer]!, layer, slot, entry, n);
       }
     }
-    const predicted = SCORER_KINDS.indexOf("predicted");
-    work.forEach((of, layer) => {
-      of.produces = this.#resources.servedBy(layer).some((served) =>
-        work[served]!.ends[predicted]! > 0
-      );
-    });
     SCORER_KINDS.forEach((kind, index) => {
       if (pending[index]!.length > 0) this.#resources.tables.writeStore(kind, pending[index]!);
       else this.#resources.tables.storeCounts[index] = 0;
@@ -368,23 +361,41 @@ export class Selector {
     return work;
   }
 
-  /** Scores and selects in a layer, for the rows whose selection is fresh. */
+  /** Layers of which a slot's rows are chosen when a step has come to this one. */
+  chosenAt(slot: number, layer: number): readonly number[] {
+    const kind = this.#slots.get(slot)?.kind ?? null;
+    return kind === null ? [] : this.#layersAt(kind, layer);
+  }
+
+  /**
+   * Scores and selects when a step has come to a layer, for the rows whose selection is fresh: in that
+   * layer, and in those whose queries are made from what enters it.
+   *
+   * @param work Of all layers.
+   */
   encodeDecode(
     pass: GPUComputePassEncoder,
     layer: number,
     numRows: number,
-    { ends, produces }: LayerWork,
+    work: readonly LayerWork[],
     stepOffset: number,
   ): void {
-    if (produces) {
-      this.#resources.scorer("predicted").encodeQueries!(pass, layer, numRows, stepOffset);
-    }
     SCORER_KINDS.forEach((kind, index) => {
-      this.#encodeStore(pass, kind, layer, "cache");
-      const end = ends[index]!;
-      if (end === 0) return;
-      this.#resources.scorer(kind).encodeSelect(pass, layer, numRows, end, stepOffset);
+      const layers = this.#layersAt(kind, layer);
+      for (const chosen of layers) this.#encodeStore(pass, kind, chosen, "cache");
+      const due = layers.filter((chosen) => work[chosen]!.ends[index]! > 0);
+      if (due.length === 0) return;
+      const scorer = this.#resources.scorer(kind);
+      scorer.encodeQueries?.(pass, layer, numRows, stepOffset);
+      for (const chosen of due) {
+        scorer.encodeSelect(pass, chosen, numRows, work[chosen]!.ends[index]!, stepOffset);
+      }
     });
+  }
+
+  /** A producer's layers are chosen together: their queries are there, and no key that is missing counts. */
+  #layersAt(kind: ScorerKind, layer: number): readonly number[] {
+    return kind === "predicted" ? this.#resources.servedBy(layer) : [layer];
   }
 
   /**
@@ -475,9 +486,8 @@ export class Selector {
 
 /** Whether a selection among `n` rows may choose rows of which nothing is kept yet. */
 function needsStored({ kind, view, stored }: Slot, n: number): boolean {
-  // Rows of the window are no candidates: they are projected many at a time, before they leave it.
-  const { window, interval } = view.settings;
-  return kind !== "predicted" || n - window + interval > stored;
+  // Rows of the window are no candidates: they are projected many at a time, when they leave it.
+  return kind !== "predicted" || n - view.settings.window > stored;
 }
 
 function countDense(work: LayerWork, keys: number): void {

@@ -171,7 +171,9 @@ function cappedRecipe(recipe: StepRecipe, old: StepRecipe): StepRecipe {
  */
 function growthOf(settings: KvSettings): number {
   const { scores } = POLICIES[settings.policy];
-  if (!settings.neighbours || (scores !== "projected" && scores !== "exact")) return 1;
+  if (
+    !settings.neighbours || (scores !== "projected" && scores !== "predicted" && scores !== "exact")
+  ) return 1;
   // A list is made by one lane, which can do so much.
   const large = "share" in settings.budget || settings.budget.rows > MOST_NEIGHBOUR_BUDGET;
   return large ? 1 : 2;

@@ -54,6 +54,14 @@ export function producerOf({ stride }: PredictorShape, layer: number): number | 
   return layer === 0 ? null : Math.floor((layer - 1) / stride);
 }
 
+/** Layers that a producer at `layer` serves; none where there is no producer. */
+export function servedLayers(shape: PredictorShape, layer: number): number[] {
+  const place = producersOf(shape).find((one) => one.layer === layer);
+  return place === undefined
+    ? []
+    : Array.from({ length: place.count }, (_, index) => place.first + index);
+}
+
 /** Rows of a producer's last matrix: (layers it serves, query heads, {@linkcode IMPORTANCE_DIM}). */
 export function queryRows({ model }: PredictorShape, { count }: ProducerPlace): number {
   return count * model.numHeads * IMPORTANCE_DIM;
