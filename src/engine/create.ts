@@ -275,12 +275,13 @@ async function loadPredictor(
   source: ModelSource,
 ): Promise<{ predictor: Predictor | null; notes: readonly string[] }> {
   const path = options.predictor ?? findPredictor(options.modelPath);
-  if (path === null) return { predictor: null, notes: [] };
+  if (path === null || path === false) return { predictor: null, notes: [] };
   const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
   try {
-    return { predictor: readPredictor(path, model).predictor, notes: [] };
+    const most = options.maxParameters * source.numParameters;
+    return { predictor: readPredictor(path, model, most).predictor, notes: [] };
   } catch (error) {
     if (options.predictor !== null || !(error instanceof PredictorError)) throw error;
     return { predictor: null, notes: [`predictor left aside: ${error.message}`] };

@@ -8,6 +8,9 @@
 /** Dimensions of importance queries and keys. */
 export const IMPORTANCE_DIM = 16;
 
+/** Parameters of a predictor are at most this share of the model's unless told otherwise. */
+export const MAX_PARAMETER_SHARE = 0.012;
+
 /** Sizes of the model that a predictor is for. */
 export interface PredictedModel {
   /** As `ModelSource.fingerprint` gives it. */
