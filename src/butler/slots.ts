@@ -165,15 +165,16 @@ function cappedRecipe(recipe: StepRecipe, old: StepRecipe): StepRecipe {
   return { ...recipe, budgets };
 }
 
+/** Scores of rows, made anew at every selection. */
+const RANKED: ReadonlySet<ScoreKind> = new Set(["projected", "exact", "predicted"]);
+
 /**
  * Neighbours are for policies that rank row by row at every selection: pages bring their own, and
  * attention that was received says nothing of rows that were let go. They double a list.
  */
 function growthOf(settings: KvSettings): number {
   const { scores } = POLICIES[settings.policy];
-  if (
-    !settings.neighbours || (scores !== "projected" && scores !== "predicted" && scores !== "exact")
-  ) return 1;
+  if (!settings.neighbours || !RANKED.has(scores)) return 1;
   // A list is made by one lane, which can do so much.
   const large = "share" in settings.budget || settings.budget.rows > MOST_NEIGHBOUR_BUDGET;
   return large ? 1 : 2;

@@ -296,6 +296,7 @@ Deno.test("mergeKv() takes each member from the request, else from the command l
         assert.deepEqual(merged[name], over[name] ?? base[name]);
       }
       assert.deepEqual(mergeKv(merged, over), merged);
+      // Nothing is predicted for the first layer.
       if (merged.policy !== "tokenbutler" || merged.denseLayers !== 0) resolve(merged);
     }),
     { seed: 4 },

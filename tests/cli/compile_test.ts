@@ -14,6 +14,9 @@ const FILE_READERS = [
   "src/engine/host_memory.ts",
   // The file that `calibrate` writes.
   "src/butler/calibration/",
+  // What `train` writes: a predictor, what the model computed, where it stands.
+  "src/butler/predictor/",
+  "src/train/",
   // Rows below the device: folders that the user names.
   "src/kv/store/file_ops.ts",
 ];

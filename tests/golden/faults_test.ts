@@ -3,7 +3,7 @@
  * says what it is, the one beside it gives what it gives alone, nothing stays behind, and the next
  * request is served.
  */
-import { type KvRequest, resolveKv } from "../../src/butler/settings.ts";
+import { type KvRequest, type PolicyName, resolveKv } from "../../src/butler/settings.ts";
 import { DEFAULT_TIERS, type EngineErrorData, type TierOptions } from "../../src/engine/types.ts";
 import { assert } from "std-testing";
 import { sizesOf } from "../../src/kv/store/sizes.ts";
@@ -27,6 +27,11 @@ const PATH = await offloadedModel();
 
 /** Sinks, window and two blocks of each layer: two sequences fit eight blocks. */
 const SMALL: KvRequest = { sinks: 8, window: 16, budget: { rows: 16 }, denseLayers: 0 };
+
+/** The same under a policy; nothing is predicted for the first layer. */
+function small(policy: PolicyName): KvRequest {
+  return { ...SMALL, policy, ...(policy === "tokenbutler" ? { denseLayers: 1 } : {}) };
+}
 const DISK = { hostBytes: 0, diskDir: "/spill" } as const;
 
 /** The one beside it: it makes no block whole while it is fed, so it needs no new room. */
@@ -172,7 +177,7 @@ Deno.test("a full disk is the error of the request that needs it", async (t) => 
         `${policy}, ${at === "prefill" ? "while prefilling" : "while decoding"}`,
         () =>
           check(rig, {
-            kv: { ...SMALL, policy },
+            kv: small(policy),
             at,
             harm: ({ files }) => files.faults.room = 20_000,
             error: full,
@@ -221,7 +226,7 @@ for (const [name, harm] of Object.entries(DAMAGE)) {
     for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler"] as const) {
       await t.step(
         `${policy}, while decoding`,
-        () => check(rig, { kv: { ...SMALL, policy }, at: 3, harm, error }),
+        () => check(rig, { kv: small(policy), at: 3, harm, error }),
       );
     }
     await t.step("while its recall is measured", () =>
@@ -264,7 +269,7 @@ Deno.test("a request that is cancelled in the middle of a fetch leaves nothing b
         `${policy}, ${at === "prefill" ? "while prefilling" : "while decoding"}`,
         () =>
           check(rig, {
-            kv: { ...SMALL, policy },
+            kv: small(policy),
             at,
             harm: () => {
               let left = at === "prefill" ? 30 : 2;
@@ -288,7 +293,9 @@ Deno.test("what host and disk cannot hold is refused before anything is computed
   const fits = { text: textIds(256, 320, 5), prompt: 250 };
   nll(await start(rig, fits, { ...SMALL, policy: "loki" }));
   const { kvPlanner } = rig.opened.parts;
-  const settings = { ...resolveKv(SMALL, { numLayers: 3, numKvHeads: 2 }, LOKI).settings };
+  const settings = {
+    ...resolveKv({ ...SMALL, policy: "loki" }, { numLayers: 3, numKvHeads: 2 }, LOKI).settings,
+  };
   assert.equal(kvPlanner.refusal({ numRows: 287, maxRows: 287, settings }), null);
   assert.match(
     kvPlanner.refusal({ numRows: 288, maxRows: 288, settings })!,
