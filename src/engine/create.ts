@@ -94,7 +94,7 @@ async function build(
 ): Promise<EngineParts> {
   const { config } = source;
   const { calibration, notes: calibrationNotes } = await loadCalibration(options, source);
-  const canDo = { canProject: calibration !== null, canPredict: false };
+  const canDo = { canProject: calibration !== null, canPredict: false, budgetTable: null };
   // What no request could be run with shows before a device is opened.
   resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });

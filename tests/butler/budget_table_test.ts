@@ -119,8 +119,8 @@ Deno.test("rowsAt() is near the straight line", () => {
       rows.forEach((count, i) => {
         const [a, b] = [from.rows.flat()[i]!, to.rows.flat()[i]!];
         const line = a + part * (b - a);
-        // Webster's rule is not bound to the next whole number, but with these sizes it is near.
-        assert.ok(Math.abs(count - line) <= 2, `${count} on ${line}`);
+        // A large head waits while all small ones get their half row at once.
+        assert.ok(Math.abs(count - line) <= 6, `${count} on ${line}`);
         assert.ok(count >= a && count <= b);
       });
     }),

@@ -226,6 +226,7 @@ export function fakeEngine(
       defaults: {},
       canProject: false,
       canPredict: false,
+      budgetTable: null,
     },
     adapter: { description: "fake", vendor: "", software: true, features: [] },
     variants: {},

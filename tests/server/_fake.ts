@@ -173,6 +173,7 @@ export class FakeEngine implements Engine {
         defaults: options.kvDefaults ?? {},
         canProject: true,
         canPredict: false,
+        budgetTable: null,
       },
       adapter: { description: "none", vendor: "none", software: true, features: [] },
       variants: {},

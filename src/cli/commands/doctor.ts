@@ -214,12 +214,13 @@ async function hasCalibration(source: ModelSource, settings: DoctorSettings): Pr
   return true;
 }
 
-function policyText({ policy, sinks, window, budget }: KvSettings): string {
+function policyText({ policy, sinks, window, budget, budgetTable }: KvSettings): string {
   if (policy === "dense") return policy;
   const rows = "rows" in budget
     ? `${budget.rows} rows`
     : `up to ${budget.share * 100} % of all rows`;
-  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}`;
+  const mean = budgetTable === undefined ? "" : " in the mean, by the predictor's table";
+  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}${mean}`;
 }
 
 function reportTiers(report: Report, { whole, device, beside, host, disk }: TierPlan): void {
