@@ -7,6 +7,7 @@
 import type { CacheSteps, DecodePlan } from "./cache_steps.ts";
 import type { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
+import type { PrefillObserver } from "./observer.ts";
 import type { StagedChunk } from "./staged_prefill.ts";
 import type { Submission } from "./submission.ts";
 
@@ -17,6 +18,7 @@ export interface PlainStep {
   readonly numSplits: number;
   /** Of prefill: slot whose rows have something written beside them; null for none. */
   readonly storedSlot: number | null;
+  readonly observer: PrefillObserver | null;
 }
 
 /** Rows that lie on the device as a whole and attend to everything. */
@@ -24,13 +26,15 @@ export function encodePlain(
   submission: Submission,
   forward: Forward,
   cache: CacheSteps | null,
-  { kind, numRows, numSplits, storedSlot }: PlainStep,
+  { kind, numRows, numSplits, storedSlot, observer }: PlainStep,
 ): void {
   const { attention } = forward;
   forward.encodeInput(submission.pass, numRows, 0);
   for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
+    observer?.entering(submission, layer);
     forward.encodeQkv(submission.pass, layer, numRows, 0);
     attention.encodeRope(submission.pass, layer, numRows, 0);
+    observer?.rotated(submission, layer);
     if (storedSlot !== null) cache!.encodePrefill(submission, storedSlot, layer);
     const observed = storedSlot !== null &&
       cache!.encodeObserved(submission, storedSlot, layer, numRows);

@@ -13,7 +13,8 @@ import type { DeviceTier } from "../kv/device_tier.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
-import type { StepKind } from "./forward_parts.ts";
+import type { ActivationBuffers, StepKind } from "./forward_parts.ts";
+import type { PrefillObserver } from "./observer.ts";
 import type {
   DecodeRow,
   ParkedRows,
@@ -75,6 +76,8 @@ export interface HostCost {
 /** The runner on a device. */
 export class ModelRunner implements Runner {
   readonly hostCost: HostCost = { encodeMs: 0, waitMs: 0 };
+  /** Sees the prefill chunks of sequences that lie on the device as a whole. */
+  observer: PrefillObserver | null = null;
 
   readonly #options: ModelRunnerOptions;
   readonly #forward: Forward;
@@ -150,6 +153,11 @@ export class ModelRunner implements Runner {
   /** (rows, vocabulary) f32, those of the last head; for tests, nothing else reads them back. */
   get logits(): GPUBuffer {
     return this.#forward.logits;
+  }
+
+  /** Buffers between the kernels of a step, for an observer. */
+  get activations(): ActivationBuffers {
+    return this.#forward.activations;
   }
 
   async begin(slot: number, need: SequenceNeed): Promise<void> {
@@ -316,7 +324,8 @@ export class ModelRunner implements Runner {
     else if (plan !== null) await encodePlanned(submission, forward, this.#cache!, plan);
     else if (kind !== null) {
       const storedSlot = stores ? rows[0]!.slot : null;
-      const step = { kind, numRows: rows.length, numSplits, storedSlot };
+      const observer = kind === "prefill" ? this.observer : null;
+      const step = { kind, numRows: rows.length, numSplits, storedSlot, observer };
       encodePlain(submission, forward, this.#cache, step);
     }
     const bytes = numLogits * this.#sampler.bytesPerRow;

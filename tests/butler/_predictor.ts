@@ -1,6 +1,6 @@
 /** A predictor of random numbers, for tests. @module */
 import { emptyPredictor, type Predictor } from "../../src/butler/predictor/predictor.ts";
-import { type PredictorShape } from "../../src/butler/predictor/shape.ts";
+import type { PredictorShape } from "../../src/butler/predictor/shape.ts";
 import type { Random } from "../gpu/_rig.ts";
 
 /** Values of the size that trained ones have: queries and keys about one long. */

@@ -1,6 +1,6 @@
 /** What every refusal of a model has in common. @module */
 
-import { assert } from "std-testing";
+import { assert, memoryInUse } from "std-testing";
 import { ModelFileError, type ModelFileErrorCode } from "../../src/model/errors.ts";
 import { openModel } from "../../src/model/open.ts";
 import type { ModelSource } from "../../src/model/types.ts";
@@ -56,12 +56,12 @@ export async function refusalOf(path: string): Promise<ModelFileError | undefine
 
 /** Checks time and memory over many cases; `note` tells what a failing case was. */
 export class Bounds {
-  readonly #before = Deno.memoryUsage().rss;
+  readonly #before = memoryInUse();
   opened = 0;
   refused = 0;
 
   async run(path: string, note: () => string): Promise<void> {
-    const before = Deno.memoryUsage().rss;
+    const before = memoryInUse();
     const start = performance.now();
     let refusal: ModelFileError | undefined;
     try {
@@ -71,15 +71,15 @@ export class Bounds {
     }
     const elapsed = performance.now() - start;
     assert.ok(elapsed < DEADLINE_MS, `${note()}: took ${elapsed} ms`);
-    const extra = Deno.memoryUsage().rss - before;
-    assert.ok(extra < MAX_EXTRA_BYTES, `${note()}: process grew by ${extra} bytes`);
+    const extra = memoryInUse() - before;
+    assert.ok(extra < MAX_EXTRA_BYTES, `${note()}: memory grew by ${extra} bytes`);
     if (refusal) this.refused++;
     else this.opened++;
   }
 
   /** All cases together must not have cost more than one may. */
   assertNoLeak(): void {
-    const extra = Deno.memoryUsage().rss - this.#before;
-    assert.ok(extra < MAX_EXTRA_BYTES, `process grew by ${extra} bytes over all cases`);
+    const extra = memoryInUse() - this.#before;
+    assert.ok(extra < MAX_EXTRA_BYTES, `memory grew by ${extra} bytes over all cases`);
   }
 }
