@@ -45,6 +45,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/calibrate.ts"),
   },
   {
+    name: "train",
+    summary: "trains the predictor of the tokenbutler policy",
+    load: () => import("./commands/train.ts"),
+  },
+  {
     name: "tokenize",
     summary: "turns text into token ids, or ids into text",
     load: () => import("./commands/tokenize.ts"),

@@ -10,6 +10,11 @@ export function progressBar(io: CliIo, label: string, total: number): ProgressBa
   return io.stderrIsTerminal ? drawProgressBar(label, total) : SILENT;
 }
 
+/** The same for work that takes minutes: with the time that is left. */
+export function timedBar(io: CliIo, label: string, total: number): ProgressBar {
+  return io.stderrIsTerminal ? drawProgressBar(label, total, true) : SILENT;
+}
+
 const PHASES: Readonly<Record<LoadProgress["phase"], string>> = {
   device: "Opening the device",
   weights: "Loading weights   ",

@@ -71,10 +71,14 @@ export interface ProgressBar {
   stop(): void;
 }
 
-/** Draws a bar on standard error at once; ask first whether that is a terminal. */
-export function drawProgressBar(label: string, total: number): ProgressBar {
+/**
+ * Draws a bar on standard error at once; ask first whether that is a terminal.
+ *
+ * @param timeLeft Also says how long it will take.
+ */
+export function drawProgressBar(label: string, total: number, timeLeft = false): ProgressBar {
   const bar = new cliProgress.SingleBar({
-    format: `${label} [{bar}] {percentage}%`,
+    format: `${label} [{bar}] {percentage}%${timeLeft ? ", {eta_formatted} left" : ""}`,
     stream: process.stderr,
     clearOnComplete: true,
     // A key press may end the process while a bar is there: the cursor has to be left as it was.

@@ -221,11 +221,26 @@ export class DeviceTrainer implements Disposable {
 
   /** Values by name. */
   valuesOf({ values }: OptimizerState): ProducerValues<Float32Array<ArrayBuffer>> {
-    const lengths = lengthsOf(this.#options.sizes);
+    return DeviceTrainer.split(this.#options.sizes, values);
+  }
+
+  /** Values by name, of the flat list that checkpoints have. */
+  static split(
+    sizes: ProducerSizes,
+    values: Float32Array<ArrayBuffer>,
+  ): ProducerValues<Float32Array<ArrayBuffer>> {
+    const lengths = lengthsOf(sizes);
+    let at = 0;
     return Object.fromEntries(NAMES.map((name) => {
-      const at = this.#places[name];
-      return [name, values.slice(at, at + lengths[name])];
+      const part = values.slice(at, at + lengths[name]);
+      at += lengths[name];
+      return [name, part];
     })) as unknown as ProducerValues<Float32Array<ArrayBuffer>>;
+  }
+
+  /** Steps so far. */
+  get steps(): number {
+    return this.#steps;
   }
 
   /** Gradients of the last step, for tests. */

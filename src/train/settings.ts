@@ -1,0 +1,71 @@
+/** Settings of a training, and the rate of each step. @module */
+import type { Loss } from "./objective.ts";
+
+/** Everything that decides on the result, beside model and text. */
+export interface TrainSettings {
+  /** Layers from one producer to the next. */
+  readonly stride: number;
+  /** Width of a producer between its two products. */
+  readonly inner: number;
+  readonly loss: Loss;
+  /** Rows that are no candidates: the first, and the most recent. */
+  readonly sinks: number;
+  readonly window: number;
+  /** Tokens of a window of text, and rows of it whose attention is learnt. */
+  readonly tokens: number;
+  readonly rows: number;
+  /** Windows to train on, and windows to measure on. */
+  readonly windows: number;
+  readonly heldOut: number;
+  /** Tokens of a window to measure on; rows of its second half are measured. */
+  readonly heldOutTokens: number;
+  /** Rows of those windows. */
+  readonly heldOutRows: number;
+  /** How often each window is seen. */
+  readonly epochs: number;
+  /** Highest rate of learning. */
+  readonly rate: number;
+  /** Part of the steps in which the rate rises to it. */
+  readonly warmup: number;
+  readonly clip: number;
+  readonly decay: number;
+  readonly seed: number;
+}
+
+/** Settings that were best on the default model. */
+export const TRAIN_DEFAULTS: TrainSettings = {
+  stride: 4,
+  inner: 128,
+  loss: "group",
+  sinks: 4,
+  window: 32,
+  tokens: 2048,
+  rows: 128,
+  windows: 48,
+  heldOut: 8,
+  heldOutTokens: 1024,
+  heldOutRows: 64,
+  epochs: 16,
+  rate: 1e-3,
+  warmup: 0.1,
+  clip: 10,
+  decay: 0.01,
+  seed: 0,
+};
+
+/** Rows that are chosen where recall is measured. */
+export const MEASURED_BUDGET = 64;
+/** Counts of rows for which the covered mass is measured. */
+export const MEASURED_COUNTS: readonly number[] = [4, 8, 16, 32, 64, 128, 256, 512];
+
+/** Rate of a step: rises evenly, then falls along half a cosine. Steps count from 0. */
+export function rateAt(
+  { rate, warmup }: Pick<TrainSettings, "rate" | "warmup">,
+  step: number,
+  steps: number,
+): number {
+  const rising = Math.max(1, Math.round(warmup * steps));
+  if (step < rising) return rate * (step + 1) / rising;
+  const part = (step - rising) / Math.max(1, steps - rising);
+  return rate * (1 + Math.cos(Math.PI * part)) / 2;
+}

@@ -1,0 +1,271 @@
+/** Trains a predictor from captured windows: producer by producer. @module */
+import type { Producer } from "../butler/predictor/predictor.ts";
+import type { Predictor } from "../butler/predictor/predictor.ts";
+import { type PredictorShape, type ProducerPlace, producersOf } from "../butler/predictor/shape.ts";
+import type { Kernels } from "../gpu/kernels.ts";
+import type { KernelPlan } from "../gpu/plan.ts";
+import type { CaptureFile, ProducerWindow } from "./capture_file.ts";
+import {
+  type Checkpoint,
+  type ProducerCurve,
+  readCheckpoint,
+  writeCheckpoint,
+} from "./checkpoint.ts";
+import { DeviceTrainer, type DeviceWindow, type OptimizerState } from "./device_trainer.ts";
+import { Draws } from "./draws.ts";
+import { TrainError } from "./errors.ts";
+import { type HeadMeasure, measure } from "./measure.ts";
+import type { ProducerSizes } from "./objective.ts";
+import { MEASURED_BUDGET, MEASURED_COUNTS, rateAt, type TrainSettings } from "./settings.ts";
+import { startingValues } from "./start.ts";
+
+/** What a training works with. */
+export interface TrainRun {
+  readonly kernels: Kernels;
+  readonly plan: KernelPlan;
+  readonly shape: PredictorShape;
+  readonly settings: TrainSettings;
+  readonly train: CaptureFile;
+  readonly heldOut: CaptureFile;
+  /** File for the checkpoint. */
+  readonly checkpoint: string;
+  /** Device memory that may be used, in bytes. */
+  readonly memory: number;
+  readonly onProgress?: (progress: TrainProgress) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Where a training stands. */
+export interface TrainProgress {
+  readonly producer: number;
+  readonly producers: number;
+  /** Steps of this producer that are done, of all of its steps. */
+  readonly step: number;
+  readonly steps: number;
+  /** Of the epoch that was just over. */
+  readonly loss: number | null;
+  readonly recall: number | null;
+}
+
+/** What came of a training. */
+export interface TrainResult {
+  readonly predictor: Predictor;
+  readonly curves: readonly ProducerCurve[];
+  /** (layers after the first, KV heads) in one list. */
+  readonly heads: readonly HeadMeasure[];
+}
+
+/** Held-out windows that recall is measured on between epochs. */
+const QUICK_WINDOWS = 2;
+/** Between two checkpoints, in milliseconds. */
+const CHECKPOINT_EVERY_MS = 30_000;
+
+/**
+ * Trains, from where the checkpoint stands.
+ *
+ * @returns Null if it was aborted; the checkpoint has what was done.
+ * @throws {TrainError} `no_room`, `not_writable`, `wrong_run` or `damaged`.
+ */
+export async function train(run: TrainRun): Promise<TrainResult | null> {
+  const { shape, settings } = run;
+  const places = producersOf(shape);
+  const id = await runId(run);
+  let checkpoint = readCheckpoint(run.checkpoint, id);
+  const heads: HeadMeasure[] = [];
+  for (const place of places) {
+    const sizes = sizesOf(shape, place, run.train.origin.shape);
+    if (checkpoint.done.length <= place.index) {
+      const next = await trainProducer(run, id, checkpoint, place, sizes);
+      if (next === null) return null;
+      checkpoint = next;
+    }
+    const values = DeviceTrainer.split(sizes, checkpoint.done[place.index]!);
+    heads.push(...measure(
+      sizesOf(shape, place, run.heldOut.origin.shape),
+      values,
+      windowsOf(run.heldOut, place.index),
+      measureSettings(settings),
+    ));
+  }
+  return { predictor: assemble(shape, checkpoint, run), curves: checkpoint.curves, heads };
+}
+
+async function trainProducer(
+  run: TrainRun,
+  id: string,
+  before: Checkpoint,
+  place: ProducerPlace,
+  sizes: ProducerSizes,
+): Promise<Checkpoint | null> {
+  const { settings, heldOut } = run;
+  using trainer = await DeviceTrainer.create({
+    kernels: run.kernels,
+    lanes: run.plan.rowLanes,
+    subgroups: run.plan.subgroups,
+    sizes,
+    objective: settings,
+    clip: settings.clip,
+    decay: settings.decay,
+  });
+  const count = run.train.windows;
+  const steps = settings.epochs * count;
+  const recallOf = (state: OptimizerState) => {
+    const few = [...windowsOf(heldOut, place.index, QUICK_WINDOWS)];
+    const at = sizesOf(run.shape, place, heldOut.origin.shape);
+    const found = measure(at, trainer.valuesOf(state), few, measureSettings(settings));
+    return found.reduce((sum, { recall }) => sum + recall, 0) / found.length;
+  };
+  const report = (step: number, loss: number | null, recall: number | null) =>
+    run.onProgress?.({
+      producer: place.index,
+      producers: producersOf(run.shape).length,
+      step,
+      steps,
+      loss,
+      recall,
+    });
+  let running = before.running;
+  if (running === null) {
+    const start = trainer.stateOf(
+      startingValues(sizes, () => windowsOf(run.train, place.index)),
+    );
+    const curve = { losses: [], recalls: [recallOf(start)] };
+    running = { ...start, epochs: 0, curve };
+    report(0, null, curve.recalls[0]!);
+  }
+  trainer.load(running);
+  using windows = new WindowPool(run, place.index, sizes, trainer);
+  let saved = performance.now();
+  for (let epoch = running.epochs; epoch < settings.epochs; epoch++) {
+    let sum = 0;
+    for (const index of new Draws(settings.seed, 1e6 + place.index * 1e4 + epoch).order(count)) {
+      if (run.signal?.aborted) {
+        writeCheckpoint(run.checkpoint, id, { ...before, running });
+        return null;
+      }
+      const window = windows.open(index);
+      trainer.step(window, rateAt(settings, trainer.steps, steps));
+      sum += await trainer.loss();
+      windows.close(window);
+      report(trainer.steps, null, null);
+    }
+    const state = await trainer.state();
+    if (!Number.isFinite(sum) || state.values.some((value) => !Number.isFinite(value))) {
+      throw new TrainError(
+        "no_room",
+        `the training of producer ${place.index} diverged in epoch ${
+          epoch + 1
+        }: take a lower --rate`,
+      );
+    }
+    const curve: ProducerCurve = {
+      losses: [...running.curve.losses, sum / count],
+      recalls: [...running.curve.recalls, recallOf(state)],
+    };
+    running = { ...state, epochs: epoch + 1, curve };
+    report(trainer.steps, curve.losses.at(-1)!, curve.recalls.at(-1)!);
+    if (performance.now() - saved > CHECKPOINT_EVERY_MS) {
+      writeCheckpoint(run.checkpoint, id, { ...before, running });
+      saved = performance.now();
+    }
+  }
+  const after = {
+    done: [...before.done, running.values],
+    curves: [...before.curves, running.curve],
+    running: null,
+  };
+  writeCheckpoint(run.checkpoint, id, after);
+  return after;
+}
+
+/** Windows on the device: as many as there is room for stay there. */
+class WindowPool implements Disposable {
+  readonly #run: TrainRun;
+  readonly #producer: number;
+  readonly #trainer: DeviceTrainer;
+  readonly #kept = new Map<number, DeviceWindow>();
+  readonly #room: number;
+
+  constructor(run: TrainRun, producer: number, sizes: ProducerSizes, trainer: DeviceTrainer) {
+    this.#run = run;
+    this.#producer = producer;
+    this.#trainer = trainer;
+    const each = DeviceTrainer.windowBytes(sizes);
+    const free = run.memory - DeviceTrainer.ownBytes(sizes) - each;
+    if (free < 0) {
+      throw new TrainError(
+        "no_room",
+        `training takes ${Math.ceil((each + DeviceTrainer.ownBytes(sizes)) / 2 ** 20)} MiB at ` +
+          `least: allow more with --memory, or take fewer --rows or --tokens`,
+      );
+    }
+    this.#room = Math.floor(free / each);
+  }
+
+  open(index: number): DeviceWindow {
+    const kept = this.#kept.get(index);
+    if (kept !== undefined) return kept;
+    const opened = this.#trainer.openWindow(this.#run.train.read(index, this.#producer));
+    if (this.#kept.size < this.#room) this.#kept.set(index, opened);
+    return opened;
+  }
+
+  close(window: DeviceWindow): void {
+    if (![...this.#kept.values()].includes(window)) window[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    for (const window of this.#kept.values()) window[Symbol.dispose]();
+  }
+}
+
+/** Sizes of a producer's training over the windows of a capture. */
+export function sizesOf(
+  { model, inner }: PredictorShape,
+  place: ProducerPlace,
+  { rows, tokens }: { readonly rows: number; readonly tokens: number },
+): ProducerSizes {
+  const { hiddenSize, numHeads, numKvHeads, headDim } = model;
+  return { hiddenSize, inner, served: place.count, numHeads, numKvHeads, headDim, rows, tokens };
+}
+
+function measureSettings({ sinks, window }: TrainSettings) {
+  return { sinks, window, budget: MEASURED_BUDGET, counts: MEASURED_COUNTS };
+}
+
+function* windowsOf(
+  file: CaptureFile,
+  producer: number,
+  most = Infinity,
+): Generator<ProducerWindow> {
+  for (let i = 0; i < Math.min(file.windows, most); i++) yield file.read(i, producer);
+}
+
+async function runId(run: TrainRun): Promise<string> {
+  const text = JSON.stringify([
+    run.shape,
+    run.settings,
+    run.train.origin.content,
+    run.heldOut.origin.content,
+  ]);
+  const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return new Uint8Array(bytes).toHex();
+}
+
+function assemble(shape: PredictorShape, { done }: Checkpoint, run: TrainRun): Predictor {
+  const { numLayers, numKvHeads, headDim } = shape.model;
+  const size = numKvHeads * headDim * 16;
+  const keys = new Float32Array(numLayers * size);
+  const producers = producersOf(shape).map((place): Producer => {
+    const sizes = sizesOf(shape, place, run.train.origin.shape);
+    const values = DeviceTrainer.split(sizes, done[place.index]!);
+    keys.set(values.keys, place.first * size);
+    return {
+      normWeight: values.gain,
+      normBias: values.bias,
+      up: values.up,
+      down: values.down,
+    };
+  });
+  return { shape, producers, keys };
+}
