@@ -12,8 +12,8 @@ export interface BudgetCurves {
   /** (L) */
   readonly roles: readonly LayerRole[];
   /**
-   * (L, Hkv, steps) share of the attention mass that the first rows which the predictor picks add to
-   * sinks and window, at each step's number of rows; of layers that are not selected it may be empty.
+   * (L, Hkv, steps) attention mass that the predictor's first rows add to sinks and window, at each
+   * step's number of rows; empty or anything in layers that are not selected.
    */
   readonly mass: readonly (readonly (readonly number[])[])[];
 }
@@ -41,7 +41,8 @@ export function layerRoles(numLayers: number, windowCost: number, bound: number)
 
 /**
  * Shares out rows by the largest gain on the concave hulls of the curves, which no other way to
- * share them out exceeds. Of equal gains the first head's counts first. More rows never take any away from a head.
+ * share them out exceeds. Of equal gains the first head's counts first. No head has fewer rows at a
+ * larger mean.
  *
  * @param steps Row counts at which the curves were measured, ascending from over 0.
  * @param means Ascending from over 0, up to the last step: a point of the table each.

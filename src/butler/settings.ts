@@ -262,7 +262,7 @@ export function mostHeadBudget(settings: KvSettings, maxRows = Infinity): number
       ),
     );
   }
-  // With fewer rows no head has more: what is left over by those that are full fills nobody above them.
+  // At no shorter length does a head have more: what full heads leave fills nobody above them.
   return Math.min(candidateRows(settings, maxRows), most(rowsAt(budgetTable, mean)));
 }
 

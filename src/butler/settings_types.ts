@@ -63,8 +63,8 @@ export interface KvRequest {
   /** Measure the recall on every N-th step; 0 is off. */
   readonly recallEvery?: number;
   /**
-   * What each layer and each KV head has. False: every head the same, whatever the predictor's table
-   * says; true: what that says, for policy `tokenbutler`, which is its default where there is one.
+   * What each layer and each KV head has. False: every head the same; true: what the predictor's
+   * table says, for policy `tokenbutler`, which takes that anyway where there is one.
    */
   readonly table?: KvTable | boolean;
 }

@@ -4,7 +4,7 @@ import { rowsAt } from "../../src/butler/budget_table.ts";
 
 const flat = (rows: readonly (readonly number[])[]) => rows.flat();
 
-/** Value of the concave hull of a curve that begins at nothing: the best straight line through two. */
+/** Value of the concave hull of a curve that begins at nothing: the highest line between points. */
 function hullAt(steps: readonly number[], mass: readonly number[], rows: number): number {
   const points = [[0, 0], ...steps.map((step, i) => [step, mass[i]!])] as [number, number][];
   let best = -Infinity;
