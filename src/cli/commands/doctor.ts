@@ -1,7 +1,7 @@
 /** `doctor`: what this machine has, and whether it works. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { findCalibration, readCalibration } from "../../butler/calibration/file.ts";
-import { findPredictor, readPredictor } from "../../butler/predictor/file.ts";
+import { findPredictor, readPredictor, type StoredPredictor } from "../../butler/predictor/file.ts";
 import { type KvSettings, resolveKv } from "../../butler/settings.ts";
 import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
 import { diskBytesOf, hostBytesOf } from "../../engine/open_store.ts";
@@ -184,9 +184,11 @@ async function tierSection(
     const request = kvRequest(settings);
     const tiers = tierOptions(settings);
     const canProject = await hasCalibration(source, settings);
-    const canPredict = await hasPredictor(source, settings);
+    const predictor = await storedPredictor(source, settings);
+    const canPredict = predictor !== null;
+    const budgetTable = predictor?.notes.budgets ?? null;
     const decide = (fits: boolean) =>
-      resolveKv(request, source.config, { fits, canProject, canPredict });
+      resolveKv(request, source.config, { fits, canProject, canPredict, budgetTable });
     const plan = tierPlan(
       source.config,
       { ...options, contextLength },
@@ -216,19 +218,22 @@ async function hasCalibration(source: ModelSource, settings: DoctorSettings): Pr
   return true;
 }
 
-async function hasPredictor(source: ModelSource, settings: DoctorSettings): Promise<boolean> {
+async function storedPredictor(
+  source: ModelSource,
+  settings: DoctorSettings,
+): Promise<StoredPredictor | null> {
   const path = settings.predictor ?? findPredictor(modelPath(settings));
-  if (path === null) return false;
-  readPredictor(path, { ...source.config, fingerprint: await source.fingerprint() });
-  return true;
+  if (path === null) return null;
+  return readPredictor(path, { ...source.config, fingerprint: await source.fingerprint() });
 }
 
-function policyText({ policy, sinks, window, budget }: KvSettings): string {
+function policyText({ policy, sinks, window, budget, budgetTable }: KvSettings): string {
   if (policy === "dense") return policy;
   const rows = "rows" in budget
     ? `${budget.rows} rows`
     : `up to ${budget.share * 100} % of all rows`;
-  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}`;
+  const mean = budgetTable === undefined ? "" : " in the mean, by the predictor's table";
+  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}${mean}`;
 }
 
 function reportTiers(report: Report, { whole, device, beside, host, disk }: TierPlan): void {
