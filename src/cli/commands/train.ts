@@ -11,7 +11,7 @@ import { openModel } from "../../model/open.ts";
 import { PREDICTOR_NAME } from "../../model/side_files.ts";
 import { budgetsOf } from "../../train/budgets.ts";
 import { capture, type CaptureWindow } from "../../train/capture.ts";
-import { CaptureFile, CaptureLayout, type CaptureOrigin } from "../../train/capture_file.ts";
+import { CaptureFile, CaptureLayout } from "../../train/capture_file.ts";
 import { DeviceTrainer } from "../../train/device_trainer.ts";
 import { LOSSES } from "../../train/objective.ts";
 import { type Samples, takeSamples } from "../../train/samples.ts";
@@ -22,7 +22,7 @@ import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../f
 import { readTextFile } from "../inputs.ts";
 import { type CliIo, EXIT } from "../io.ts";
 import { engineFlags, modelPath } from "../model_flags.ts";
-import { progressBar, timedBar } from "../progress.ts";
+import { timedBar } from "../progress.ts";
 import { openTextSide } from "../text_side.ts";
 import { decimal, integer, oneOf, sizeBytes, text } from "../values.ts";
 import { VERSION } from "../version.ts";
