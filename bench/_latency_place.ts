@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { budgetRows, type KvRequest, type KvSettings, resolveKv } from "../src/butler/settings.ts";
+import { type KvRequest, type KvSettings, meanBudget, resolveKv } from "../src/butler/settings.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import type { engineFlags } from "../src/cli/model_flags.ts";
 import type { Settings } from "../src/cli/flags.ts";
@@ -126,8 +126,7 @@ export function settingsOf(
   over: KvRequest,
   { parts, config }: Subject,
 ): KvSettings {
-  const { canProject, canPredict } = parts.info.kv;
-  return resolveKv({ ...base, ...over }, config, { fits: true, canProject, canPredict }).settings;
+  return resolveKv({ ...base, ...over }, config, { ...parts.info.kv, fits: true }).settings;
 }
 
 /**
@@ -138,7 +137,7 @@ export function wishedBytes(need: SequenceNeed, config: ModelConfig, kvType: "f1
   const wished = wishedSet(need).reduce((sum, set) => sum + pagesOf(set), 0);
   const all = Math.ceil(need.maxRows / BLOCK_ROWS) * config.numLayers;
   const { settings, maxRows } = need;
-  const chosen = budgetRows(settings.budget, 1, maxRows, settings.sinks, settings.window);
-  if (wished >= all || settings.sinks + settings.window + chosen >= maxRows) return null;
+  const { sinks, window } = settings;
+  if (wished >= all || sinks + window + meanBudget(settings, maxRows) >= maxRows) return null;
   return wished * BLOCK_ROWS * kvBytesPerRow(config, kvType);
 }

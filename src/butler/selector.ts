@@ -449,8 +449,9 @@ export class Selector {
       work.rowsKeys = Math.max(work.rowsKeys, spans.prefix + n - spans.windowStart);
       return;
     }
-    if (view.kind === "window" && "share" in entry.view.settings.budget) {
-      // The window grows with the sequence.
+    const widens = view.kind === "window" && "share" in entry.view.settings.budget;
+    if (widens && this.#options.spansOf(slot, layer) === null) {
+      // The window grows with the sequence. Below the device its header says what the slabs have.
       const words = Uint32Array.of(1, view.prefix, SLIDING, view.windowRows);
       this.buffers.writeSelection(layer, slot, words);
     }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { type BudgetTable, rowsAt, withDenseLayers } from "./budget_table.ts";
 import { checkKv } from "./settings_check.ts";
 import {
   type Budget,
@@ -14,6 +15,7 @@ import {
   type KvRequest,
   type KvSettings,
   KvSettingsError,
+  type KvTable,
   type KvTableLayer,
   type PolicyName,
   tableBudget,
@@ -26,13 +28,14 @@ export * from "./settings_types.ts";
  * Settings of `over` before those of `base`: a request over the command line.
  *
  * A table and a number of dense layers say the same thing in two ways: the one in `over` replaces
- * the other in `base`. So do a table's own budgets replace the budget of `base`.
+ * the other in `base`. So do a table's own budgets replace the budget of `base`. Whether the
+ * predictor's table is used is a matter of its own: dense layers go with it or without it.
  */
 export function mergeKv(base: KvRequest, over: KvRequest): KvRequest {
   const merged = { ...base };
-  if (over.table !== undefined) delete merged.denseLayers;
-  if (over.denseLayers !== undefined) delete merged.table;
-  if (over.table?.layers.some((layer) => layer.budgets !== undefined)) delete merged.budget;
+  if (typeof over.table === "object") delete merged.denseLayers;
+  if (over.denseLayers !== undefined && typeof base.table === "object") delete merged.table;
+  if (ownTable(over)?.layers.some((layer) => layer.budgets !== undefined)) delete merged.budget;
   const said = Object.entries(over).filter(([, value]) => value !== undefined);
   return { ...merged, ...Object.fromEntries(said) };
 }
@@ -51,6 +54,8 @@ export interface KvSituation {
   readonly canProject: boolean;
   /** There is a predictor of this model, which `tokenbutler` needs. */
   readonly canPredict: boolean;
+  /** The table of that predictor; null or absent: it has none. */
+  readonly budgetTable?: BudgetTable | null;
 }
 
 /** The command that makes what `loki` needs. */
@@ -78,18 +83,18 @@ export function resolveKv(
   checkModel(request, model);
   const { policy, notes } = choosePolicy(request, situation);
   const interval = request.interval ?? KV_DEFAULTS.interval;
-  const { layers, budget } = layersOf(request, policy, model);
-  checkFirstLayer(request, policy, layers);
+  const layers = layersOf(request, policy, model, situation.budgetTable ?? null);
+  checkFirstLayer(request, policy, layers.layers);
   const settings: KvSettings = {
     policy,
     sinks: request.sinks ?? KV_DEFAULTS.sinks,
     window: request.window ?? KV_DEFAULTS.window,
-    budget,
+    budget: budgetOf(request, policy, layers.budgetTable !== undefined),
     interval,
     neighbours: request.neighbours ?? interval > 1,
     fetch: request.fetch ?? KV_DEFAULTS.fetch,
     recallEvery: request.recallEvery ?? KV_DEFAULTS.recallEvery,
-    layers,
+    ...layers,
   };
   return { settings, notes };
 }
@@ -117,7 +122,7 @@ function choosePolicy(
   if (named !== undefined) return { policy: named, notes: [] };
   if (fits) return { policy: "dense", notes: [] };
   // Whoever lets rows of the first layer be chosen, but names no policy, gets one that can.
-  const first = request.table?.layers[0]?.role === "selected" || request.denseLayers === 0;
+  const first = ownTable(request)?.layers[0]?.role === "selected" || request.denseLayers === 0;
   if (canPredict && !first) return { policy: "tokenbutler", notes: [] };
   if (canProject) {
     const note = "loki chooses the rows: there is no predictor of this model, which tokenbutler " +
@@ -132,18 +137,22 @@ function choosePolicy(
 
 /** The first layer has no producer before it. */
 function checkFirstLayer(
-  { table }: KvRequest,
+  request: KvRequest,
   policy: PolicyName,
   [first]: readonly KvLayerSettings[],
 ): void {
   if (policy !== "tokenbutler" || first?.role !== "selected") return;
   const why = "under tokenbutler: nothing predicts which rows the first layer needs";
-  if (table === undefined) throw new KvSettingsError(["dense_layers"], `must be at least 1 ${why}`);
+  if (ownTable(request) === undefined) {
+    throw new KvSettingsError(["dense_layers"], `must be at least 1 ${why}`);
+  }
   throw new KvSettingsError(["table", "layers", 0, "role"], `must be dense or window ${why}`);
 }
 
-function checkModel({ denseLayers, table }: KvRequest, model: KvModel): void {
+function checkModel(request: KvRequest, model: KvModel): void {
   const { numLayers, numKvHeads } = model;
+  const { denseLayers } = request;
+  const table = ownTable(request);
   if (denseLayers !== undefined && denseLayers > numLayers) {
     throw new KvSettingsError(
       ["dense_layers"],
@@ -169,14 +178,25 @@ function checkModel({ denseLayers, table }: KvRequest, model: KvModel): void {
   }
 }
 
+/** The table of a request or a file. */
+function ownTable({ table }: KvRequest): KvTable | undefined {
+  return typeof table === "object" ? table : undefined;
+}
+
 function layersOf(
   request: KvRequest,
   policy: PolicyName,
   { numLayers, numKvHeads }: KvModel,
-): { layers: KvLayerSettings[]; budget: Budget } {
+  calibrated: BudgetTable | null,
+): Pick<KvSettings, "layers" | "budgetTable"> {
   const ones: readonly number[] = Array.from({ length: numKvHeads }, () => 1);
+  const shape = predictedShape(request, policy, calibrated);
+  if (shape !== null) {
+    const layers = shape.roles.map((role) => ({ role, weights: ones }));
+    return { layers, ...(shape.points === null ? {} : { budgetTable: shape }) };
+  }
   const numDense = request.denseLayers ?? defaultDenseLayers(policy);
-  const table: readonly KvTableLayer[] = request.table?.layers ??
+  const table: readonly KvTableLayer[] = ownTable(request)?.layers ??
     Array.from({ length: numLayers }, (_, layer) => ({
       role: layer < numDense ? "dense" : "selected",
     }));
@@ -184,12 +204,33 @@ function layersOf(
   const layers = table.map(({ role, budgets }): KvLayerSettings => {
     if (policy === "dense") return { role: "dense", weights: ones };
     if (policy === "streaming" && role === "selected") return { role: "window", weights: ones };
-    // Nothing of nothing: a table of zeros has budget 0 below.
+    // Nothing of nothing: a table of zeros has budget 0.
     if (budgets === undefined || !mean) return { role, weights: ones };
     return { role, weights: budgets.map((rows) => rows / mean) };
   });
-  if (policy === "streaming" || mean === 0) return { layers, budget: { rows: 0 } };
-  return { layers, budget: request.budget ?? tableBudget({ layers: table }) ?? KV_DEFAULTS.budget };
+  return { layers };
+}
+
+/** What the predictor's table makes of the layers; null where it is not used. */
+function predictedShape(
+  { table, denseLayers }: KvRequest,
+  policy: PolicyName,
+  calibrated: BudgetTable | null,
+): ReturnType<typeof withDenseLayers> | null {
+  if (policy !== "tokenbutler" || (table ?? true) !== true) return null;
+  if (calibrated !== null) return withDenseLayers(calibrated, denseLayers ?? 0);
+  if (table === undefined) return null;
+  throw new KvSettingsError(
+    ["table"],
+    "is true, but the predictor has no budget table: leave it out, or train the predictor anew",
+  );
+}
+
+function budgetOf(request: KvRequest, policy: PolicyName, shaped: boolean): Budget {
+  const table = shaped ? undefined : ownTable(request);
+  const none = table !== undefined && tableMean(table.layers) === 0;
+  if (policy === "streaming" || none) return { rows: 0 };
+  return request.budget ?? (table && tableBudget(table)) ?? KV_DEFAULTS.budget;
 }
 
 /** Whether chosen rows are fetched for a later step, in a sequence that lies below the device. */
@@ -206,21 +247,53 @@ export function stepsKept(settings: KvSettings): number {
 }
 
 /**
- * B of a KV head: rows that it attends to beside sinks and window.
+ * The mean B of the KV heads of selected layers: rows beside sinks and window.
  *
- * @param weight The head's factor, of {@linkcode KvLayerSettings}.
  * @param n Rows that there are, sinks and window included.
  * @returns A whole number from 0; may be more than there are rows left.
  */
-export function budgetRows(
-  budget: Budget,
-  weight: number,
+export function meanBudget(
+  { budget, sinks, window }: Pick<KvSettings, "budget" | "sinks" | "window">,
   n: number,
-  sinks: number,
-  window: number,
 ): number {
-  const rows = "rows" in budget
+  return "rows" in budget
     ? budget.rows
     : Math.max(0, Math.round(budget.share * n) - sinks - window);
-  return Math.round(rows * weight);
+}
+
+/**
+ * B of every KV head at a step with a new selection.
+ *
+ * @param n Rows that there are, sinks and window included.
+ * @returns (L, Hkv) whole numbers from 0; may be more than there are rows left where no table says
+ *   what the heads have. Of no meaning in layers that are not selected.
+ */
+export function headBudgets(settings: KvSettings, n: number): readonly (readonly number[])[] {
+  const { layers, budgetTable } = settings;
+  const mean = meanBudget(settings, n);
+  if (budgetTable !== undefined) return rowsAt(budgetTable, mean, candidateRows(settings, n));
+  return layers.map(({ weights }) => weights.map((weight) => Math.round(mean * weight)));
+}
+
+/** The largest B of a KV head in any step with up to so many rows, or with any number of them. */
+export function mostHeadBudget(settings: KvSettings, maxRows = Infinity): number {
+  const { layers, budget, budgetTable } = settings;
+  if (maxRows === Infinity && "share" in budget) return Infinity;
+  const mean = meanBudget(settings, maxRows);
+  const most = (rows: readonly (readonly number[])[]) =>
+    rows.reduce((top, heads) => Math.max(top, ...heads), 0);
+  if (budgetTable === undefined) {
+    return most(
+      layers.map(({ role, weights }) =>
+        role === "selected" ? weights.map((weight) => Math.round(mean * weight)) : []
+      ),
+    );
+  }
+  // At no shorter length does a head have more: what full heads leave fills nobody above them.
+  return Math.min(candidateRows(settings, maxRows), most(rowsAt(budgetTable, mean)));
+}
+
+/** Rows between sinks and window. */
+function candidateRows({ sinks, window }: KvSettings, n: number): number {
+  return Math.max(0, n - sinks - window);
 }

@@ -73,7 +73,11 @@ const CHECKS: Readonly<Record<keyof KvRequest, Check>> = {
   denseLayers: whole(KV_RANGES.denseLayers),
   fetch: word(FETCH_MODES),
   recallEvery: whole(KV_RANGES.recallEvery),
-  table: checkTable,
+  table(value, path) {
+    if (typeof value === "boolean") return;
+    if (!isRecord(value)) refuse(path, "must be true, false or an object with `layers`", value);
+    checkTable(value, path);
+  },
 };
 
 /** @throws {KvSettingsError} If a value is no {@linkcode KvRequest} with its numbers in range. */
@@ -84,7 +88,7 @@ export function checkKv(value: unknown): asserts value is KvRequest {
     const member = value[key];
     if (member !== undefined) check(member, [KV_WIRE_NAMES[key as keyof KvRequest]]);
   }
-  if (value["table"] !== undefined && value["denseLayers"] !== undefined) {
+  if (isRecord(value["table"]) && value["denseLayers"] !== undefined) {
     throw new KvSettingsError(
       [KV_WIRE_NAMES.table],
       `cannot be given together with \`${KV_WIRE_NAMES.denseLayers}\`: it says what each layer is`,

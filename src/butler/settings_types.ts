@@ -4,6 +4,8 @@
  *
  * @module
  */
+import type { BudgetTable } from "./budget_table.ts";
+
 /** Every selection policy. */
 export const POLICY_NAMES = [
   "dense",
@@ -60,7 +62,11 @@ export interface KvRequest {
   readonly fetch?: FetchMode;
   /** Measure the recall on every N-th step; 0 is off. */
   readonly recallEvery?: number;
-  readonly table?: KvTable;
+  /**
+   * What each layer and each KV head has. False: every head the same; true: what the predictor's
+   * table says, for policy `tokenbutler`, which takes that anyway where there is one.
+   */
+  readonly table?: KvTable | boolean;
 }
 
 /** One entry a layer. */
@@ -87,6 +93,11 @@ export interface KvSettings {
   readonly recallEvery: number;
   /** (L) */
   readonly layers: readonly KvLayerSettings[];
+  /**
+   * The predictor's table, where it is used: it says what each KV head has at any budget, and the
+   * weights of the layers are 1.
+   */
+  readonly budgetTable?: BudgetTable;
 }
 
 /** A layer, decided. */

@@ -5,6 +5,7 @@
  * @module
  */
 import { z } from "zod";
+import { type BudgetTable, numDenseLayers } from "./budget_table.ts";
 import {
   checkKv,
   checkNames,
@@ -106,7 +107,10 @@ export const kvSchema = schemaOf(readKv);
 /** The JSON of a table file. */
 export const kvTableSchema = schemaOf(readTable);
 
-/** Settings under the names of the wire; a table stands in the place of `dense_layers`. */
+/**
+ * Settings under the names of the wire; a table of the user's own stands in the place of
+ * `dense_layers`. Of the predictor's it is only said whether it is used.
+ */
 export function wireSettings(settings: KvSettings) {
   const { policy, sinks, window, budget, interval, neighbours, fetch, recallEvery } = settings;
   return {
@@ -122,9 +126,16 @@ export function wireSettings(settings: KvSettings) {
   };
 }
 
-/** What a server takes where a request says nothing; policy null: `dense` where that fits. */
-export function wireDefaults(request: KvRequest) {
-  const { policy, table } = request;
+/**
+ * What a server takes where a request says nothing; policy null: `dense` where that fits.
+ *
+ * @param calibrated The predictor's table, if any: `tokenbutler` uses it unless it is told not to.
+ */
+export function wireDefaults(request: KvRequest, calibrated: BudgetTable | null = null) {
+  const { policy } = request;
+  const table = typeof request.table === "object" ? request.table : undefined;
+  const used = calibrated !== null && request.table !== false && table === undefined;
+  const ofTable = used && policy === "tokenbutler" ? numDenseLayers(calibrated.roles) : undefined;
   const own = table === undefined ? undefined : tableBudget(table);
   const interval = request.interval ?? KV_DEFAULTS.interval;
   return {
@@ -135,21 +146,24 @@ export function wireDefaults(request: KvRequest) {
     interval,
     neighbours: request.neighbours ?? interval > 1,
     ...(table === undefined
-      ? { dense_layers: request.denseLayers ?? defaultDenseLayers(policy) }
+      ? { dense_layers: request.denseLayers ?? ofTable ?? defaultDenseLayers(policy) }
       : { table }),
+    ...(calibrated === null || table !== undefined ? {} : { table: used }),
     fetch: request.fetch ?? KV_DEFAULTS.fetch,
     recall_every: request.recallEvery ?? KV_DEFAULTS.recallEvery,
   };
 }
 
-function wireLayers({ policy, layers, budget }: KvSettings) {
-  const numDense = layers.findIndex(({ role }) => role !== "dense");
-  if (numDense < 0) return { dense_layers: layers.length };
+function wireLayers({ policy, layers, budget, budgetTable }: KvSettings) {
+  const numDense = numDenseLayers(layers.map(({ role }) => role));
+  // Only tokenbutler could have it.
+  const calibrated = policy === "tokenbutler" ? { table: budgetTable !== undefined } : {};
+  if (budgetTable !== undefined) return { dense_layers: numDense, ...calibrated };
   const role = policy === "streaming" ? "window" : "selected";
   const even = layers.slice(numDense).every((layer) =>
     layer.role === role && layer.weights.every((weight) => weight === 1)
   );
-  if (even) return { dense_layers: numDense };
+  if (even) return { dense_layers: numDense, ...calibrated };
   return { table: { layers: layers.map((layer) => wireLayer(layer, budget)) } };
 }
 

@@ -5,7 +5,7 @@
  * @module
  */
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
-import { budgetRows, fetchesAhead } from "./settings.ts";
+import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
 import type { KvSettings } from "./settings_types.ts";
@@ -95,10 +95,11 @@ export class SlotView {
     const { settings, policy } = this;
     const first = this.#steps < 0;
     const due = first || (!policy.once && (this.#steps + 1) % settings.interval === 0);
+    const budgets = due ? headBudgets(settings, n) : null;
     let fresh = false;
     settings.layers.forEach(({ role }, layer) => {
       this.#coming[layer] = null;
-      this.#layers[layer] = this.#next(layer, role, n, due);
+      this.#layers[layer] = this.#next(layer, role, n, budgets);
       fresh ||= this.choice(layer) !== null;
     });
     if (!first) this.#steps++;
@@ -106,26 +107,26 @@ export class SlotView {
     return fresh;
   }
 
+  /** @param budgets B of every KV head; null: it is no step to choose rows on. */
   #next(
     layer: number,
     role: KvSettings["layers"][number]["role"],
     n: number,
-    due: boolean,
+    budgets: ReturnType<typeof headBudgets> | null,
   ): LayerView {
     if (role === "dense") return { kind: "all" };
     if (role === "window") {
       // Also where that is every row: what the device has been told does not change.
-      const { budget, sinks, window } = this.settings;
+      const { sinks, window } = this.settings;
       return {
         kind: "window",
         prefix: Math.min(sinks, n),
-        windowRows: window + budgetRows(budget, 1, n, sinks, window),
+        windowRows: window + meanBudget(this.settings, n),
       };
     }
     const old = this.#layers[layer]!;
-    if (role === "selected" && !due && old.kind === "selected") return this.#kept(old, n);
-    if (role === "selected" && !due) return { kind: "all" };
-    const ideal = layerRecipe(this.settings, layer, n);
+    if (budgets === null) return old.kind === "selected" ? this.#kept(old, n) : { kind: "all" };
+    const ideal = layerRecipe(this.settings, layer, n, budgets);
     if (ideal === "all") return { kind: "all" };
     const last = this.#chosen[layer]!;
     const recipe = this.policy.scores === "mass" && last !== null
@@ -176,8 +177,7 @@ function growthOf(settings: KvSettings): number {
   const { scores } = POLICIES[settings.policy];
   if (!settings.neighbours || !RANKED.has(scores)) return 1;
   // A list is made by one lane, which can do so much.
-  const large = "share" in settings.budget || settings.budget.rows > MOST_NEIGHBOUR_BUDGET;
-  return large ? 1 : 2;
+  return mostHeadBudget(settings) > MOST_NEIGHBOUR_BUDGET ? 1 : 2;
 }
 
 /**
@@ -187,12 +187,15 @@ function growthOf(settings: KvSettings): number {
  */
 export function mostListRows(settings: KvSettings, maxRows: number, offloaded: boolean): number {
   const growth = growthOf(settings);
+  const budgets = headBudgets(settings, maxRows);
+  // A head that the table gives little may have more while the others are full.
+  const least = settings.budgetTable === undefined ? 0 : mostHeadBudget(settings, maxRows);
   const rows = settings.layers.map(({ role }, layer) => {
-    const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows) : "all";
+    const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows, budgets) : "all";
     if (recipe === "all") return 0;
     // Where units are pages, the window begins with a page.
     const window = offloaded ? maxRows - recipe.windowStart + recipe.unit - 1 : 0;
-    return Math.max(...recipe.budgets) * recipe.unit * growth + window;
+    return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) * growth + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));
 }

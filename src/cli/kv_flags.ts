@@ -111,6 +111,13 @@ export const kvFlags = {
     schema: text,
     fallback: null,
   }),
+  table: triStateFlag({
+    group,
+    help:
+      "with tokenbutler each layer and KV head has the budget that the predictor's table gives " +
+      "it, --budget in the mean; off gives every head the same",
+    fallbackText: "on where the predictor has a table",
+  }),
 } as const;
 
 /** Where rows lie, and what `loki` needs. */
@@ -194,6 +201,10 @@ export function kvRequest(settings: Settings<typeof kvFlags>): KvRequest {
   if (settings.kvTable !== null && settings.denseLayers !== null) {
     throw new UsageError("--kv-table and --dense-layers exclude each other: give one of them");
   }
+  if (settings.kvTable !== null && settings.table !== null) {
+    const flag = settings.table ? "--table" : "--no-table";
+    throw new UsageError(`--kv-table and ${flag} exclude each other: give one of them`);
+  }
   const said = {
     policy: settings.policy,
     sinks: settings.sinks,
@@ -204,7 +215,7 @@ export function kvRequest(settings: Settings<typeof kvFlags>): KvRequest {
     denseLayers: settings.denseLayers,
     fetch: settings.fetch,
     recallEvery: settings.recallEvery,
-    table: settings.kvTable === null ? null : readTableFile(settings.kvTable),
+    table: settings.kvTable === null ? settings.table : readTableFile(settings.kvTable),
   };
   return Object.fromEntries(Object.entries(said).filter(([, value]) => value !== null));
 }

@@ -6,6 +6,7 @@
  */
 import { DEFAULT_MODEL } from "../assets.ts";
 import { CalibrationError } from "../butler/calibration/errors.ts";
+import type { BudgetTable } from "../butler/budget_table.ts";
 import { PredictorError } from "../butler/predictor/errors.ts";
 import { findPredictor, readPredictor } from "../butler/predictor/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
@@ -97,8 +98,12 @@ async function build(
 ): Promise<EngineParts> {
   const { config } = source;
   const { calibration, notes: calibrationNotes } = await loadCalibration(options, source);
-  const { predictor, notes: predictorNotes } = await loadPredictor(options, source);
-  const canDo = { canProject: calibration !== null, canPredict: predictor !== null };
+  const { predictor, budgetTable, notes: predictorNotes } = await loadPredictor(options, source);
+  const canDo = {
+    canProject: calibration !== null,
+    canPredict: predictor !== null,
+    budgetTable,
+  };
   // What no request could be run with shows before a device is opened.
   resolveKv(options.kv, config, { fits: true, ...canDo });
   onProgress({ phase: "device", fraction: 0 });
@@ -273,18 +278,27 @@ async function loadCalibration(
 async function loadPredictor(
   options: EngineOptions,
   source: ModelSource,
-): Promise<{ predictor: Predictor | null; notes: readonly string[] }> {
+): Promise<{
+  predictor: Predictor | null;
+  budgetTable: BudgetTable | null;
+  notes: readonly string[];
+}> {
   const path = options.predictor ?? findPredictor(options.modelPath);
-  if (path === null || path === false) return { predictor: null, notes: [] };
+  if (path === null || path === false) return { predictor: null, budgetTable: null, notes: [] };
   const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
   try {
     const most = options.maxParameters * source.numParameters;
-    return { predictor: readPredictor(path, model, most).predictor, notes: [] };
+    const { predictor, notes } = readPredictor(path, model, most);
+    return { predictor, budgetTable: notes.budgets, notes: [] };
   } catch (error) {
     if (options.predictor !== null || !(error instanceof PredictorError)) throw error;
-    return { predictor: null, notes: [`predictor left aside: ${error.message}`] };
+    return {
+      predictor: null,
+      budgetTable: null,
+      notes: [`predictor left aside: ${error.message}`],
+    };
   }
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 import { MAX_PARAMETER_SHARE } from "../butler/predictor/shape.ts";
+import type { BudgetTable } from "../butler/budget_table.ts";
 import type { KvReport, KvRequest } from "../butler/settings.ts";
 
 /** Sampling parameters of one sequence; checked before they come here. */
@@ -242,6 +243,8 @@ export interface EngineInfo {
     readonly canProject: boolean;
     /** There is a predictor of this model: `tokenbutler` can be named. */
     readonly canPredict: boolean;
+    /** Budgets for each layer and KV head that the predictor brings; null: it has none. */
+    readonly budgetTable: BudgetTable | null;
   };
   readonly adapter: {
     readonly description: string;

@@ -19,7 +19,7 @@ export interface RequestLimits {
   readonly model: Pick<EngineInfo["model"], "vocabSize" | "numLayers" | "numKvHeads">;
   /** Tokens of prompt and answer together. */
   readonly contextLength: number;
-  readonly kv: Pick<EngineInfo["kv"], "defaults" | "canProject" | "canPredict">;
+  readonly kv: Pick<EngineInfo["kv"], "defaults" | "canProject" | "canPredict" | "budgetTable">;
 }
 
 /** Why a request is refused; null if it is in order. */
@@ -35,12 +35,12 @@ export function findRequestFault(
 /** The fault of the settings of the KV cache, over those of the engine. */
 function findKvFault(
   kv: unknown,
-  { model, kv: { defaults, canProject, canPredict } }: RequestLimits,
+  { model, kv: engine }: RequestLimits,
 ): EngineErrorData | null {
   if (kv === undefined) return null;
   try {
     checkKv(kv);
-    resolveKv(mergeKv(defaults, kv), model, { fits: true, canProject, canPredict });
+    resolveKv(mergeKv(engine.defaults, kv), model, { ...engine, fits: true });
     return null;
   } catch (error) {
     if (!(error instanceof KvSettingsError)) throw error;

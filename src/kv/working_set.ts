@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { budgetRows, stepsKept } from "../butler/settings.ts";
+import { headBudgets, meanBudget, stepsKept } from "../butler/settings.ts";
 import type { KvSettings } from "../butler/settings_types.ts";
 import { BLOCK_ROWS } from "./slab_pool.ts";
 
@@ -61,20 +61,16 @@ function clip(set: LayerSet, all: number): LayerSet {
  */
 export function wishedSet(need: WorkingSetNeed): LayerSet[] {
   const { settings, maxRows } = need;
-  const { budget, sinks, window } = settings;
+  const budgets = headBudgets(settings, maxRows);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   return smallestSet(need).map((least, layer) => {
-    const { role, weights } = settings.layers[layer]!;
+    const { role } = settings.layers[layer]!;
     if (role === "dense") return clip({ ...least, prefixBlocks: all }, all);
     if (role === "window") {
-      const rows = window + budgetRows(budget, 1, maxRows, sinks, window);
+      const rows = settings.window + meanBudget(settings, maxRows);
       return clip({ ...least, windowBlocks: windowBlocks(rows), slotPages: 0 }, all);
     }
-    const rows = weights.reduce(
-      (most, weight) => Math.max(most, budgetRows(budget, weight, maxRows, sinks, window)),
-      0,
-    );
-    const slotPages = Math.max(1, Math.ceil(2 * rows / BLOCK_ROWS));
+    const slotPages = Math.max(1, Math.ceil(2 * Math.max(...budgets[layer]!) / BLOCK_ROWS));
     return clip({ ...least, slotPages }, all);
   });
 }

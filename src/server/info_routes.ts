@@ -51,7 +51,7 @@ export function showModel(context: InfoContext, name: string): Response {
 export function props(context: InfoContext): Response {
   const { model, servedName, version } = context;
   const { engine: { info }, template, tokenizer } = model;
-  const { defaults: _, ...kv } = info.kv;
+  const { defaults: _, budgetTable, ...kv } = info.kv;
   return Response.json({
     default_generation_settings: {
       n_ctx: info.contextLength,
@@ -65,7 +65,7 @@ export function props(context: InfoContext): Response {
         repeat_last_n: 64,
         frequency_penalty: 0,
         presence_penalty: 0,
-        kv: wireDefaults(info.kv.defaults),
+        kv: wireDefaults(info.kv.defaults, budgetTable),
       },
     },
     total_slots: info.maxSequences,
@@ -79,7 +79,11 @@ export function props(context: InfoContext): Response {
     is_sleeping: false,
     build_info: `tokenbutler ${version}`,
     model: info.model,
-    kv,
+    kv: {
+      ...kv,
+      // The means that it was calibrated at, not all of its numbers.
+      budgetMeans: budgetTable === null ? null : budgetTable.points.map(({ mean }) => mean),
+    },
     adapter: info.adapter,
     kernels: info.variants,
     prefill_chunk: info.prefillChunk,

@@ -219,9 +219,8 @@ export function planSequences(
 /** Settings of the KV cache that do not suit this model are refused before a stream begins. */
 function checkKvSettings({ kv }: GenerationBody, { info }: Engine): void {
   if (kv === undefined) return;
-  const { defaults, canProject, canPredict } = info.kv;
   try {
-    resolveKv(mergeKv(defaults, kv), info.model, { fits: true, canProject, canPredict });
+    resolveKv(mergeKv(info.kv.defaults, kv), info.model, { ...info.kv, fits: true });
   } catch (thrown) {
     if (!(thrown instanceof KvSettingsError)) throw thrown;
     const { message, param } = thrown;

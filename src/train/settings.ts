@@ -58,6 +58,9 @@ export const MEASURED_BUDGET = 64;
 /** Counts of rows for which the covered mass is measured. */
 export const MEASURED_COUNTS: readonly number[] = [4, 8, 16, 32, 64, 128, 256, 512];
 
+/** Mean budgets that the table of a predictor has points for. */
+export const TABLE_MEANS: readonly number[] = [16, 28, 60, 92, 156, 220, 348, 476];
+
 /** Rate of a step: rises evenly, then falls along half a cosine. Steps count from 0. */
 export function rateAt(
   { rate, warmup }: Pick<TrainSettings, "rate" | "warmup">,

@@ -6,14 +6,14 @@ import { POLICIES } from "../../src/butler/policies/mod.ts";
 import { windowRecipe } from "../../src/butler/policies/spans.ts";
 import type { StepRecipe } from "../../src/butler/policies/types.ts";
 import type { KvSettings, PolicyName } from "../../src/butler/settings.ts";
-import { POLICY_NAMES } from "../../src/butler/settings.ts";
+import { headBudgets, POLICY_NAMES } from "../../src/butler/settings.ts";
 import { anyBudget, anyWeights, settingsOf } from "./_settings.ts";
 
 const SIZES = { sinks: 64, window: 192, budget: { rows: 768 } } as const;
 
 function recipe(policy: PolicyName, n: number, more: Partial<KvSettings> = {}, weights = [1, 1]) {
   const settings = settingsOf(["selected"], { ...SIZES, policy, ...more }, weights);
-  return POLICIES[policy].recipe(settings, weights, n);
+  return POLICIES[policy].recipe(settings, headBudgets(settings, n)[0]!, n);
 }
 
 /** Rows of each KV head. */
@@ -99,10 +99,11 @@ Deno.test("totals are never more than S + W + B, and `all` is said exactly when 
   fc.assert(
     fc.property(policy, sizes, anyWeights, fc.integer({ min: 1, max: 2000 }), (name, s, w, n) => {
       const settings = settingsOf(["selected"], { ...s, policy: name }, w);
-      const made = POLICIES[name].recipe(settings, w, n);
+      const rows = headBudgets(settings, n)[0]!;
+      const made = POLICIES[name].recipe(settings, rows, n);
       const totals = name === "streaming"
         ? w.map(() => s.sinks + s.window)
-        : totalsOf(settings, w, n);
+        : totalsOf(settings, rows);
       const covers = totals.every((total) => total >= n);
       if (name === "dense") return assert.equal(made, "all");
       if (covers) assert.equal(made, "all", `${name} leaves rows out of ${n}`);

@@ -1,12 +1,15 @@
 import { assert, fc } from "std-testing";
 import {
-  budgetRows,
+  headBudgets,
   KV_DEFAULTS,
   type KvRequest,
+  type KvSettings,
   KvSettingsError,
   type KvSituation,
   type KvTable,
+  meanBudget,
   mergeKv,
+  mostHeadBudget,
   POLICY_NAMES,
   resolveKv,
 } from "../../src/butler/settings.ts";
@@ -332,17 +335,19 @@ Deno.test("weights are 1 in the mean over the budgets of a table", () => {
   const table = fc.array(layer, { minLength: 4, maxLength: 4 }).map((layers) => ({ layers }));
   fc.assert(
     fc.property(table, (table) => {
-      const { layers, budget } = resolve({ policy: "loki", table }).settings;
+      const { settings } = resolve({ policy: "loki", table });
+      const { layers } = settings;
       const weights = layers.flatMap(({ role, weights }) => role === "selected" ? weights : []);
       if (weights.length > 0) {
         const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
         assert.ok(Math.abs(mean - 1) < 1e-9, String(mean));
       }
       // Without a budget of its own, each head has what the table says, but for rounding the mean.
+      const given = headBudgets(settings, 1e6);
       table.layers.forEach(({ budgets }, layer) =>
         budgets?.forEach((rows, head) => {
           const weight = layers[layer]?.weights[head] ?? NaN;
-          const got = budgetRows(budget, weight, 1e6, 64, 192);
+          const got = given[layer]?.[head] ?? NaN;
           assert.ok(Math.abs(got - rows) <= 0.5 * weight + 0.5, `${got} for ${rows}`);
         })
       );
@@ -351,13 +356,30 @@ Deno.test("weights are 1 in the mean over the budgets of a table", () => {
   );
 });
 
-Deno.test("budgetRows() is a count, or a share of all rows less sinks and window", () => {
-  assert.equal(budgetRows({ rows: 768 }, 1, 10, 64, 192), 768);
-  assert.equal(budgetRows({ rows: 768 }, 0.5, 10, 64, 192), 384);
-  assert.equal(budgetRows({ rows: 5 }, 0.5, 10, 64, 192), 3);
-  assert.equal(budgetRows({ share: 0.125 }, 1, 8192, 64, 192), 768);
-  assert.equal(budgetRows({ share: 0.125 }, 0.5, 8192, 64, 192), 384);
-  assert.equal(budgetRows({ share: 0.125 }, 1, 2048, 64, 192), 0);
-  assert.equal(budgetRows({ share: 0.125 }, 1, 100, 64, 192), 0);
-  assert.equal(budgetRows({ share: 1 }, 1, 1000, 64, 192), 744);
+/** Two layers under a budget, of which one has half of it in one head. */
+const withBudget = (budget: KvSettings["budget"]): KvSettings => ({
+  ...resolve({ policy: "loki" }).settings,
+  budget,
+  layers: [{ role: "selected", weights: [1, 1] }, { role: "selected", weights: [0.5, 1.5] }],
+});
+
+Deno.test("budgets are a count, or a share of all rows less sinks and window", () => {
+  for (
+    const [budget, n, mean, half] of [
+      [{ rows: 768 }, 10, 768, 384],
+      [{ rows: 5 }, 10, 5, 3],
+      [{ share: 0.125 }, 8192, 768, 384],
+      [{ share: 0.125 }, 2048, 0, 0],
+      [{ share: 0.125 }, 100, 0, 0],
+      [{ share: 1 }, 1000, 744, 372],
+    ] as const
+  ) {
+    const settings = withBudget(budget);
+    assert.equal(meanBudget(settings, n), mean);
+    assert.deepEqual(headBudgets(settings, n)[0], [mean, mean]);
+    assert.equal(headBudgets(settings, n)[1]?.[0], half);
+  }
+  assert.equal(mostHeadBudget(withBudget({ rows: 100 })), 150);
+  assert.equal(mostHeadBudget(withBudget({ share: 0.5 }), 1000), 366);
+  assert.equal(mostHeadBudget(withBudget({ share: 0.5 })), Infinity);
 });

@@ -48,6 +48,15 @@ Deno.test("--neighbours is on, off or open", () => {
   assert.deepEqual(kvOf("--neighbours", env), { neighbours: true });
 });
 
+Deno.test("--table is on, off or open", () => {
+  assert.deepEqual(kvOf("--no-table"), { table: false });
+  assert.deepEqual(kvOf("--table"), { table: true });
+  assert.deepEqual(kvOf("--no-table --dense-layers 2"), { table: false, denseLayers: 2 });
+  const env = { TOKENBUTLER_TABLE: "off" };
+  assert.deepEqual(kvOf("", env), { table: false });
+  assert.deepEqual(kvOf("--table", env), { table: true });
+});
+
 Deno.test("flags of the KV cache refuse what cannot be, with their name", () => {
   for (
     const [line, message] of [
@@ -59,6 +68,8 @@ Deno.test("flags of the KV cache refuse what cannot be, with their name", () => 
       ["--interval 0", /^--interval: /],
       ["--fetch later", /^--fetch: wanted in-step or ahead/],
       ["--dense-layers 1 --kv-table x.json", /--kv-table and --dense-layers exclude each other/],
+      ["--no-table --kv-table x.json", /--kv-table and --no-table exclude each other/],
+      ["--table --kv-table x.json", /--kv-table and --table exclude each other/],
       ["--kv-table nowhere.json", /--kv-table: cannot read "nowhere.json"/],
     ] as const
   ) assert.throws(() => kvOf(line), { message }, line);

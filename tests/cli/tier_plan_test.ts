@@ -1,4 +1,5 @@
 import { assert, fc } from "std-testing";
+import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import { type KvRequest, resolveKv } from "../../src/butler/settings.ts";
 import { type LowerTiers, type TierPlan, tierPlan } from "../../src/cli/tier_plan.ts";
 import type { DeviceTierOptions } from "../../src/kv/device_tier.ts";
@@ -32,12 +33,14 @@ function plan(
   options: Partial<DeviceTierOptions>,
   lower: Partial<LowerTiers> = {},
   kv: KvRequest = {},
+  budgetTable: BudgetTable | null = null,
 ): TierPlan {
+  const known = { canProject: true, canPredict: budgetTable !== null, budgetTable };
   return tierPlan(
     CONFIG,
     { kvType: "f16", contextLength: 8192, numSlots: 1, ...options },
     { ...PLENTY, ...lower },
-    (fits) => resolveKv(kv, CONFIG, { fits, canProject: true, canPredict: false }).settings,
+    (fits) => resolveKv(kv, CONFIG, { fits, ...known }).settings,
     128 * MIB,
   );
 }
@@ -74,6 +77,36 @@ Deno.test("tierPlan() counts what of a longer sequence lies where", () => {
   // What every row needs on the device beside its keys and values.
   const dense = 256 * BLOCK;
   assert.ok(made.beside.importance + made.beside.maps <= 0.14 * dense);
+});
+
+Deno.test("tierPlan() follows the predictor's table", () => {
+  // Layer 0 is a window; of the others one head has 3 times the mean, the rest what is left.
+  const roles = Array.from(
+    { length: 30 },
+    (_, i) => i === 0 ? "window" as const : "selected" as const,
+  );
+  const rows = roles.map((role) => role === "window" ? [0, 0, 0] : [180, 0, 0]);
+  const table: BudgetTable = { roles, points: [{ mean: 60, rows }] };
+  const sizes = { deviceBytes: 100 * MIB };
+  const kv = { policy: "tokenbutler", sinks: 32, window: 32, budget: { rows: 64 } } as const;
+  const shaped = plan(sizes, {}, kv, table);
+  assert.equal(shaped.refusal, null);
+  assert.equal(shaped.device.dense, 0);
+  assert.equal(shaped.device.sinks, 30 * PAGE);
+  // 32 rows and any beginning in a block; in layer 0 64 more.
+  assert.equal(shaped.device.window, (29 * 2 + 4) * PAGE);
+  // Twice 192 rows.
+  assert.equal(shaped.device.slots, 29 * 12 * PAGE);
+  const even = plan(sizes, {}, { ...kv, table: false }, table);
+  assert.equal(even.device.slots, 29 * 4 * PAGE);
+  assert.ok(even.device.dense > 0);
+  const lists = (budget: number) => plan(sizes, {}, { ...kv, budget: { rows: budget } }, table);
+  // A list as long as its largest head's, three times as long as the mean.
+  assert.ok(lists(2000).beside.maps > lists(1000).beside.maps);
+  assert.ok(
+    lists(1000).beside.maps >
+      2 * plan(sizes, {}, { ...kv, budget: { rows: 1000 }, table: false }, table).beside.maps,
+  );
 });
 
 Deno.test("tierPlan() says why a sequence cannot run, and how long one may be", () => {

@@ -5,6 +5,8 @@
  *
  * @module
  */
+import type { BudgetTable } from "../../src/butler/budget_table.ts";
+import type { KvReport, KvSettings } from "../../src/butler/settings.ts";
 import { LocalEngine, type LocalEngineParts } from "../../src/engine/local_engine.ts";
 import type {
   DecodeRow,
@@ -24,6 +26,7 @@ import {
   type TokenLogprob,
 } from "../../src/engine/types.ts";
 import { PagePool } from "../../src/kv/page_pool.ts";
+import type { SequenceNeed } from "../../src/kv/types.ts";
 import { poolPlanner } from "../_kv.ts";
 
 export const VOCAB = 97;
@@ -38,6 +41,8 @@ export interface FakeOptions {
   readonly prefillChunk?: number;
   readonly pageSize?: number;
   readonly numPages?: number;
+  /** There is a predictor, and it has a table; runs say what settings they had. */
+  readonly budgetTable?: BudgetTable | null;
 }
 
 /** A call of the runner. */
@@ -84,7 +89,10 @@ export class FakeRunner implements Runner {
   before: (call: FakeCall) => void | Promise<void> = () => {};
   /** Keep no record of calls: for long runs. */
   silent = false;
+  /** What sequences say of their cache is their settings. */
+  reports = false;
   readonly #rows = new Map<number, number>();
+  readonly #settings = new Map<number, KvSettings>();
 
   /** No lower tier has room. */
   cannotPark = false;
@@ -95,13 +103,25 @@ export class FakeRunner implements Runner {
 
   constructor(readonly pool: PagePool) {}
 
-  begin(slot: number): Promise<void> {
+  begin(slot: number, { settings }: SequenceNeed): Promise<void> {
     this.#numWritten.set(slot, 0);
+    this.#settings.set(slot, settings);
     return Promise.resolve();
   }
 
-  report(): null {
-    return null;
+  report(slot: number): KvReport | null {
+    const settings = this.#settings.get(slot);
+    if (!this.reports || settings === undefined) return null;
+    return {
+      policy: settings.policy,
+      settings,
+      rowsPerStep: 1,
+      bytesPerStep: 0,
+      residentShare: 1,
+      tiers: { device: 0, host: 0, disk: 0 },
+      recall: null,
+      notes: [],
+    };
   }
 
   park(slot: number): Promise<FakeParked | null> {
@@ -198,6 +218,7 @@ export function fakeEngine(
     maxSequences = 4,
     prefillChunk = 16,
     pageSize = 8,
+    budgetTable = null,
     numPages = maxSequences * Math.ceil(contextLength / pageSize),
   } = options;
   const maxPagesPerSlot = Math.ceil(contextLength / pageSize);
@@ -225,7 +246,8 @@ export function fakeEngine(
       tiers: { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 },
       defaults: {},
       canProject: false,
-      canPredict: false,
+      canPredict: budgetTable !== null,
+      budgetTable,
     },
     adapter: { description: "fake", vendor: "", software: true, features: [] },
     variants: {},
@@ -234,6 +256,7 @@ export function fakeEngine(
     notes: [],
   };
   const runner = new FakeRunner(pool);
+  runner.reports = budgetTable !== null;
   const fake: FakeEngine = {
     runner,
     pool,

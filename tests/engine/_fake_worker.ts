@@ -2,7 +2,10 @@
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { serveEngine, type WorkerScope } from "../../src/engine/worker_host.ts";
+import { tableOf } from "../butler/_tables.ts";
 import { BUSY_STEP_MS, fakeEngine } from "./_fake_engine.ts";
+
+const TABLE = tableOf(["window", "selected"], [[[0, 0], [3, 5]], [[0, 0], [30, 90]]]);
 
 function blockForever(): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
@@ -59,6 +62,7 @@ serveEngine(self as unknown as WorkerScope, (options, onProgress) => {
       return new Promise(() => {});
   }
   const { engine, runner } = fakeEngine({
+    budgetTable: modelPath === "has a table" ? TABLE : null,
     maxSequences: options.maxSequences,
     ...(options.contextLength === null ? {} : { contextLength: options.contextLength }),
   });

@@ -190,6 +190,7 @@ Deno.test("LocalEngine refuses bad requests with an event and stays alive", asyn
     [{ ...good, kv: { denseLayers: 3 } }, /`kv.dense_layers` must be at most 2/],
     [{ ...good, kv: { policy: "loki" } }, /calibrate/],
     [{ ...good, kv: { table: { layers: [{ role: "dense" }] } } }, /must have 2 entries/],
+    [{ ...good, kv: { table: "off" } }, /`kv.table` must be true, false or an object/],
   ];
   for (const [req, message] of bad) {
     const { events, end } = await collect(engine.generate(req as GenerateRequest));

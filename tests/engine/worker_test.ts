@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import type { KvRequest } from "../../src/butler/settings.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { DEFAULT_CACHE, type EngineOptions, type LoadProgress } from "../../src/engine/types.ts";
@@ -57,6 +58,28 @@ Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives 
     numPages: 128,
   });
   assert.ok(decodeSteps > 0);
+  await engine.close();
+});
+
+Deno.test("a predictor's table crosses to the client and back, and what a request says of it", async () => {
+  const engine = await start("has a table");
+  const { budgetTable, canPredict } = engine.info.kv;
+  assert.ok(canPredict);
+  assert.deepEqual(budgetTable?.points.map(({ mean }) => mean), [4, 60]);
+  const run = async (kv: KvRequest) => {
+    const { events } = await collect(engine.generate(request(prompt(9), 3, { kv })));
+    const last = events.at(-1);
+    assert.ok(last?.type === "done", JSON.stringify(last));
+    return last.kv?.settings;
+  };
+  const used = await run({ policy: "tokenbutler" });
+  assert.deepEqual(used?.budgetTable, budgetTable);
+  assert.deepEqual(used?.layers.map(({ role }) => role), ["window", "selected"]);
+  assert.equal((await run({ policy: "tokenbutler", table: false }))?.budgetTable, undefined);
+  assert.equal((await run({ policy: "quest" }))?.budgetTable, undefined);
+  const bad = { policy: "tokenbutler", table: 1 } as unknown as KvRequest;
+  const { events } = await collect(engine.generate(request(prompt(9), 3, { kv: bad })));
+  assert.match(JSON.stringify(events), /`kv\.table` must be true, false or an object/);
   await engine.close();
 });
 

@@ -40,6 +40,20 @@ async function nll(
   return await scoreByForcing(opened.engine, text, prefill);
 }
 
+Deno.test("a window that is a share of all rows is the same below the device", async () => {
+  const text = textIds(230, 320);
+  const layers = [{ role: "window" }, { role: "selected" }, { role: "window" }] as const;
+  for (const share of [0.4, 0.9, 1]) {
+    const kv: KvRequest = { ...SETTINGS, policy: "oracle", table: { layers }, budget: { share } };
+    const wanted = await nll(text, 150, kv, {});
+    for (const blocks of [4, 6]) {
+      const off = worst(await nll(text, 150, kv, onDevice(blocks)), wanted);
+      console.log(`share ${share}, ${blocks} blocks: NLL at most ${figure(off)} off`);
+      assert.ok(off <= NLL_BOUND, `off by ${off}`);
+    }
+  }
+});
+
 Deno.test("a sequence below the device equals one on it", async (t) => {
   const text = textIds(230, 320);
   const disk = await Deno.makeTempDir();

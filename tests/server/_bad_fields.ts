@@ -89,6 +89,7 @@ export const BAD_GENERATION: BadFields = [
   [{ kv: { fetch: "later" } }, "kv.fetch"],
   [{ kv: { recall_every: 0.5 } }, "kv.recall_every"],
   [{ kv: { table: "file.json" } }, "kv.table"],
+  [{ kv: { table: 1 } }, "kv.table"],
   [{ kv: { table: {} } }, "kv.table.layers"],
   [{ kv: { table: { layers: many(1e5, 5) } } }, "kv.table.layers"],
   [{ kv: { table: { layers: many(3, { role: "dense" }) } } }, "kv.table.layers"],

@@ -1,4 +1,5 @@
 /** A small deterministic engine, tokenizer and template for tests of wire shapes and errors. @module */
+import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import type { KvReport, KvRequest } from "../../src/butler/settings.ts";
 import type {
   Engine,
@@ -123,6 +124,8 @@ export interface FakeEngineOptions {
   readonly failAt?: (request: GenerateRequest) => number | undefined;
   readonly failure?: EngineErrorData;
   readonly kvDefaults?: KvRequest;
+  /** There is a predictor, and it has a table. */
+  readonly budgetTable?: BudgetTable;
   /** First tokens of a prompt that are not prefilled. */
   readonly cached?: (request: GenerateRequest) => number;
   /** What `done` says of the KV cache. */
@@ -172,7 +175,8 @@ export class FakeEngine implements Engine {
         tiers: { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 },
         defaults: options.kvDefaults ?? {},
         canProject: true,
-        canPredict: false,
+        canPredict: options.budgetTable !== undefined,
+        budgetTable: options.budgetTable ?? null,
       },
       adapter: { description: "none", vendor: "none", software: true, features: [] },
       variants: {},

@@ -37,7 +37,7 @@ export const kv = z.strictObject({
   interval: z.int(),
   neighbours: z.boolean(),
   dense_layers: z.int().optional(),
-  table: z.strictObject({ layers: z.array(kvLayer) }).optional(),
+  table: z.union([z.boolean(), z.strictObject({ layers: z.array(kvLayer) })]).optional(),
   fetch: z.enum(["in-step", "ahead"]),
   recall_every: z.int(),
   rows_per_step: z.number(),

@@ -1,15 +1,22 @@
 import { assert } from "std-testing";
+import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import { wireReport } from "../../src/butler/report.ts";
 import { type KvReport, type KvRequest, mergeKv, resolveKv } from "../../src/butler/settings.ts";
 import type { GenerateRequest } from "../../src/engine/types.ts";
+import { tableOf } from "../butler/_tables.ts";
 import { openFakeServer } from "./_server.ts";
 import { postChat, postCompletion, postFailing, streamChat, streamCompletion } from "./_wire.ts";
 
 const MODEL = { numLayers: 2, numKvHeads: 2 };
 
 /** What an engine would report that fetched a row for each token of the prompt. */
-function reportOf(request: GenerateRequest, defaults: KvRequest = {}): KvReport {
-  const situation = { fits: true, canProject: true, canPredict: false };
+function reportOf(
+  request: GenerateRequest,
+  defaults: KvRequest = {},
+  budgetTable: BudgetTable | null = null,
+): KvReport {
+  const canPredict = budgetTable !== null;
+  const situation = { fits: true, canProject: true, canPredict, budgetTable };
   const { settings, notes } = resolveKv(mergeKv(defaults, request.kv ?? {}), MODEL, situation);
   return {
     policy: settings.policy,
@@ -151,6 +158,33 @@ Deno.test("a request's settings are checked over those of the command line", asy
   assert.equal(props.kv.defaults, undefined);
   assert.equal(props.kv.canProject, true);
   assert.deepEqual(props.kv.tiers, { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 });
+});
+
+Deno.test("a predictor's table is used, named in a word, and switched off by one", async () => {
+  const budgetTable = tableOf(["window", "selected"], [[[0, 0], [3, 5]], [[0, 0], [30, 90]]]);
+  const kvDefaults: KvRequest = { policy: "tokenbutler", budget: { rows: 60 } };
+  await using server = openFakeServer({
+    kvDefaults,
+    budgetTable,
+    kvReport: (request) => reportOf(request, kvDefaults, budgetTable),
+  });
+  const kvOf = async (kv: unknown) => {
+    const answer = await postCompletion(server, { prompt: "x", kv });
+    return [answer.kv?.dense_layers, answer.kv?.table, answer.kv?.budget];
+  };
+  assert.deepEqual(await kvOf({}), [0, true, 60]);
+  assert.deepEqual(await kvOf({ table: false }), [1, false, 60]);
+  assert.deepEqual(server.engine.requests.at(-1)?.kv, { table: false });
+  assert.deepEqual(await kvOf({ table: true, dense_layers: 1 }), [1, true, 60]);
+  assert.deepEqual(await kvOf({ policy: "loki" }), [1, undefined, 60]);
+  const layers = [{ role: "window" }, { role: "selected", budgets: [1, 3] }];
+  assert.deepEqual(await kvOf({ table: { layers } }), [undefined, { layers }, 2]);
+
+  const props = await (await fetch(`${server.url}/props`)).json();
+  const { params } = props.default_generation_settings;
+  assert.deepEqual([params.kv.dense_layers, params.kv.table], [0, true]);
+  assert.deepEqual(props.kv.budgetMeans, [4, 60]);
+  assert.equal(props.kv.budgetTable, undefined);
 });
 
 Deno.test("refusals of settings say what would do", async () => {

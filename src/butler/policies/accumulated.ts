@@ -28,8 +28,8 @@ export const H2O: Policy = {
   store: "mass",
   scores: "mass",
   once: false,
-  recipe(settings, weights, n) {
-    const totals = totalsOf(settings, weights, n);
+  recipe(settings, rows, n) {
+    const totals = totalsOf(settings, rows);
     if (coversAll(totals, n)) return "all";
     // The recent rows are the same for all heads of a layer, so they follow from the mean total.
     const mean = Math.floor(totals.reduce((sum, total) => sum + total, 0) / totals.length);
@@ -50,8 +50,8 @@ export const SNAPKV: Policy = {
   store: "mass",
   scores: "pooled",
   once: true,
-  recipe(settings, weights, n) {
-    const totals = totalsOf(settings, weights, n);
+  recipe(settings, rows, n) {
+    const totals = totalsOf(settings, rows);
     if (coversAll(totals, n)) return "all";
     const windowStart = Math.max(0, n - settings.window);
     const budgets = totals.map((total) => Math.min(total - settings.window, windowStart));

@@ -1,5 +1,5 @@
 /** All policies by name, and the recipe of any layer. @module */
-import { budgetRows } from "../settings.ts";
+import { headBudgets, meanBudget } from "../settings.ts";
 import type { KvSettings, PolicyName } from "../settings_types.ts";
 import { H2O, SNAPKV } from "./accumulated.ts";
 import { QUEST } from "./quest.ts";
@@ -19,12 +19,20 @@ export const POLICIES: Readonly<Record<PolicyName, Policy>> = {
   tokenbutler: TOKENBUTLER,
 };
 
-/** What a layer attends to at a step with `n` rows and a new selection, whatever its role. */
-export function layerRecipe(settings: KvSettings, layer: number, n: number): StepRecipe | "all" {
+/**
+ * What a layer attends to at a step with `n` rows and a new selection, whatever its role.
+ *
+ * @param budgets (L, Hkv) B of every KV head at such a step.
+ */
+export function layerRecipe(
+  settings: KvSettings,
+  layer: number,
+  n: number,
+  budgets: readonly (readonly number[])[] = headBudgets(settings, n),
+): StepRecipe | "all" {
   const { role, weights } = settings.layers[layer]!;
   if (role === "dense") return "all";
-  if (role === "selected") return POLICIES[settings.policy].recipe(settings, weights, n);
-  const { budget, sinks, window } = settings;
-  const rows = window + budgetRows(budget, 1, n, sinks, window);
-  return windowRecipe(sinks, rows, weights.length, n);
+  if (role === "selected") return POLICIES[settings.policy].recipe(settings, budgets[layer]!, n);
+  const { sinks, window } = settings;
+  return windowRecipe(sinks, window + meanBudget(settings, n), weights.length, n);
 }

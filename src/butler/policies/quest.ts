@@ -19,8 +19,8 @@ export const QUEST: Policy = {
   store: "bounds",
   scores: "pages",
   once: false,
-  recipe(settings, weights, n) {
-    const totals = totalsOf(settings, weights, n);
+  recipe(settings, rows, n) {
+    const totals = totalsOf(settings, rows);
     if (coversAll(totals, n)) return "all";
     const newest = Math.floor((n - 1) / QUEST_PAGE);
     const budgets = totals.map((total) => {

@@ -19,8 +19,8 @@ export const STREAMING: Policy = {
   store: "none",
   scores: "none",
   once: false,
-  recipe: ({ sinks, window }, weights, n): StepRecipe | "all" =>
-    windowRecipe(sinks, window, weights.length, n),
+  recipe: ({ sinks, window }, budgets, n): StepRecipe | "all" =>
+    windowRecipe(sinks, window, budgets.length, n),
 };
 
 /**

@@ -55,6 +55,8 @@ export interface Policy {
   /**
    * The rows of a `selected` layer when there are `n` rows, the newest included; `all` where the
    * settings cover every row, whatever the policy's own rule.
+   *
+   * @param budgets (KV heads) rows beside sinks and window, of the layer at this step.
    */
-  recipe(settings: KvSettings, weights: readonly number[], n: number): StepRecipe | "all";
+  recipe(settings: KvSettings, budgets: readonly number[], n: number): StepRecipe | "all";
 }

@@ -11,6 +11,8 @@ import { readSafetensors, readSafetensorsMetadata } from "../../model/safetensor
 import { encodeSafetensors, type NamedTensor } from "../../model/safetensors_writer.ts";
 import { PREDICTOR_NAME } from "../../model/side_files.ts";
 import type { StoredTensor } from "../../model/tensors.ts";
+import { BudgetTableError, formatBudgetTable, parseBudgetTable } from "../budget_json.ts";
+import type { BudgetTable } from "../budget_table.ts";
 import { besideModel } from "../calibration/file.ts";
 import { PredictorError } from "./errors.ts";
 import { emptyPredictor, type Predictor } from "./predictor.ts";
@@ -33,7 +35,7 @@ export interface PredictorNotes {
   /** What was measured; free form, for people. */
   readonly results: unknown;
   /** Budgets for each layer and KV head; null where they were not calibrated. */
-  readonly budgets: unknown;
+  readonly budgets: BudgetTable | null;
   /** Version of the program that made it. */
   readonly program: string;
 }
@@ -56,7 +58,7 @@ export function encodePredictor({ predictor, notes }: StoredPredictor): Uint8Arr
       inner: String(shape.inner),
       training: JSON.stringify(notes.training),
       results: JSON.stringify(notes.results),
-      budgets: JSON.stringify(notes.budgets),
+      budgets: JSON.stringify(notes.budgets === null ? null : formatBudgetTable(notes.budgets)),
       program_version: notes.program,
     },
     tensorsOf(predictor),
@@ -191,7 +193,7 @@ function readFrom(
   for (const { name, shape: wanted, values } of tensorsOf(predictor)) {
     readInto(file, path, tensors.get(name), name, wanted, values);
   }
-  return { predictor, notes: notesOf(path, metadata) };
+  return { predictor, notes: notesOf(path, metadata, model) };
 }
 
 function readInto(
@@ -218,7 +220,11 @@ function readInto(
   if (bad >= 0) throw damaged(path, `entry ${bad} of its ${name} is ${values[bad]}`);
 }
 
-function notesOf(path: string, metadata: ReadonlyMap<string, string>): PredictorNotes {
+function notesOf(
+  path: string,
+  metadata: ReadonlyMap<string, string>,
+  model: PredictedModel,
+): PredictorNotes {
   const parse = (name: string): unknown => {
     const text = metadata.get(name);
     if (text === undefined) return null;
@@ -228,12 +234,22 @@ function notesOf(path: string, metadata: ReadonlyMap<string, string>): Predictor
       throw damaged(path, `its ${name} is no JSON`, error);
     }
   };
+  const budgets = parse("budgets");
   return {
     training: parse("training"),
     results: parse("results"),
-    budgets: parse("budgets"),
+    budgets: budgets === null ? null : budgetsOf(path, budgets, model),
     program: metadata.get("program_version") ?? "",
   };
+}
+
+function budgetsOf(path: string, json: unknown, model: PredictedModel): BudgetTable {
+  try {
+    return parseBudgetTable(json, model);
+  } catch (error) {
+    if (!(error instanceof BudgetTableError)) throw error;
+    throw damaged(path, error.message, error);
+  }
 }
 
 function damaged(path: string, problem: string, cause?: unknown): PredictorError {

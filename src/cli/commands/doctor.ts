@@ -1,7 +1,7 @@
 /** `doctor`: what this machine has, and whether it works. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { findCalibration, readCalibration } from "../../butler/calibration/file.ts";
-import { findPredictor, readPredictor } from "../../butler/predictor/file.ts";
+import { findPredictor, readPredictor, type StoredPredictor } from "../../butler/predictor/file.ts";
 import { parameterShare } from "../../butler/predictor/predictor.ts";
 import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
 import { type KvSettings, resolveKv } from "../../butler/settings.ts";
@@ -186,10 +186,11 @@ async function tierSection(
     const request = kvRequest(settings);
     const tiers = tierOptions(settings);
     const canProject = await hasCalibration(source, settings);
-    const predictor = await predictorOf(source, settings);
+    const predictor = await storedPredictor(source, settings);
     const canPredict = predictor !== null;
+    const budgetTable = predictor?.notes.budgets ?? null;
     const decide = (fits: boolean) =>
-      resolveKv(request, source.config, { fits, canProject, canPredict });
+      resolveKv(request, source.config, { fits, canProject, canPredict, budgetTable });
     const plan = tierPlan(
       source.config,
       { ...options, contextLength },
@@ -202,7 +203,7 @@ async function tierSection(
       "predictor",
       predictor === null
         ? `none: ${canProject ? "loki stands in" : "nothing chooses rows by itself"}`
-        : predictorText(predictor, source.numParameters),
+        : predictorText(predictor.predictor.shape, source.numParameters),
     );
     report.row("sequence", `${contextLength} tokens, ${policyText(decided)}`);
     if (plan.refusal !== null) report.row("note", plan.refusal);
@@ -225,17 +226,17 @@ async function hasCalibration(source: ModelSource, settings: DoctorSettings): Pr
   return true;
 }
 
-async function predictorOf(
+async function storedPredictor(
   source: ModelSource,
   settings: DoctorSettings,
-): Promise<PredictorShape | null> {
+): Promise<StoredPredictor | null> {
   const { predictor: named, maxParameters } = predictorOptions(settings);
   const path = named ?? findPredictor(modelPath(settings));
   if (path === null || path === false) return null;
   const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
-  return readPredictor(path, model, maxParameters * source.numParameters).predictor.shape;
+  return readPredictor(path, model, maxParameters * source.numParameters);
 }
 
 function predictorText(shape: PredictorShape, modelParameters: number): string {
@@ -244,12 +245,13 @@ function predictorText(shape: PredictorShape, modelParameters: number): string {
     `${producersOf(shape).length} producers, one each ${shape.stride} layers`;
 }
 
-function policyText({ policy, sinks, window, budget }: KvSettings): string {
+function policyText({ policy, sinks, window, budget, budgetTable }: KvSettings): string {
   if (policy === "dense") return policy;
   const rows = "rows" in budget
     ? `${budget.rows} rows`
     : `up to ${budget.share * 100} % of all rows`;
-  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}`;
+  const mean = budgetTable === undefined ? "" : " in the mean, by the predictor's table";
+  return `${policy}: ${sinks} sinks, a window of ${window}, a budget of ${rows}${mean}`;
 }
 
 function reportTiers(report: Report, { whole, device, beside, host, disk }: TierPlan): void {

@@ -14,8 +14,9 @@ import type { Kernels } from "../../gpu/kernels.ts";
 import { selectPlan } from "../../gpu/plan.ts";
 import { openModel } from "../../model/open.ts";
 import { PREDICTOR_NAME } from "../../model/side_files.ts";
+import { budgetsOf } from "../../train/budgets.ts";
 import { capture, type CaptureWindow } from "../../train/capture.ts";
-import { CaptureFile, CaptureLayout, type CaptureOrigin } from "../../train/capture_file.ts";
+import { CaptureFile, CaptureLayout } from "../../train/capture_file.ts";
 import { DeviceTrainer } from "../../train/device_trainer.ts";
 import { LOSSES } from "../../train/objective.ts";
 import { type Samples, takeSamples } from "../../train/samples.ts";
@@ -26,7 +27,7 @@ import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../f
 import { readTextFile } from "../inputs.ts";
 import { type CliIo, EXIT } from "../io.ts";
 import { engineFlags, modelPath } from "../model_flags.ts";
-import { progressBar, timedBar } from "../progress.ts";
+import { timedBar } from "../progress.ts";
 import { openTextSide } from "../text_side.ts";
 import { decimal, integer, oneOf, sizeBytes, text } from "../values.ts";
 import { VERSION } from "../version.ts";
@@ -113,6 +114,14 @@ const flags = {
   window: count("most recent rows that are no candidates", 1, 65_536, TRAIN_DEFAULTS.window),
   inner: count("width of a producer between its two products", 8, 65_536, TRAIN_DEFAULTS.inner),
   stride: count("layers that a producer serves", 1, 1024, TRAIN_DEFAULTS.stride),
+  firstLayer: valueFlag({
+    group: "Training",
+    help: "what the first layer, for which nothing is predicted, is in the table of budgets: " +
+      "window (sinks and the most recent rows) or dense",
+    placeholder: "ROLE",
+    schema: oneOf(["window", "dense"]),
+    fallback: "dense" as const,
+  }),
   maxParameters: valueFlag({
     group: "Training",
     help: "parameters of the predictor at most, as a part of the model's",
@@ -150,8 +159,9 @@ export function trainCommand(open: OpenParts) {
     usage: ["train --text FILE [--text FILE ...] [--out F] [flags]"],
     notes: [
       "The model runs once over windows of the text and is not changed; small networks learn to " +
-      "tell from its hidden states which rows each KV head will attend to. The same text, model, " +
-      "flags and adapter give the same bytes, also after the training was ended and went on.",
+      "tell from its hidden states which rows each KV head will attend to. Then it is measured what " +
+      "the chosen rows are worth to each head, and budgets are shared out by that. The same text, " +
+      "model, flags and adapter give the same bytes, also after the training was ended and went on.",
       `With --json: out, fingerprint, parameters, share (of the model's), recall (of the true top ` +
       `${MEASURED_BUDGET}) and mass (part of the attention on the attended rows; best_mass with ` +
       "the true top) on the held-out windows, start_recall (before training), layers (the same by " +
@@ -213,7 +223,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
     notes: {
       training: { ...trainSettings, text: settings.text.map(baseName) },
       results: summary,
-      budgets: null,
+      budgets: budgetsOf(result.heads, shape.model.numKvHeads, settings.firstLayer),
       program: VERSION,
     },
   });
