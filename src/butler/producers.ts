@@ -89,7 +89,7 @@ export class Producers implements Disposable {
   }
 
   /** (rows, heads, 16) f32 of a layer. */
-  queriesOf(layer: number): BufferPart {
+  queriesOf(layer: number): { buffer: GPUBuffer; offset: number; size: number } {
     return {
       buffer: this.#queries,
       offset: layer * this.#layerBytes,
