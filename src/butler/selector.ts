@@ -140,6 +140,20 @@ export class Selector {
     }
   }
 
+  /**
+   * Takes the sequence of a slot into another one too, where it goes on from the same rows: its first
+   * `numRows`, of which everything is kept.
+   */
+  alias(slot: number, source: number, numRows: number): void {
+    const entry = this.#slots.get(source);
+    if (entry === undefined) return;
+    const { view: { settings }, kind } = entry;
+    const view = new SlotView(settings);
+    this.#slots.set(slot, { view, kind, stored: numRows, slidesNext: false });
+    this.importance.alias(slot, source);
+    writeHeaders(this.buffers, slot, settings);
+  }
+
   /** Takes a sequence out of its slot, so that it can go on in another one. */
   park(slot: number): ParkedSelection | null {
     const entry = this.#slots.get(slot);
