@@ -56,8 +56,8 @@ export interface ParkedSelection extends Disposable {
 interface Slot {
   readonly view: SlotView;
   readonly kind: ScorerKind | null;
-  /** Rows whose importance is not written yet begin here. */
-  stored: number;
+  /** Rows whose importance is not written yet begin at `rows`; slots of one sequence share it. */
+  readonly stored: { rows: number };
   /** The layers' windows slide from the step after the first selection on. */
   slidesNext: boolean;
 }
@@ -132,7 +132,7 @@ export class Selector {
     if (store !== "none") this.importance.begin(slot, maxRows);
     if (store === "mass") this.importance.clear(slot);
     this.#resources.checkGeneration();
-    this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
+    this.#slots.set(slot, { view, kind, stored: { rows: 0 }, slidesNext: false });
     writeHeaders(this.buffers, slot, settings);
     // Buffers may have grown: what others need is bound again too.
     for (const entry of this.#slots.values()) {
@@ -147,9 +147,9 @@ export class Selector {
   alias(slot: number, source: number, numRows: number): void {
     const entry = this.#slots.get(source);
     if (entry === undefined) return;
-    const { view: { settings }, kind } = entry;
-    const view = new SlotView(settings);
-    this.#slots.set(slot, { view, kind, stored: numRows, slidesNext: false });
+    const { view: { settings }, kind, stored } = entry;
+    stored.rows = numRows;
+    this.#slots.set(slot, { view: new SlotView(settings), kind, stored, slidesNext: false });
     this.importance.alias(slot, source);
     writeHeaders(this.buffers, slot, settings);
   }
@@ -230,7 +230,7 @@ export class Selector {
     if (keepsMass(entry.kind)) return this.#prepareObserved(slot, entry, first, count, total);
     const positions = storePositions(entry.kind, first, first + count);
     this.#resources.tables.writeStore(entry.kind, positions.map((position) => [slot, position]));
-    entry.stored = first + count;
+    entry.stored.rows = first + count;
     return true;
   }
 
@@ -335,7 +335,8 @@ export class Selector {
     const pending = SCORER_KINDS.map((): [number, number][] => []);
     this.buffers.wantsNeighbours = false;
     let anyFresh = false;
-    for (const { slot, position } of rows) {
+    // Of rows of one sequence the newest one writes what is kept, for all of them.
+    for (const { slot, position } of rows.toSorted((a, b) => b.position - a.position)) {
       const n = position + 1;
       const entry = this.#slots.get(slot);
       if (entry === undefined) {
@@ -350,14 +351,15 @@ export class Selector {
       const { store } = entry.view.policy;
       const keeps = entry.kind !== null && store !== "none" && store !== "mass";
       // Also without a selection, before there are more than the table has room for.
-      const due = n - entry.stored >= STORE_EVERY || (fresh && needsStored(entry, n));
+      const due = n - entry.stored.rows >= STORE_EVERY || (fresh && needsStored(entry, n));
       if (keeps && entry.kind !== null && due) {
         // With its query the newest row's own key is projected too; bounds are made for all alike.
         const end = fresh && entry.kind === "projected" ? position : n;
-        for (const at of storePositions(entry.kind, entry.stored, end)) {
+        for (const at of storePositions(entry.kind, entry.stored.rows, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
-        entry.stored = entry.kind === "pages" ? position : n;
+        const stored = entry.kind === "pages" ? position : n;
+        entry.stored.rows = Math.max(entry.stored.rows, stored);
       }
       if (fresh && entry.view.policy.once) entry.slidesNext = true;
       anyFresh ||= fresh;
@@ -492,7 +494,7 @@ export class Selector {
 function needsStored({ kind, view, stored }: Slot, n: number): boolean {
   // Rows of the window are no candidates: they are projected many at a time, before they leave it.
   const { window, interval } = view.settings;
-  return kind !== "predicted" || n - window + interval > stored;
+  return kind !== "predicted" || n - window + interval > stored.rows;
 }
 
 function countDense(work: LayerWork, keys: number): void {

@@ -43,7 +43,7 @@ Deno.test("rows that are decoded together count as if each was decoded alone", a
   } as const;
   const path = await offloadedModel();
   await using alone = await openEngine(path, options);
-  await using many = await openEngine(path, { ...options, maxSequences: 16 });
+  await using many = await openEngine(path, { ...options, maxSequences: 44 });
   const scorer = new RowScorer(many.parts, 256);
   const windows = [textIds(PROMPT + 45, 320), textIds(PROMPT + 45, 320, 8)];
   const dense = await scorer.score(windows, PROMPT, settingsOf({ policy: "dense" }));
