@@ -3,7 +3,7 @@ import type { KvSettings, PolicyName } from "../src/butler/settings.ts";
 import { POLICY_NAMES } from "../src/butler/settings.ts";
 import type { DevicePart } from "./_breakdown.ts";
 import { type CeilingCase, ceilingMs, type CeilingRates } from "./_ceiling.ts";
-import type { LineChart, Series } from "./_chart.ts";
+import type { LineChart, Series } from "../src/report/chart.ts";
 import { PLACE_NAMES, type PlaceName } from "./_latency_place.ts";
 import type { TurnTimes } from "./_latency_turn.ts";
 import { policyCases } from "./_latency_cases.ts";

@@ -1,6 +1,6 @@
 /** What a benchmark prints: one line of JSON for each case, and a table for people. @module */
 import type { CliIo } from "../src/cli/io.ts";
-import { commit } from "./_commit.ts";
+import { commit } from "../src/report/commit.ts";
 import { round } from "./_stats.ts";
 
 /** A value of a case. Numbers are rounded to four digits. */

@@ -15,9 +15,9 @@ import { Kernels } from "../src/gpu/kernels.ts";
 import { Readback } from "../src/gpu/readback.ts";
 import { BLOCK_ROWS } from "../src/kv/slab_pool.ts";
 import type { CeilingRates } from "./_ceiling.ts";
-import { lineCharts } from "./_chart.ts";
+import { lineCharts } from "../src/report/chart.ts";
 import type { Moment } from "./_clock.ts";
-import { commit } from "./_commit.ts";
+import { commit } from "../src/report/commit.ts";
 import { defineBenchmark } from "./_define.ts";
 import { defaultLists, latencyFlags, policyCases } from "./_latency_cases.ts";
 import {

@@ -124,6 +124,13 @@ export class ImportanceStore {
     this.#pool.discard(pages);
   }
 
+  /** Shows what is kept of a slot's rows in another one too, which has nothing of its own. */
+  alias(slot: number, source: number): void {
+    const { queue } = this.#kernels.device;
+    const pages = this.#pool.pageTable(source);
+    queue.writeBuffer(this.pageTable, slot * this.maxPages * 4, pages);
+  }
+
   /** Frees a slot's pages. */
   end(slot: number): void {
     this.#pool.release(slot);

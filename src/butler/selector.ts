@@ -54,8 +54,8 @@ export interface ParkedSelection extends Disposable {
 interface Slot {
   readonly view: SlotView;
   readonly kind: ScorerKind | null;
-  /** Rows whose importance is not written yet begin here. */
-  stored: number;
+  /** Rows whose importance is not written yet begin at `rows`; slots of one sequence share it. */
+  readonly stored: { rows: number };
   /** The layers' windows slide from the step after the first selection on. */
   slidesNext: boolean;
 }
@@ -70,6 +70,8 @@ export class Selector {
   readonly #resources: SelectionResources;
   /** Of the prefill chunk: rows of its sequence with it. */
   #chunkEnd = 0;
+  /** In this step no row has candidates among the rows of the step itself. */
+  #early = true;
 
   constructor(options: SelectorOptions) {
     const { maxSequences, maxPrefill, spansOf } = options;
@@ -130,12 +132,26 @@ export class Selector {
     if (store !== "none") this.importance.begin(slot, maxRows);
     if (store === "mass") this.importance.clear(slot);
     this.#resources.checkGeneration();
-    this.#slots.set(slot, { view, kind, stored: 0, slidesNext: false });
+    this.#slots.set(slot, { view, kind, stored: { rows: 0 }, slidesNext: false });
     writeHeaders(this.buffers, slot, settings);
     // Buffers may have grown: what others need is bound again too.
     for (const entry of this.#slots.values()) {
       if (entry.kind !== null) await this.#resources.prepare(entry.kind);
     }
+  }
+
+  /**
+   * Takes the sequence of a slot into another one too, where it goes on from the same rows: its first
+   * `numRows`, of which everything is kept.
+   */
+  alias(slot: number, source: number, numRows: number): void {
+    const entry = this.#slots.get(source);
+    if (entry === undefined) return;
+    const { view: { settings }, kind, stored } = entry;
+    stored.rows = numRows;
+    this.#slots.set(slot, { view: new SlotView(settings), kind, stored, slidesNext: false });
+    this.importance.alias(slot, source);
+    writeHeaders(this.buffers, slot, settings);
   }
 
   /** Takes a sequence out of its slot, so that it can go on in another one. */
@@ -214,7 +230,7 @@ export class Selector {
     if (keepsMass(entry.kind)) return this.#prepareObserved(slot, entry, first, count, total);
     const positions = storePositions(entry.kind, first, first + count);
     this.#resources.tables.writeStore(entry.kind, positions.map((position) => [slot, position]));
-    entry.stored = first + count;
+    entry.stored.rows = first + count;
     return true;
   }
 
@@ -317,8 +333,15 @@ export class Selector {
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
     this.buffers.wantsNeighbours = false;
+    const least = this.#leastPositions(rows);
+    this.#early = rows.every(({ slot, position }) => {
+      const entry = this.#slots.get(slot);
+      if (entry?.kind !== "predicted") return true;
+      return position + 1 - entry.view.settings.window <= least.get(entry.stored)!;
+    });
     let anyFresh = false;
-    for (const { slot, position } of rows) {
+    // Of rows of one sequence the newest one writes what is kept, for all of them.
+    for (const { slot, position } of rows.toSorted((a, b) => b.position - a.position)) {
       const n = position + 1;
       const entry = this.#slots.get(slot);
       if (entry === undefined) {
@@ -333,16 +356,14 @@ export class Selector {
       const { store } = entry.view.policy;
       const keeps = entry.kind !== null && store !== "none" && store !== "mass";
       // Also without a selection, before there are more than the table has room for.
-      const due = n - entry.stored >= STORE_EVERY || (fresh && needsStored(entry, n));
+      const due = n - entry.stored.rows >= STORE_EVERY || (fresh && needsStored(entry, n));
       if (keeps && entry.kind !== null && due) {
-        // With its query the newest row's own key is projected too; bounds are made for all alike.
-        // Where layers choose before their own keys are there, the newest row waits.
-        const early = entry.kind === "predicted";
-        const end = early || (fresh && entry.kind === "projected") ? position : n;
-        for (const at of storePositions(entry.kind, entry.stored, end)) {
+        const end = this.#storedUpTo(entry, position, fresh, least);
+        for (const at of storePositions(entry.kind, entry.stored.rows, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
-        entry.stored = entry.kind === "projected" ? n : position;
+        const stored = entry.kind === "pages" ? position : entry.kind === "projected" ? n : end;
+        entry.stored.rows = Math.max(entry.stored.rows, stored);
       }
       if (fresh && entry.view.policy.once) entry.slidesNext = true;
       anyFresh ||= fresh;
@@ -380,22 +401,51 @@ export class Selector {
     work: readonly LayerWork[],
     stepOffset: number,
   ): void {
+    const predicted = SCORER_KINDS.indexOf("predicted");
+    if (this.#resources.servedBy(layer).some((served) => work[served]!.ends[predicted]! > 0)) {
+      this.#resources.scorer("predicted").encodeQueries!(pass, layer, numRows, stepOffset);
+    }
     SCORER_KINDS.forEach((kind, index) => {
-      const layers = this.#layersAt(kind, layer);
-      for (const chosen of layers) this.#encodeStore(pass, kind, chosen, "cache");
-      const due = layers.filter((chosen) => work[chosen]!.ends[index]! > 0);
-      if (due.length === 0) return;
-      const scorer = this.#resources.scorer(kind);
-      scorer.encodeQueries?.(pass, layer, numRows, stepOffset);
-      for (const chosen of due) {
-        scorer.encodeSelect(pass, chosen, numRows, work[chosen]!.ends[index]!, stepOffset);
+      for (const chosen of this.#layersAt(kind, layer)) {
+        this.#encodeStore(pass, kind, chosen, "cache");
+        const end = work[chosen]!.ends[index]!;
+        if (end === 0) continue;
+        this.#resources.scorer(kind).encodeSelect(pass, chosen, numRows, end, stepOffset);
       }
     });
   }
 
-  /** A producer's layers are chosen together: their queries are there, and no key that is missing counts. */
+  /**
+   * A producer's layers are chosen together: their queries are there, and no key that is missing counts;
+   * else each when its keys are there.
+   */
   #layersAt(kind: ScorerKind, layer: number): readonly number[] {
-    return kind === "predicted" ? this.#resources.servedBy(layer) : [layer];
+    return kind === "predicted" && this.#early ? this.#resources.servedBy(layer) : [layer];
+  }
+
+  /** By what is stored of a sequence: the first of its rows that belongs to this step. */
+  #leastPositions(rows: readonly SelectorRow[]): ReadonlyMap<Slot["stored"], number> {
+    const least = new Map<Slot["stored"], number>();
+    for (const { slot, position } of rows) {
+      const stored = this.#slots.get(slot)?.stored;
+      if (stored !== undefined) {
+        least.set(stored, Math.min(position, least.get(stored) ?? position));
+      }
+    }
+    return least;
+  }
+
+  /** Where the rows end whose importance is written in this step, of a row that is the newest but one. */
+  #storedUpTo(
+    { kind, stored }: Slot,
+    position: number,
+    fresh: boolean,
+    least: ReadonlyMap<Slot["stored"], number>,
+  ): number {
+    // Layers that choose before their keys are there leave those of this step to a later one.
+    if (kind === "predicted" && this.#early) return least.get(stored)!;
+    // With its query the newest row's own key is projected too; bounds are made for all alike.
+    return kind === "projected" && fresh ? position : position + 1;
   }
 
   /**
@@ -488,7 +538,7 @@ export class Selector {
 /** Whether a selection among `n` rows may choose rows of which nothing is kept yet. */
 function needsStored({ kind, view, stored }: Slot, n: number): boolean {
   // Rows of the window are no candidates: they are projected many at a time, when they leave it.
-  return kind !== "predicted" || n - view.settings.window > stored;
+  return kind !== "predicted" || n - view.settings.window > stored.rows;
 }
 
 function countDense(work: LayerWork, keys: number): void {

@@ -50,6 +50,11 @@ export const COMMANDS: readonly Entry[] = [
     load: () => import("./commands/train.ts"),
   },
   {
+    name: "eval",
+    summary: "measures what selection costs in quality",
+    load: () => import("./commands/eval.ts"),
+  },
+  {
     name: "tokenize",
     summary: "turns text into token ids, or ids into text",
     load: () => import("./commands/tokenize.ts"),

@@ -40,6 +40,19 @@ export function oneOf<const Words extends readonly [string, ...string[]]>(
   return z.enum(words, { error: `wanted ${words.join(" or ")}` });
 }
 
+/** Some of a few words, with commas between them. */
+export function wordList<const Words extends readonly string[]>(
+  words: Words,
+): z.ZodType<readonly Words[number][], string> {
+  const rule = `wanted some of ${words.join(", ")} with commas between them`;
+  return z.string().transform((list) => list.split(",")).pipe(
+    z.array(z.enum(words as unknown as readonly [string, ...string[]], { error: rule })).min(
+      1,
+      rule,
+    ),
+  ) as unknown as z.ZodType<readonly Words[number][], string>;
+}
+
 /** Bytes of each unit: of ten where it says so (`MB`), else of two (`MiB`, `M`). */
 const UNITS: ReadonlyMap<string, number> = new Map([
   ["", 1],

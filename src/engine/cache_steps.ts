@@ -149,6 +149,11 @@ export class CacheSteps {
     this.#tallies.set(slot, newTally(settings));
   }
 
+  /** Shows the sequence of a slot in another one too; it has `numRows` rows. */
+  alias(slot: number, source: number, numRows: number): void {
+    this.#selector.alias(slot, source, numRows);
+  }
+
   /** Takes a sequence out of its slot; null for one that attends to everything on the device. */
   async park(slot: number, submission: Submission): Promise<ParkedSteps | null> {
     const view = this.#selector.view(slot);

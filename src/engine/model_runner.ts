@@ -238,6 +238,19 @@ export class ModelRunner implements Runner {
     }
   }
 
+  /**
+   * Shows the rows of a slot in another free one too, so that several rows of a sequence can be decoded
+   * in one step: each attends to the rows before it, those of the same step included. For policies that
+   * select anew at every step from the keys alone.
+   */
+  alias(slot: number, source: number): void {
+    const numRows = this.#written.get(source) ?? 0;
+    this.#options.kv.flush();
+    this.#options.kv.alias(slot, source);
+    this.#cache?.alias(slot, source, numRows);
+    this.#written.set(slot, numRows);
+  }
+
   async park(slot: number): Promise<ParkedRows | null> {
     const { kernels, cache } = this.#options;
     const parking = await this.#ensureParking();

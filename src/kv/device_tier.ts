@@ -279,6 +279,24 @@ export class DeviceTier implements KvCache {
     }
   }
 
+  /**
+   * Shows the rows of a slot in another one too, which has none of its own, until that one begins
+   * again: to be called when both tables are up to date.
+   */
+  alias(slot: number, source: number): void {
+    for (let layer = 0; layer < this.pool.numLayers; layer++) {
+      const pages = Uint32Array.from(
+        { length: this.maxPages },
+        (_, block) => this.pool.pageOf(layer, source, block),
+      );
+      this.#kernels.device.queue.writeBuffer(
+        this.pageTable,
+        layer * this.#tableStride + slot * this.maxPages * 4,
+        pages,
+      );
+    }
+  }
+
   /** Slots that the tables have room for. */
   get numSlots(): number {
     return this.#numSlots;

@@ -5,8 +5,9 @@ import { Draws } from "./draws.ts";
 import { TrainError } from "./errors.ts";
 import type { TrainSettings } from "./settings.ts";
 
-/** Part of each text, at its end, that is only measured on. */
-export const HELD_OUT_SHARE = 0.1;
+/** Part of each text that is only measured on, and part after it, at the end, that is not used. */
+const MEASURED_SHARE = 0.05;
+const UNSEEN_SHARE = 0.05;
 /** Rows before this many candidates are not learnt: there is nothing to choose. */
 const LEAST_CANDIDATES = 64;
 
@@ -16,12 +17,25 @@ export interface Samples {
   readonly heldOut: readonly CaptureWindow[];
 }
 
-/** Splits a text where a word begins: what is trained on, and what is measured on. */
-export function splitText(text: string): { readonly train: string; readonly heldOut: string } {
-  const about = Math.floor(text.length * (1 - HELD_OUT_SHARE));
-  const blank = text.slice(about).search(/\s/);
-  const cut = blank < 0 ? about : about + blank;
-  return { train: text.slice(0, cut), heldOut: text.slice(cut) };
+/**
+ * Splits a text where words begin: what is trained on; what is measured on, which decides on budgets;
+ * what training never sees.
+ */
+export function splitText(
+  text: string,
+): { readonly train: string; readonly heldOut: string; readonly unseen: string } {
+  const cutAt = (share: number) => {
+    const about = Math.floor(text.length * share);
+    const blank = text.slice(about).search(/\s/);
+    return blank < 0 ? about : about + blank;
+  };
+  const first = cutAt(1 - MEASURED_SHARE - UNSEEN_SHARE);
+  const second = cutAt(1 - UNSEEN_SHARE);
+  return {
+    train: text.slice(0, first),
+    heldOut: text.slice(first, second),
+    unseen: text.slice(second),
+  };
 }
 
 /**
@@ -47,9 +61,7 @@ export function takeSamples(
     throw new TrainError(
       "no_text",
       `the text is too short: ${which === "train" ? "training" : "measuring"} needs a window of ` +
-        `${length} tokens${
-          which === "train" ? "" : " in its last tenth"
-        }. Give more with --text, ` +
+        `${length} tokens${which === "train" ? "" : " near its end"}. Give more with --text, ` +
         "or shorter windows with --tokens and --held-out-tokens",
     );
   };

@@ -139,11 +139,13 @@ export async function scoreByForcing(
   engine: Engine,
   ids: readonly number[],
   numPrefilled: number,
+  more: Parameters<typeof generate>[3] = {},
 ): Promise<number[]> {
   const forcedIds = ids.slice(numPrefilled);
   const answer = await generate(engine, ids.slice(0, numPrefilled), forcedIds.length, {
     forcedIds,
     logprobs: 0,
+    ...more,
   });
   assert.deepEqual(answer.ids, forcedIds);
   return answer.logprobs.map((entry) => -entry!.logprob);

@@ -52,8 +52,9 @@ function count(help: string, min: number, max: number, fallback: number) {
 const flags = {
   text: listFlag({
     group: "Training",
-    help: "a UTF-8 file with text like that which the model will read; its last tenth is only " +
-      "measured on",
+    help:
+      "a UTF-8 file with text like that which the model will read; of its last tenth a half is " +
+      "measured on and a half is left for eval",
     placeholder: "FILE",
     short: "f",
     schema: text,

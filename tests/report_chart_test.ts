@@ -1,5 +1,5 @@
 import { assert } from "std-testing";
-import { type LineChart, lineChart, lineCharts } from "../../bench/_chart.ts";
+import { type LineChart, lineChart, lineCharts } from "../src/report/chart.ts";
 
 const CHART: LineChart = {
   title: "ms & <context>",

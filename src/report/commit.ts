@@ -1,6 +1,6 @@
 /** Which version of the program is measured. @module */
 
-const GIT = new URL("../.git/", import.meta.url);
+const GIT = new URL("../../.git/", import.meta.url);
 
 let known: string | undefined;
 

@@ -1,0 +1,41 @@
+/** `eval`: hands over to one of the evaluations. @module */
+import { runCommand } from "../cli.ts";
+import { type AnyCommand, defineCommand } from "../command.ts";
+import { UsageError } from "../flags.ts";
+import { nearest } from "../../suggest.ts";
+
+interface Evaluation {
+  readonly name: string;
+  /** The question it answers. */
+  readonly summary: string;
+  load(): Promise<{ readonly command: AnyCommand }>;
+}
+
+/** All evaluations, in the order of the help text. */
+const EVALUATIONS: readonly Evaluation[] = [
+  {
+    name: "ppl",
+    summary: "perplexity of a text by policy and rows, as a multiple of dense attention's",
+    load: () => import("./eval/ppl.ts"),
+  },
+];
+
+export const command = defineCommand({
+  name: "eval",
+  summary: "measures what selection costs in quality",
+  usage: ["eval NAME [flags of that evaluation]", "eval NAME --help"],
+  notes: EVALUATIONS.map(({ name, summary }) => `${name.padEnd(12)} ${summary}`),
+  flags: {},
+  // What follows the name belongs to the evaluation, its --help too.
+  ownsArguments: true,
+  async run(_settings, io, rest) {
+    const [name, ...args] = rest;
+    const names = EVALUATIONS.map((entry) => entry.name);
+    if (name === undefined) throw new UsageError(`which one? There are ${names.join(", ")}`);
+    const entry = EVALUATIONS.find((candidate) => candidate.name === name);
+    if (entry !== undefined) return await runCommand((await entry.load()).command, args, io);
+    const near = nearest(name, names);
+    const hint = near === undefined ? `; there are ${names.join(", ")}` : `; did you mean ${near}?`;
+    throw new UsageError(`unknown evaluation ${JSON.stringify(name)}${hint}`);
+  },
+});

@@ -1,0 +1,94 @@
+/** Perplexity by policy and rows, as a multiple of dense attention's: cases, figures, results. @module */
+import { resolveKv } from "../butler/settings.ts";
+import type { KvModel, KvSituation } from "../butler/settings.ts";
+import type { KvRequest, KvSettings, PolicyName } from "../butler/settings_types.ts";
+
+/** One way of attending. */
+export interface PplCase {
+  readonly policy: PolicyName;
+  /** Rows in all, sinks and window included; null: all rows. */
+  readonly total: number | null;
+  /** Of tokenbutler: whether budgets follow the predictor's table. */
+  readonly table: boolean | null;
+  readonly interval: number;
+}
+
+/** What was measured of a case over the windows of a text. */
+export interface PplFigure extends PplCase {
+  readonly text: string;
+  readonly windows: number;
+  /** Rows that were scored. */
+  readonly rows: number;
+  /** Mean negative log-likelihood in nats. */
+  readonly nll: number;
+}
+
+/** Numbers of rows that all cases share. */
+export interface PplRows {
+  readonly sinks: number;
+  readonly window: number;
+}
+
+/** Every case of some policies, totals and intervals; dense first, once. */
+export function pplCases(
+  policies: readonly PolicyName[],
+  totals: readonly number[],
+  intervals: readonly number[],
+  hasTable: boolean,
+): PplCase[] {
+  const others = policies.filter((policy) => policy !== "dense");
+  return [
+    { policy: "dense", total: null, table: null, interval: 1 },
+    ...others.flatMap((policy) =>
+      totals.flatMap((total) =>
+        // What is chosen once, or never, does not know intervals.
+        (policy === "snapkv" || policy === "streaming" ? [1] : intervals).flatMap((interval) =>
+          (policy !== "tokenbutler" ? [null] : hasTable ? [true, false] : [false])
+            .map((table) => ({ policy, total, table, interval }))
+        )
+      )
+    ),
+  ];
+}
+
+/**
+ * Settings of a case: sinks, window, and what is left of the total. `streaming` has no budget: its
+ * window takes the rest.
+ *
+ * @throws {KvSettingsError} If the policy lacks what it needs.
+ */
+export function settingsOfCase(
+  { policy, total, table, interval }: PplCase,
+  { sinks, window }: PplRows,
+  model: KvModel,
+  situation: KvSituation,
+): KvSettings {
+  if (total === null) return resolveKv({ policy }, model, situation).settings;
+  const request: KvRequest = policy === "streaming" ? { policy, sinks, window: total - sinks } : {
+    policy,
+    sinks,
+    window,
+    budget: { rows: total - sinks - window },
+    interval,
+    ...(table === null ? {} : { table }),
+  };
+  return resolveKv(request, model, situation).settings;
+}
+
+/** Name of a case. */
+export function caseName({ policy, table, interval }: PplCase): string {
+  return policy + (table === false ? " (same B for all heads)" : "") +
+    (interval === 1 ? "" : `, interval ${interval}`);
+}
+
+/** Whether two entries are of the same case and text. */
+export function sameCase(a: PplCase, b: PplCase): boolean {
+  return a.policy === b.policy && a.total === b.total && a.table === b.table &&
+    a.interval === b.interval;
+}
+
+/** Perplexity of a figure over that of dense attention on the same text; null without the latter. */
+export function timesDense(figure: PplFigure, figures: readonly PplFigure[]): number | null {
+  const dense = figures.find(({ policy, text }) => policy === "dense" && text === figure.text);
+  return dense === undefined ? null : Math.exp(figure.nll - dense.nll);
+}

@@ -1,0 +1,152 @@
+/** A predictor from text by the command, and what it is worth by the other one, on a tiny model. */
+import { readPredictor } from "../../src/butler/predictor/file.ts";
+import { reportError, runCommand } from "../../src/cli/cli.ts";
+import { command as evalCommand } from "../../src/cli/commands/eval.ts";
+import { pplCommand } from "../../src/cli/commands/eval/ppl.ts";
+import { command, trainCommand } from "../../src/cli/commands/train.ts";
+import { createEngineParts, type EngineParts, openKernels } from "../../src/engine/create.ts";
+import type { AnyCommand } from "../../src/cli/command.ts";
+import { openModel } from "../../src/model/open.ts";
+import { withFiles } from "../_model_files.ts";
+import { FakeIo } from "./_io.ts";
+import { assert } from "std-testing";
+
+const TINY = decodeURIComponent(new URL("../data/tiny/", import.meta.url).pathname);
+const MODEL = `${TINY}llama31-bf16`;
+const TEXT = Array.from({ length: 900 }, (_, i) => `Line ${i} of a text, ${i * i % 977}.\n`).join(
+  "",
+);
+
+/** Runs a command whose engine is closed afterwards. */
+async function runWith(
+  make: (open: typeof createEngineParts) => AnyCommand,
+  line: string,
+): Promise<FakeIo> {
+  const opened: EngineParts[] = [];
+  const kernels = await openKernels({});
+  const io = new FakeIo();
+  try {
+    const made = make(async (options, progress, system) => {
+      const parts = await createEngineParts(options, progress, system ?? { kernels });
+      opened.push(parts);
+      return parts;
+    });
+    assert.equal(await runCommand(made, line.split(" "), io), 0, io.err);
+  } finally {
+    kernels.device.destroy();
+  }
+  return io;
+}
+
+Deno.test("train writes a predictor, and eval ppl compares policies with it", async () => {
+  await withFiles({ "a.txt": TEXT }, async (folder) => {
+    const line = `--model ${MODEL} --text ${folder}/a.txt --windows 3 --tokens 192 --rows 32 ` +
+      `--held-out 2 --held-out-tokens 192 --epochs 2 --inner 16 --stride 2 --max-parameters 1 ` +
+      `--out ${folder}/butler.safetensors`;
+    const io = await runWith(trainCommand, `${line} --json`);
+    const summary = JSON.parse(io.out);
+    assert.equal(summary.out, `${folder}/butler.safetensors`);
+    assert.ok(summary.recall > 0.2 && summary.recall <= 1);
+    assert.ok(summary.mass <= summary.best_mass && summary.best_mass <= 1);
+    assert.equal(summary.layers.length, 2);
+    const source = await openModel(MODEL);
+    const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+    const fingerprint = await source.fingerprint();
+    source.close();
+    const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+    const { predictor, notes } = readPredictor(summary.out, model);
+    assert.deepEqual([predictor.shape.stride, predictor.shape.inner], [2, 16]);
+    assert.deepEqual(notes.budgets?.roles, ["dense", "selected", "selected"]);
+    assert.equal((notes.training as { epochs: number }).epochs, 2);
+    // The same command again: everything is there already, and the bytes are the same.
+    const before = await Deno.readFile(summary.out);
+    await runWith(trainCommand, line);
+    const { results: _, ...again } = readPredictor(summary.out, model).notes;
+    const { results: __, ...first } = notes;
+    assert.deepEqual(again, first);
+    assert.equal((await Deno.readFile(summary.out)).length > 0, before.length > 0);
+
+    const ask = `--model ${MODEL} --text ${folder}/a.txt --part all --windows 2 --tokens 128 ` +
+      `--policies tokenbutler,oracle,streaming,h2o --totals 24,96 --window 8 --batch 16 ` +
+      `--kv-type f32 --predictor ${summary.out} --out ${folder}/ppl.json --svg ${folder}/ppl.svg`;
+    const { out } = await runWith(pplCommand, ask);
+    assert.match(out, /a\.txt: 2 windows, 126 rows; perplexity of dense attention \d/);
+    assert.match(out, /tokenbutler \(same B for all heads\) +\d/);
+    assert.match(await Deno.readTextFile(`${folder}/ppl.svg`), /^<svg/);
+    const { figures, origin } = JSON.parse(await Deno.readTextFile(`${folder}/ppl.json`));
+    assert.equal(figures.length, 1 + 2 * 5);
+    assert.equal(origin.model, "llama31-bf16");
+    for (const name of ["device", "fingerprint", "predictor", "commit", "sinks", "window"]) {
+      assert.ok(origin[name] != null, name);
+    }
+    const nll = (policy: string, total: number | null, table: boolean | null = null) =>
+      figures.find((of: { policy: string; total: number | null; table: boolean | null }) =>
+        of.policy === policy && of.total === total && of.table === table
+      ).nll;
+    // 96 rows are nearly all of 64 to 127.
+    assert.ok(
+      Math.abs(nll("oracle", 96) - nll("dense", null)) <
+        Math.abs(nll("oracle", 24) - nll("dense", null)),
+    );
+    // What is there is not measured again; other settings are another evaluation.
+    const text = await Deno.readTextFile(`${folder}/ppl.json`);
+    await runWith(pplCommand, ask);
+    assert.equal(await Deno.readTextFile(`${folder}/ppl.json`), text);
+    const io2 = new FakeIo();
+    const other = ask.replace("--window 8", "--window 9").split(" ");
+    await assert.rejects(
+      runWith(pplCommand, other.join(" ")),
+      /is of another evaluation \(window is 8, not 9\)/,
+    );
+    assert.equal(io2.out, "");
+  });
+});
+
+Deno.test("train and eval refuse what cannot work, and say what to do", async () => {
+  await withFiles({ "a.txt": TEXT, "short.txt": "Hello.", "bad.json": "{}" }, async (folder) => {
+    const text = `--text ${folder}/a.txt --model ${MODEL}`;
+    const cases: [AnyCommand, string, number, RegExp][] = [
+      [command, "", 2, /--text is needed/],
+      [command, `--text ${folder}/none`, 1, /there is no such file/],
+      [command, `${text} --rows 12`, 2, /--rows must be a multiple of 8/],
+      [command, `${text} --inner 64`, 2, /--max-parameters allows 1\.20 %/],
+      [command, `${text} --max-parameters 9 --out ${folder}/no/out`, 1, /folder does not exist/],
+      [
+        command,
+        `${text} --max-parameters 9 --out ${folder}/o --cache ${folder}/a.txt/x`,
+        1,
+        /--cache: cannot make the folder/,
+      ],
+      [
+        command,
+        `--text ${folder}/short.txt --model ${MODEL} --max-parameters 9 --out ${folder}/o`,
+        1,
+        /the text is too short.*--tokens/,
+      ],
+      [
+        command,
+        `--text ${folder}/a.txt --model ${TINY}mistral-f32 --max-parameters 9 --out ${folder}/o`,
+        1,
+        /has no tokenizer/,
+      ],
+      [evalCommand, "", 2, /which one\? There are ppl/],
+      [evalCommand, "pll", 2, /did you mean ppl/],
+      [evalCommand, "ppl", 2, /--text is needed/],
+      [evalCommand, `ppl ${text} --totals 20`, 2, /--totals must be at least 36/],
+      [evalCommand, `ppl ${text} --totals x`, 2, /--totals wants whole numbers/],
+      [evalCommand, `ppl ${text} --policies none`, 2, /wanted some of dense, /],
+      [evalCommand, `ppl --text ${folder}/short.txt --model ${MODEL}`, 1, /has no window of 2048/],
+    ];
+    for (const [of, line, code, message] of cases) {
+      const io = new FakeIo();
+      let got = 0;
+      try {
+        got = await runCommand(of, line === "" ? [] : line.split(" "), io);
+      } catch (error) {
+        got = reportError(error, "train", io);
+      }
+      assert.match(io.err, message, line);
+      assert.equal(got, code, `${line}: ${io.err}`);
+    }
+  });
+});
