@@ -1,7 +1,13 @@
 import { assert } from "std-testing";
 import type { KvRequest } from "../../src/butler/settings.ts";
 import { resolveFlags } from "../../src/cli/flags.ts";
-import { kvFlags, kvRequest, tierFlags, tierOptions } from "../../src/cli/kv_flags.ts";
+import {
+  kvFlags,
+  kvRequest,
+  predictorOptions,
+  tierFlags,
+  tierOptions,
+} from "../../src/cli/kv_flags.ts";
 import { sizeBytes } from "../../src/cli/values.ts";
 import { DEFAULT_TIERS } from "../../src/engine/types.ts";
 
@@ -55,6 +61,20 @@ Deno.test("--table is on, off or open", () => {
   const env = { TOKENBUTLER_TABLE: "off" };
   assert.deepEqual(kvOf("", env), { table: false });
   assert.deepEqual(kvOf("--table", env), { table: true });
+});
+
+Deno.test("a predictor is named, looked for, or not wanted", () => {
+  const of = (line: string, env: Readonly<Record<string, string>> = {}) => {
+    const args = line === "" ? [] : line.split(" ");
+    return predictorOptions(resolveFlags(tierFlags, args, (name) => env[name]).settings);
+  };
+  assert.deepEqual(of(""), { predictor: null, maxParameters: 0.012 });
+  assert.equal(of("--predictor b.safetensors").predictor, "b.safetensors");
+  assert.equal(of("", { TOKENBUTLER_PREDICTOR: "b" }).predictor, "b");
+  assert.equal(of("--no-predictor").predictor, false);
+  assert.equal(of("", { TOKENBUTLER_NO_PREDICTOR: "1" }).predictor, false);
+  assert.equal(of("--max-parameters 0.5").maxParameters, 0.5);
+  assert.throws(() => of("--predictor b --no-predictor"), /exclude each other/);
 });
 
 Deno.test("flags of the KV cache refuse what cannot be, with their name", () => {

@@ -3,7 +3,7 @@ import { DEFAULT_MODEL } from "../../assets.ts";
 import { findCalibration, readCalibration } from "../../butler/calibration/file.ts";
 import { findPredictor, readPredictor, type StoredPredictor } from "../../butler/predictor/file.ts";
 import { parameterShare } from "../../butler/predictor/predictor.ts";
-import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
+import { parameterCount, type PredictorShape } from "../../butler/predictor/shape.ts";
 import { type KvSettings, resolveKv } from "../../butler/settings.ts";
 import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
 import { diskBytesOf, hostBytesOf } from "../../engine/open_store.ts";
@@ -242,7 +242,7 @@ async function storedPredictor(
 function predictorText(shape: PredictorShape, modelParameters: number): string {
   const share = 100 * parameterShare(shape, modelParameters);
   return `${parameterCount(shape)} parameters, ${share.toFixed(2)} % of the model's; ` +
-    `${producersOf(shape).length} producers, one each ${shape.stride} layers`;
+    `a producer each ${shape.stride} layers`;
 }
 
 function policyText({ policy, sinks, window, budget, budgetTable }: KvSettings): string {
