@@ -2,7 +2,9 @@
 import { readPredictor } from "../../src/butler/predictor/file.ts";
 import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { command as evalCommand } from "../../src/cli/commands/eval.ts";
+import { corefCommand } from "../../src/cli/commands/eval/coref.ts";
 import { pplCommand } from "../../src/cli/commands/eval/ppl.ts";
+import { rulerCommand } from "../../src/cli/commands/eval/ruler.ts";
 import { command, trainCommand } from "../../src/cli/commands/train.ts";
 import { createEngineParts, type EngineParts, openKernels } from "../../src/engine/create.ts";
 import type { AnyCommand } from "../../src/cli/command.ts";
@@ -102,6 +104,44 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
   });
 });
 
+Deno.test("eval coref counts names, and goes on where its file ends", async () => {
+  await withFiles({}, async (folder) => {
+    const line =
+      `--model ${MODEL} --samples 2 --tokens 64 --policies oracle,streaming --window 8 ` +
+      `--names 1000 --out ${folder}/coref.json`;
+    const { out } = await runWith(corefCommand, line);
+    assert.match(
+      out,
+      /^2 samples of 64 tokens and more; \d+ tokens of names, \d+ of them predicted/,
+    );
+    assert.match(out, /streaming 12\.5 % +[\d.]+ %, [\d.]+ % of the oracle's/);
+    const text = await Deno.readTextFile(`${folder}/coref.json`);
+    const { figures } = JSON.parse(text);
+    assert.equal(figures.length, 2);
+    for (const { name, dense, kept } of figures) {
+      assert.ok(dense <= name);
+      for (const count of Object.values(kept)) assert.ok(count as number <= dense);
+    }
+    await runWith(corefCommand, line);
+    assert.equal(await Deno.readTextFile(`${folder}/coref.json`), text);
+  });
+});
+
+Deno.test("eval ruler asks the model in chat form and compares answers", async () => {
+  await withFiles({}, async (folder) => {
+    const line = "--tasks niah_single_1 --samples 1 --tokens 384 --policies streaming " +
+      `--needed 0 --out ${folder}/ruler.json`;
+    const { out } = await runWith(rulerCommand, line);
+    assert.match(out, /^ +dense +streaming\nniah_single_1 +[\d.]+ +[\d.]+\n/);
+    const { figures, origin } = JSON.parse(await Deno.readTextFile(`${folder}/ruler.json`));
+    assert.equal(figures.length, 2);
+    assert.equal(origin.tokens, 384);
+    // The default model finds a single needle; sinks and window alone do not have it.
+    assert.equal(figures[0].score, 1, figures[0].answer);
+    assert.equal(figures[1].score, 0, figures[1].answer);
+  });
+});
+
 Deno.test("train and eval refuse what cannot work, and say what to do", async () => {
   await withFiles({ "a.txt": TEXT, "short.txt": "Hello.", "bad.json": "{}" }, async (folder) => {
     const text = `--text ${folder}/a.txt --model ${MODEL}`;
@@ -129,7 +169,7 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
         1,
         /has no tokenizer/,
       ],
-      [evalCommand, "", 2, /which one\? There are ppl/],
+      [evalCommand, "", 2, /which one\? There are ppl, coref, ruler/],
       [evalCommand, "pll", 2, /did you mean ppl/],
       [evalCommand, "ppl", 2, /--text is needed/],
       [evalCommand, `ppl ${text} --totals 20`, 2, /--totals must be at least 36/],

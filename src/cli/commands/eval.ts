@@ -18,6 +18,16 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "perplexity of a text by policy and rows, as a multiple of dense attention's",
     load: () => import("./eval/ppl.ts"),
   },
+  {
+    name: "coref",
+    summary: "does the name of a place come back after other things were told",
+    load: () => import("./eval/coref.ts"),
+  },
+  {
+    name: "ruler",
+    summary: "needles, variables and words that have to be found in long contexts",
+    load: () => import("./eval/ruler.ts"),
+  },
 ];
 
 export const command = defineCommand({
