@@ -333,7 +333,7 @@ export class CacheSteps {
       this.#selector.stagedScorer(slot, layer) !== null
     );
     if (staged.length > 0) this.#selector.limitRecipes(layer, "exact", null);
-    this.#selector.encodeDecode(submission.pass, layer, numRows, work, offset);
+    this.#selector.encodeDecode(submission.pass, layer, numRows, layers, offset);
     for (const row of staged) {
       this.#tallies.get(row.slot)!.scoring += await this.#offload!.scoreStaged(
         submission,

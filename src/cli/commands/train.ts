@@ -1,7 +1,12 @@
 /** `train`: a predictor for the tokenbutler policy, from text that runs through the model. @module */
 import { checkWritable } from "../../butler/calibration/write.ts";
-import { defaultPredictorPath, MAX_PARAMETER_SHARE } from "../../butler/predictor/file.ts";
-import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
+import { defaultPredictorPath } from "../../butler/predictor/file.ts";
+import {
+  MAX_PARAMETER_SHARE,
+  parameterCount,
+  type PredictorShape,
+  producersOf,
+} from "../../butler/predictor/shape.ts";
 import { writePredictor } from "../../butler/predictor/write.ts";
 import { createEngineParts, type EngineParts, openKernels } from "../../engine/create.ts";
 import { DEFAULT_CACHE } from "../../engine/types.ts";
