@@ -4,6 +4,7 @@ import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { command as evalCommand } from "../../src/cli/commands/eval.ts";
 import { corefCommand } from "../../src/cli/commands/eval/coref.ts";
 import { pplCommand } from "../../src/cli/commands/eval/ppl.ts";
+import { recallCommand } from "../../src/cli/commands/eval/recall.ts";
 import { rulerCommand } from "../../src/cli/commands/eval/ruler.ts";
 import { command, trainCommand } from "../../src/cli/commands/train.ts";
 import { createEngineParts, type EngineParts, openKernels } from "../../src/engine/create.ts";
@@ -91,6 +92,14 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
         Math.abs(nll("oracle", 24) - nll("dense", null)),
     );
     // What is there is not measured again; other settings are another evaluation.
+    const recalled = await runWith(
+      recallCommand,
+      `--model ${MODEL} --text ${folder}/a.txt --part all --windows 2 --tokens 128 --rows 16 ` +
+        `--window 8 --budget 12 --predictor ${summary.out} --svg ${folder}/recall.svg`,
+    );
+    assert.match(recalled.out, /^layer  recall    mass  at best\n1 +0\.\d+ /);
+    assert.match(recalled.out, /\nmean   0\.\d+  [01]\.\d+   [01]\.\d+\n/);
+    assert.match(await Deno.readTextFile(`${folder}/recall.svg`), /^<svg/);
     const text = await Deno.readTextFile(`${folder}/ppl.json`);
     await runWith(pplCommand, ask);
     assert.equal(await Deno.readTextFile(`${folder}/ppl.json`), text);
@@ -169,7 +178,7 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
         1,
         /has no tokenizer/,
       ],
-      [evalCommand, "", 2, /which one\? There are ppl, coref, ruler/],
+      [evalCommand, "", 2, /which one\? There are ppl, recall, coref, ruler/],
       [evalCommand, "pll", 2, /did you mean ppl/],
       [evalCommand, "ppl", 2, /--text is needed/],
       [evalCommand, `ppl ${text} --totals 20`, 2, /--totals must be at least 36/],

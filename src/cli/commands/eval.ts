@@ -19,6 +19,11 @@ const EVALUATIONS: readonly Evaluation[] = [
     load: () => import("./eval/ppl.ts"),
   },
   {
+    name: "recall",
+    summary: "how many of the rows that matter most does the predictor choose",
+    load: () => import("./eval/recall.ts"),
+  },
+  {
     name: "coref",
     summary: "does the name of a place come back after other things were told",
     load: () => import("./eval/coref.ts"),

@@ -110,7 +110,7 @@ export async function openRows(
 /** What figures of an evaluation rest on. */
 export async function originOf(
   evaluation: string,
-  settings: EvalSettings,
+  settings: Omit<EvalSettings, "policies">,
   path: string,
   info: EngineInfo,
   more: Origin,
