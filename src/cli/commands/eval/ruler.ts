@@ -141,6 +141,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
     ...DEFAULT_CACHE,
     calibration: settings.calibration,
     predictor: settings.predictor,
+    maxParameters: settings.maxParameters,
     kernelOverrides: Object.fromEntries(settings.kernel),
   }, () => {});
   const engine = new LocalEngine(parts);

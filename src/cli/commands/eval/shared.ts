@@ -18,7 +18,7 @@ import { integer, text, wordList } from "../../values.ts";
 /** Group of the flags in `--help`. */
 export const group = "Evaluation";
 
-const { model, kernel, kvType, calibration, predictor } = engineFlags;
+const { model, kernel, kvType, calibration, predictor, maxParameters } = engineFlags;
 
 /** Flags of every evaluation. */
 export const evalFlags = {
@@ -58,6 +58,7 @@ export const evalFlags = {
   kvType,
   calibration,
   predictor,
+  maxParameters,
   kernel,
 } as const;
 
@@ -100,6 +101,7 @@ export async function openRows(
     },
     calibration: settings.calibration,
     predictor: settings.predictor,
+    maxParameters: settings.maxParameters,
     kernelOverrides: Object.fromEntries(settings.kernel),
   }, () => {});
   if (parts.info.contextLength >= tokens) return parts;
