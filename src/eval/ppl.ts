@@ -1,7 +1,5 @@
 /** Perplexity by policy and rows, as a multiple of dense attention's: cases, figures, results. @module */
-import { resolveKv } from "../butler/settings.ts";
-import type { KvModel, KvSituation } from "../butler/settings.ts";
-import type { KvRequest, KvSettings, PolicyName } from "../butler/settings_types.ts";
+import type { KvRequest, PolicyName } from "../butler/settings_types.ts";
 
 /** One way of attending. */
 export interface PplCase {
@@ -52,19 +50,16 @@ export function pplCases(
 }
 
 /**
- * Settings of a case: sinks, window, and what is left of the total. `streaming` has no budget: its
+ * What a case asks for: sinks, window, and what is left of the total. `streaming` has no budget: its
  * window takes the rest.
- *
- * @throws {KvSettingsError} If the policy lacks what it needs.
  */
-export function settingsOfCase(
+export function requestOfCase(
   { policy, total, table, interval }: PplCase,
   { sinks, window }: PplRows,
-  model: KvModel,
-  situation: KvSituation,
-): KvSettings {
-  if (total === null) return resolveKv({ policy }, model, situation).settings;
-  const request: KvRequest = policy === "streaming" ? { policy, sinks, window: total - sinks } : {
+): KvRequest {
+  if (total === null) return { policy };
+  if (policy === "streaming") return { policy, sinks, window: total - sinks };
+  return {
     policy,
     sinks,
     window,
@@ -72,7 +67,6 @@ export function settingsOfCase(
     interval,
     ...(table === null ? {} : { table }),
   };
-  return resolveKv(request, model, situation).settings;
 }
 
 /** Name of a case. */

@@ -77,7 +77,12 @@ const flags = {
     fallback: null,
     fallbackText: "the name of the file to write, with .training",
   }),
-  windows: count("windows of text to train on, in equal parts from each file", 1, 1e6, 48),
+  windows: count(
+    "windows of text to train on, in equal parts from each file",
+    1,
+    1e6,
+    TRAIN_DEFAULTS.windows,
+  ),
   tokens: count("tokens of such a window", 64, 2 ** 17, TRAIN_DEFAULTS.tokens),
   rows: count("rows of a window whose attention is learnt", 8, 4096, TRAIN_DEFAULTS.rows),
   epochs: count("how often each window is seen", 0, 1e4, TRAIN_DEFAULTS.epochs),
