@@ -5,6 +5,7 @@
  * @module
  */
 import type { Kernels } from "../gpu/kernels.ts";
+import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import { IMPORTANCE_DIMS, PAGE_ROWS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import { PagePool } from "../kv/page_pool.ts";
 
@@ -14,16 +15,19 @@ export interface ImportanceSizes {
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly kvType: "f16" | "f32";
+  readonly keys: ImportanceKeys;
   readonly numSlots: number;
   readonly contextLength: number;
 }
 
 /**
- * u32 of a page of one KV head: 16 f16 a row, or minima and maxima of two sub-pages, whichever is
- * more.
+ * u32 of a page of one KV head: 16 f16 a row, or 16 bytes and a scale, or minima and maxima of two
+ * sub-pages, whichever is more.
  */
-export function importanceWords({ headDim, kvType }: ImportanceSizes): number {
-  const projected = PAGE_ROWS * IMPORTANCE_DIMS / 2;
+export function importanceWords(
+  { headDim, kvType, keys }: Pick<ImportanceSizes, "headDim" | "kvType" | "keys">,
+): number {
+  const projected = PAGE_ROWS * (keys === "f16" ? IMPORTANCE_DIMS / 2 : IMPORTANCE_DIMS / 4 + 1);
   const bounds = PAGE_ROWS / SUB_PAGE * 2 * headDim * (kvType === "f16" ? 2 : 4) / 4;
   return Math.max(projected, bounds);
 }

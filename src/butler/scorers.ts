@@ -6,6 +6,7 @@
  */
 import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
 import {
+  type ImportanceKeys,
   importanceProjectSpec,
   importanceProjectWorkgroups,
 } from "../gpu/ops/importance_project.ts";
@@ -31,6 +32,8 @@ export interface ScorerOptions {
   readonly plan: KernelPlan;
   readonly config: ModelConfig;
   readonly kvType: "f16" | "f32";
+  /** Form of projected keys. */
+  readonly importanceKeys: ImportanceKeys;
   readonly kv: DeviceTier;
   /** (rows, heads + 2 KV heads, head size) f32: q after its rotation. */
   readonly qkv: GPUBuffer;
@@ -312,14 +315,14 @@ function encodeChoice(
 
 async function projected(kit: Kit): Promise<Scorer> {
   const { options, buffers, tables, params } = kit;
-  const { kernels, plan, config, kvType, kv, qkv, rows, step } = options;
+  const { kernels, plan, config, kvType, importanceKeys: keys, kv, qkv, rows, step } = options;
   const { selection, importance, matrices, transit } = buffers;
   if (matrices === null) throw new RangeError("keys cannot be projected without a calibration");
   const group = config.numHeads / config.numKvHeads;
-  const variant = { headDim: config.headDim, group, kvType, lanes: plan.rowLanes };
+  const variant = { headDim: config.headDim, group, kvType, keys, lanes: plan.rowLanes };
   const withQueries = { ...variant, queries: true };
   const keysOnly = { ...variant, queries: false };
-  const score = { group, lanes: plan.rowLanes, turns: turnsOf(options) };
+  const score = { group, keys, lanes: plan.rowLanes, turns: turnsOf(options) };
   const project = await kernels.compile(importanceProjectSpec(withQueries));
   const store = await kernels.compile(importanceProjectSpec(keysOnly));
   const scoring = await kernels.compile(scoreProjectedSpec(score));
@@ -327,13 +330,13 @@ async function projected(kit: Kit): Promise<Scorer> {
   const layers = Array.from({ length: config.numLayers }, (_, layer) => {
     const common = (
       table: GPUBuffer,
-      keys: { keys: BufferPart; table: BufferPart } = {
+      place: { keys: BufferPart; table: BufferPart } = {
         keys: kv.keys(layer),
         table: kv.table(layer),
       },
     ) => [
-      keys.keys,
-      keys.table,
+      place.keys,
+      place.table,
       table,
       matrices[layer]!,
       importance.pageTable,
@@ -378,7 +381,7 @@ async function projected(kit: Kit): Promise<Scorer> {
 
 async function predicted(kit: Kit): Promise<Scorer> {
   const { options, buffers, tables, params } = kit;
-  const { kernels, plan, config, kvType, kv, rows, step } = options;
+  const { kernels, plan, config, kvType, importanceKeys: keys, kv, rows, step } = options;
   const { selection, importance, producers, transit } = buffers;
   if (producers === null) {
     throw new RangeError("importance cannot be predicted without a predictor");
@@ -388,17 +391,18 @@ async function predicted(kit: Kit): Promise<Scorer> {
     headDim: config.headDim,
     group,
     kvType,
+    keys,
     lanes: plan.rowLanes,
     queries: false,
   };
-  const score = { group, lanes: plan.rowLanes, turns: turnsOf(options) };
+  const score = { group, keys, lanes: plan.rowLanes, turns: turnsOf(options) };
   const store = await kernels.compile(importanceProjectSpec(keysOnly));
   const scoring = await kernels.compile(scoreProjectedSpec(score));
   const kind = SCORER_KINDS.indexOf("predicted");
   const layers = Array.from({ length: config.numLayers }, (_, layer) => {
-    const storing = (keys: BufferPart, table: BufferPart) =>
+    const storing = (rotated: BufferPart, table: BufferPart) =>
       kernels.bind(store, [
-        keys,
+        rotated,
         table,
         tables.store,
         producers.matrices[layer]!,

@@ -54,6 +54,7 @@ export class SelectionResources implements Disposable {
       numKvHeads: config.numKvHeads,
       headDim: config.headDim,
       kvType,
+      keys: options.importanceKeys,
       numSlots: kv.numSlots,
       contextLength: kv.contextLength,
     });

@@ -13,6 +13,7 @@ import {
 import { KV_RANGES } from "../butler/settings_check.ts";
 import { parseBudget, readTable, wireBudget } from "../butler/settings_wire.ts";
 import type { EngineOptions, TierOptions } from "../engine/types.ts";
+import { IMPORTANCE_KEYS } from "../gpu/ops/importance_project.ts";
 import { PREDICTOR_NAME } from "../model/side_files.ts";
 import { z } from "zod";
 import { type Settings, shown, switchFlag, triStateFlag, UsageError, valueFlag } from "./flags.ts";
@@ -188,6 +189,13 @@ export const tierFlags = {
     placeholder: "SHARE",
     schema: decimal(0, 1000),
     fallback: MAX_PARAMETER_SHARE,
+  }),
+  importanceKeys: valueFlag({
+    group,
+    help: "number format of the keys that loki and tokenbutler score rows by, f16 or int8",
+    placeholder: "TYPE",
+    schema: oneOf(IMPORTANCE_KEYS),
+    fallback: "f16" as const,
   }),
 } as const;
 

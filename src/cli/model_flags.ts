@@ -101,5 +101,6 @@ export function engineOptions(
     tiers: tierOptions(settings),
     calibration: settings.calibration,
     ...predictorOptions(settings),
+    importanceKeys: settings.importanceKeys,
   };
 }

@@ -4,6 +4,7 @@ import { POLICIES } from "../butler/policies/mod.ts";
 import type { KvSettings } from "../butler/settings_types.ts";
 import { mostListRows } from "../butler/slots.ts";
 import { scoreStride } from "../gpu/ops/list_params.ts";
+import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import { selectionStride } from "../gpu/ops/selection.ts";
 import { READ_BYTES } from "../kv/block_reader.ts";
 import { type DeviceTierOptions, kvBytesPerRow, planSlabs } from "../kv/device_tier.ts";
@@ -73,6 +74,7 @@ export function tierPlan(
   lower: LowerTiers,
   settingsOf: (fits: boolean) => KvSettings,
   maxBindingSize: number,
+  importanceKeys: ImportanceKeys = "f16",
 ): TierPlan {
   const { kvType, contextLength } = options;
   const { numLayers, numKvHeads, headDim } = config;
@@ -107,7 +109,7 @@ export function tierPlan(
       ...deviceParts(need, slabs, partBytes, runs && !whole),
     },
     beside: runs
-      ? beside(config, kvType, settings, contextLength, whole, partBytes)
+      ? beside(config, kvType, importanceKeys, settings, contextLength, whole, partBytes)
       : { importance: 0, maps: 0, scores: 0, staging: 0 },
     host: { capacity: hostBlocks * sizes.block, used: inHost * sizes.block },
     disk: { capacity: diskBlocks * sizes.file, used: (blocks - inHost) * sizes.file },
@@ -140,6 +142,7 @@ function deviceParts(
 function beside(
   { numLayers, numKvHeads, headDim }: ModelConfig,
   kvType: "f16" | "f32",
+  keys: ImportanceKeys,
   settings: KvSettings,
   contextLength: number,
   whole: boolean,
@@ -152,8 +155,7 @@ function beside(
   const selects = settings.policy !== "dense" || !whole;
   const capacity = Math.max(LEAST_LIST, mostListRows(settings, contextLength, !whole));
   const lists = selectionStride(numKvHeads, capacity) + numKvHeads * (capacity + 1);
-  const shape = { numLayers, numKvHeads, headDim, kvType, numSlots: 1, contextLength };
-  const pageBytes = numKvHeads * importanceWords(shape) * 4;
+  const pageBytes = numKvHeads * importanceWords({ headDim, kvType, keys }) * 4;
   return {
     importance: store === "none" ? 0 : numLayers * blocks * pageBytes,
     maps: tables + (selects ? numLayers * lists * 4 : 0),

@@ -7,6 +7,7 @@
  */
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
+import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import { type LayerWork, type ParkedSelection, Selector } from "../butler/selector.ts";
 import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
 import type { SelectorRow } from "../butler/row_tables.ts";
@@ -40,6 +41,7 @@ export interface CacheStepsOptions {
   readonly maxPrefill: number;
   readonly calibration: Calibration | null;
   readonly predictor: Predictor | null;
+  readonly importanceKeys: ImportanceKeys;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -82,7 +84,7 @@ export class CacheSteps {
   #bound: BoundAttention[] = [];
 
   private constructor(options: CacheStepsOptions, attention: SelectedAttention) {
-    const { forward, maxPrefill, calibration, predictor, cache } = options;
+    const { forward, maxPrefill, calibration, predictor, importanceKeys, cache } = options;
     const { kernels } = forward.options;
     this.#options = options;
     this.#attention = attention;
@@ -95,6 +97,7 @@ export class CacheSteps {
       maxPrefill,
       calibration,
       predictor,
+      importanceKeys,
       storeOffset: (kind) => (STEP_SLOTS.store + kind) * stride,
       onRebind: () => this.#unbind(),
       spansOf: (slot, layer) => cache.offloaded(slot)?.spans(layer) ?? null,

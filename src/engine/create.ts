@@ -160,6 +160,7 @@ async function build(
         overrides: options.kernelOverrides,
         calibration,
         predictor,
+        importanceKeys: options.importanceKeys,
         ...readbackOverride(options),
       },
       source,
@@ -217,6 +218,7 @@ async function build(
         bytesPerToken: kvBytesPerToken(config, options.kvType),
         tiers: kv.capacities,
         defaults: options.kv,
+        importanceKeys: options.importanceKeys,
         ...canDo,
       },
       adapter: {

@@ -34,6 +34,7 @@ import { Submission } from "./submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
+import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import { DenseReports } from "./dense_reports.ts";
 import type { KvReport } from "../butler/settings_types.ts";
@@ -65,6 +66,8 @@ export interface ModelRunnerOptions {
   readonly calibration?: Calibration | null;
   /** What `tokenbutler` needs; null where there is none. */
   readonly predictor?: Predictor | null;
+  /** Form of the keys that both of these are scored by. */
+  readonly importanceKeys: ImportanceKeys;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -164,7 +167,7 @@ export class ModelRunner implements Runner {
   }
 
   async begin(slot: number, need: SequenceNeed): Promise<void> {
-    const { cache, maxPrefill, calibration, predictor, readback } = this.#options;
+    const { cache, maxPrefill, calibration, predictor, importanceKeys, readback } = this.#options;
     if (need.settings.policy === "dense" && cache.offloaded(slot) === null) {
       return this.#dense.begin(slot, need.settings);
     }
@@ -174,6 +177,7 @@ export class ModelRunner implements Runner {
       maxPrefill,
       calibration: calibration ?? null,
       predictor: predictor ?? null,
+      importanceKeys,
       ...(readback === undefined ? {} : { readback }),
     });
     await this.#cache.begin(slot, need);

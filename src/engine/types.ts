@@ -7,6 +7,7 @@
  */
 import { MAX_PARAMETER_SHARE } from "../butler/predictor/shape.ts";
 import type { BudgetTable } from "../butler/budget_table.ts";
+import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import type { KvReport, KvRequest } from "../butler/settings.ts";
 
 /** Sampling parameters of one sequence; checked before they come here. */
@@ -188,18 +189,21 @@ export interface EngineOptions {
   readonly predictor: string | null | false;
   /** Parameters that a predictor may have, as a part of the model's. */
   readonly maxParameters: number;
+  /** Form of the keys that rows are scored by. */
+  readonly importanceKeys: ImportanceKeys;
 }
 
 /** Those options about the KV cache that leave all to the engine. */
 export const DEFAULT_CACHE: Pick<
   EngineOptions,
-  "kv" | "tiers" | "calibration" | "predictor" | "maxParameters"
+  "kv" | "tiers" | "calibration" | "predictor" | "maxParameters" | "importanceKeys"
 > = {
   kv: {},
   tiers: DEFAULT_TIERS,
   calibration: null,
   predictor: null,
   maxParameters: MAX_PARAMETER_SHARE,
+  importanceKeys: "f16",
 };
 
 /** Progress of starting an engine. */
@@ -239,6 +243,8 @@ export interface EngineInfo {
     };
     /** Settings where a request says nothing. */
     readonly defaults: KvRequest;
+    /** Form of the keys that `loki` and `tokenbutler` score rows by. */
+    readonly importanceKeys: ImportanceKeys;
     /** There is a calibration file of this model: `loki` can be named. */
     readonly canProject: boolean;
     /** There is a predictor of this model: `tokenbutler` can be named. */

@@ -246,6 +246,7 @@ export function fakeEngine(
       tiers: { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 },
       defaults: {},
       canProject: false,
+      importanceKeys: "f16",
       canPredict: budgetTable !== null,
       budgetTable,
     },

@@ -1,4 +1,6 @@
 import {
+  IMPORTANCE_KEYS,
+  type ImportanceKeys,
   importanceProjectSpec,
   type ImportanceProjectVariant,
   importanceProjectWorkgroups,
@@ -10,7 +12,7 @@ import {
   scoreProjectedWorkgroups,
 } from "../../src/gpu/ops/score_projected.ts";
 import { floatToHalf, halfToFloat } from "../../src/model/quants.ts";
-import { projectReference, scoreReference } from "../reference/score.ts";
+import { byteKeyReference, projectReference, scoreReference } from "../reference/score.ts";
 import { BLANK, blankWords, type ListCase, listSetup, readLists, recipe } from "./_lists.ts";
 import { fillKeys } from "./_list_keys.ts";
 import { assertClose, F32_BOUNDS, Random, Rig, untouched } from "./_rig.ts";
@@ -57,20 +59,38 @@ async function checkProjection(rig: Rig, v: ImportanceProjectVariant, c: ListCas
     Array.from(matrix.subarray(h * v.headDim * DIMS, (h + 1) * v.headDim * DIMS));
   const got = await rig.words(store, storeWords.length);
   const halves = new Uint16Array(got.buffer);
+  const allBytes = new Uint8Array(got.buffer);
+  const scales = new Float32Array(got.buffer);
   const wantKeys: number[] = [];
   const gotKeys: number[] = [];
   const kept = typeof c.keeps === "number" && c.keeps & ROW_KEEPS.key ? rows : [];
   kept.forEach(({ slot, position }) => {
     const page = impTable[slot * setup.maxPages + Math.floor(position / 32)]!;
     for (let h = 0; h < kvHeads; h++) {
-      const at = ((page * kvHeads + h) * quads * 4 + position % 32 * 8) * 2;
-      wantKeys.push(...projectReference(keys.row(slot, h, position), matrixOf(h), DIMS));
-      gotKeys.push(...Array.from(halves.subarray(at, at + DIMS), halfToFloat));
-      got.fill(BLANK, at / 2, at / 2 + 8);
+      const first = (page * kvHeads + h) * quads * 4;
+      const want = projectReference(keys.row(slot, h, position), matrixOf(h), DIMS);
+      wantKeys.push(...want);
+      if (v.keys === "f16") {
+        const at = (first + position % 32 * 8) * 2;
+        gotKeys.push(...Array.from(halves.subarray(at, at + DIMS), halfToFloat));
+        got.fill(BLANK, at / 2, at / 2 + 8);
+        continue;
+      }
+      const at = first + position % 32 * 4;
+      const scaleAt = first + 128 + position % 32;
+      const scale = scales[scaleAt]!;
+      const { bytes } = byteKeyReference(want);
+      const mine = Array.from(allBytes.subarray(at * 4, at * 4 + DIMS));
+      assert.equal(Math.max(...mine.map((byte) => Math.abs(byte - 128))), 127, where);
+      mine.forEach((byte, i) => assert.ok(Math.abs(byte - bytes[i]!) <= 1, `${where}: byte ${i}`));
+      gotKeys.push(...mine.map((byte) => (byte - 128) * scale));
+      got.fill(BLANK, at, at + 4);
+      got.fill(BLANK, scaleAt, scaleAt + 1);
     }
   });
-  // Half precision has eleven bits.
-  if (kept.length > 0) assertClose(gotKeys, wantKeys, { nmse: 1e-6, max: 2e-3 }, `${where}: keys`);
+  // Half precision has eleven bits, a byte seven and a sign.
+  const bounds = v.keys === "f16" ? { nmse: 1e-6, max: 2e-3 } : { nmse: 1e-4, max: 5e-2 };
+  if (kept.length > 0) assertClose(gotKeys, wantKeys, bounds, `${where}: keys`);
   assert.deepEqual(got, storeWords, `${where}: other rows of the store`);
   if (!v.queries) return;
   const want: (number | null)[] = [];
@@ -85,20 +105,23 @@ async function checkProjection(rig: Rig, v: ImportanceProjectVariant, c: ListCas
   assertClose(await rig.floats(queries, want.length), want, F32_BOUNDS, `${where}: queries`);
 }
 
-const PROJECTIONS: readonly (ImportanceProjectVariant & { readonly kvHeads: number })[] = [
+type Projection = ImportanceProjectVariant & { readonly kvHeads: number };
+
+const PROJECTIONS: readonly Projection[] = ([
   { headDim: 64, group: 3, kvType: "f16", queries: true, lanes: 8, kvHeads: 3 },
   { headDim: 64, group: 3, kvType: "f16", queries: false, lanes: 8, kvHeads: 3 },
   { headDim: 128, group: 1, kvType: "f32", queries: true, lanes: 32, kvHeads: 1 },
   { headDim: 16, group: 8, kvType: "f32", queries: true, lanes: 64, kvHeads: 4 },
   { headDim: 80, group: 2, kvType: "f16", queries: true, lanes: 4, kvHeads: 2 },
-];
+] as const).flatMap((v) => IMPORTANCE_KEYS.map((keys) => ({ ...v, keys })));
 
 Deno.test("importance keys are kept of the rows that say so, and of no other", async () => {
   using rig = await Rig.create();
-  const v = PROJECTIONS[0]!;
-  const rows = [{ slot: 1, position: 40 }, { slot: 0, position: 3 }];
-  const c = { kvHeads: v.kvHeads, group: v.group, recipes: {}, rows, seed: 3 };
-  await checkProjection(rig, v, { ...c, keeps: ROW_KEEPS.bounds | ROW_KEEPS.mass });
+  for (const v of PROJECTIONS.slice(0, 2)) {
+    const rows = [{ slot: 1, position: 40 }, { slot: 0, position: 3 }];
+    const c = { kvHeads: v.kvHeads, group: v.group, recipes: {}, rows, seed: 3 };
+    await checkProjection(rig, v, { ...c, keeps: ROW_KEEPS.bounds | ROW_KEEPS.mass });
+  }
 });
 
 Deno.test("importance keys and queries agree with the plain product", async () => {
@@ -113,6 +136,39 @@ Deno.test("importance keys and queries agree with the plain product", async () =
   }
 });
 
+/** Importance keys in memory. */
+class KeyStore {
+  readonly words: Uint32Array<ArrayBuffer>;
+  readonly #keys: ImportanceKeys;
+
+  constructor(keys: ImportanceKeys, words: number) {
+    this.#keys = keys;
+    // No numbers, in either form.
+    this.words = new Uint32Array(words).fill(0x7e007e00);
+    if (keys === "int8") this.words.fill(0x7fc00000);
+  }
+
+  write(page: number, row: number, key: readonly number[]): void {
+    if (this.#keys === "f16") {
+      const halves = new Uint16Array(this.words.buffer);
+      return halves.set(key.map(floatToHalf), (page + row * 8) * 2);
+    }
+    const { scale, bytes } = byteKeyReference(key);
+    new Uint8Array(this.words.buffer).set(bytes, (page + row * 4) * 4);
+    new Float32Array(this.words.buffer)[page + 128 + row] = scale;
+  }
+
+  read(page: number, row: number): number[] {
+    if (this.#keys === "f16") {
+      const halves = new Uint16Array(this.words.buffer, (page + row * 8) * 4, DIMS);
+      return Array.from(halves, halfToFloat);
+    }
+    const scale = new Float32Array(this.words.buffer)[page + 128 + row]!;
+    const bytes = new Uint8Array(this.words.buffer, (page + row * 4) * 4, DIMS);
+    return Array.from(bytes, (byte) => (byte - 128) * scale);
+  }
+}
+
 /** Scores, and compares. */
 async function checkScores(rig: Rig, v: ScoreProjectedVariant, c: ListCase) {
   const random = new Random(c.seed);
@@ -122,14 +178,14 @@ async function checkScores(rig: Rig, v: ScoreProjectedVariant, c: ListCase) {
   const quads = setup.params.importance_quads;
   const queries = random.floats(rows.length * heads * DIMS);
   // Rows that no list has as a candidate hold no numbers.
-  const halves = new Uint16Array(setup.slots * setup.maxPages * kvHeads * quads * 8).fill(0x7e00);
-  const rowAt = (slot: number, h: number, position: number) =>
-    ((setup.pageOf(slot, position) * kvHeads + h) * quads * 4 + position % 32 * 8) * 2;
+  const store = new KeyStore(v.keys, setup.slots * setup.maxPages * kvHeads * quads * 4);
+  const pageAt = (slot: number, h: number, position: number) =>
+    (setup.pageOf(slot, position) * kvHeads + h) * quads * 4;
   rows.forEach(({ slot }, row) => {
     const { from, to } = setup.candidates[row]!;
     for (let p = from; p < to; p++) {
       for (let h = 0; h < kvHeads; h++) {
-        halves.set(Array.from(random.floats(DIMS), floatToHalf), rowAt(slot, h, p));
+        store.write(pageAt(slot, h, p), p % 32, Array.from(random.floats(DIMS)));
       }
     }
   });
@@ -139,7 +195,7 @@ async function checkScores(rig: Rig, v: ScoreProjectedVariant, c: ListCase) {
     spec: scoreProjectedSpec(v),
     parts: [
       rig.storage(queries),
-      rig.storage(new Uint32Array(halves.buffer)),
+      rig.storage(store.words),
       setup.buffers.pages,
       setup.buffers.rows,
       setup.buffers.recipes,
@@ -159,9 +215,8 @@ async function checkScores(rig: Rig, v: ScoreProjectedVariant, c: ListCase) {
         return Array.from(queries.subarray(at, at + DIMS));
       });
       return Array.from({ length: to - from }, (_, i) => {
-        const at = rowAt(slot, h, from + i);
-        const key = Array.from(halves.subarray(at, at + DIMS), halfToFloat);
-        return scoreReference(mine, key, 0.25);
+        const p = from + i;
+        return scoreReference(mine, store.read(pageAt(slot, h, p), p % 32), 0.25);
       });
     })
   );
@@ -169,12 +224,14 @@ async function checkScores(rig: Rig, v: ScoreProjectedVariant, c: ListCase) {
   assertClose(lists.flat(), want.flat(), F32_BOUNDS, where);
 }
 
-const SCORERS: readonly (ScoreProjectedVariant & { readonly kvHeads: number })[] = [
+type Scorer = ScoreProjectedVariant & { readonly kvHeads: number };
+
+const SCORERS: readonly Scorer[] = [
   { group: 3, lanes: 8, turns: 4, kvHeads: 3 },
   { group: 1, lanes: 64, turns: 1, kvHeads: 4 },
   { group: 8, lanes: 8, turns: 1, kvHeads: 1 },
   { group: 2, lanes: 32, turns: 2, kvHeads: 2 },
-];
+].flatMap((v) => IMPORTANCE_KEYS.map((keys) => ({ ...v, keys })));
 
 Deno.test("scores of importance keys agree, with candidates that begin and end anywhere", async () => {
   using rig = await Rig.create();

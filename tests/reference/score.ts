@@ -35,6 +35,17 @@ export function projectReference(
   );
 }
 
+/** A key as bytes with one scale keep it. */
+export function byteKeyReference(key: readonly number[]): {
+  readonly scale: number;
+  readonly bytes: readonly number[];
+  readonly values: readonly number[];
+} {
+  const scale = key.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / 127;
+  const bytes = key.map((x) => scale === 0 ? 128 : Math.floor(x / scale + 128.5));
+  return { scale, bytes, values: bytes.map((byte) => (byte - 128) * scale) };
+}
+
 /**
  * Bound of a page: no key between the minima and maxima has a larger dot product with a query.
  *

@@ -175,6 +175,7 @@ export class FakeEngine implements Engine {
         tiers: { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 },
         defaults: options.kvDefaults ?? {},
         canProject: true,
+        importanceKeys: "f16",
         canPredict: options.budgetTable !== undefined,
         budgetTable: options.budgetTable ?? null,
       },

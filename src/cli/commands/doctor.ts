@@ -197,6 +197,7 @@ async function tierSection(
       { hostBytes: hostBytesOf(tiers), diskBytes: diskBytesOf(tiers) },
       (fits) => decide(fits).settings,
       limits.maxBindingSize,
+      settings.importanceKeys,
     );
     const { settings: decided, notes } = decide(plan.whole);
     report.row(
