@@ -9,6 +9,7 @@ import { type PredictedModel, producerOf, producersOf } from "../../src/butler/p
 import { openModel } from "../../src/model/open.ts";
 import { makePredictor } from "../golden/_offload.ts";
 import type { EngineParts } from "../../src/engine/create.ts";
+import type { ImportanceKeys } from "../../src/gpu/ops/importance_project.ts";
 import { SLIDING } from "../../src/gpu/ops/selection.ts";
 import { openEngine } from "../golden/_engine.ts";
 import { tinyModel } from "../golden/_golden.ts";
@@ -61,6 +62,7 @@ class Follower {
   readonly #capture: Capture;
   readonly #projection: TestProjection;
   readonly #predictor: Predictor;
+  readonly #kept: ImportanceKeys;
   /** (layers, KV heads) */
   readonly #received = Array.from(
     { length: NUM_LAYERS },
@@ -77,12 +79,14 @@ class Follower {
     capture: Capture,
     projection: TestProjection,
     predictor: Predictor,
+    kept: ImportanceKeys,
   ) {
     this.#policy = policy;
     this.#interval = interval;
     this.#capture = capture;
     this.#projection = projection;
     this.#predictor = predictor;
+    this.#kept = kept;
   }
 
   get #layers(): number[] {
@@ -138,7 +142,7 @@ class Follower {
       case "oracle":
         return oracleReference(sizes, data);
       case "loki":
-        return lokiReference(sizes, data, this.#projection.matrix(layer, h));
+        return lokiReference(sizes, data, this.#projection.matrix(layer, h), this.#kept);
       case "tokenbutler": {
         const { shape, producers, keys } = this.#predictor;
         const place = producersOf(shape)[producerOf(shape, layer)!]!;
@@ -156,6 +160,7 @@ class Follower {
           data.keys,
           data.queries.map((_, g) => Array.from(queries.subarray(at + g * 16, at + g * 16 + 16))),
           Array.from(matrix),
+          this.#kept,
         );
       }
       case "quest":
@@ -268,14 +273,15 @@ async function follow(
   interval: number,
   random: Random | null,
   projection: TestProjection,
+  kept: ImportanceKeys,
 ): Promise<Follower> {
   using capture = new Capture(CHUNK, random);
   const file = PREDICTORS[random === null ? 0 : 1]!;
   const { predictor } = readPredictor(file, await sizesOf(path));
-  const follower = new Follower(policy, interval, capture, projection, predictor);
+  const follower = new Follower(policy, interval, capture, projection, predictor, kept);
   await using opened = await openEngine(
     path,
-    { prefillChunk: CHUNK, calibration: projection.file, predictor: file },
+    { prefillChunk: CHUNK, calibration: projection.file, predictor: file, importanceKeys: kept },
     (parts) => ({
       prefilled: ({ start, tokens }) => follower.prefilled(parts, start, tokens.length),
       decoded: ([row]) => follower.decoded(parts, row!.position),
@@ -299,11 +305,22 @@ async function follow(
 Deno.test("selections on the device are those of plain references", async (t) => {
   const { path } = await tinyModel(MODEL);
   await using projection = await randomProjection(path);
+  const short = ["loki", "tokenbutler"];
   for (const policy of Object.keys(POLICIES) as Selecting[]) {
-    for (const [interval, data] of [[1, "a model's"], [3, "random"], [1, "random"]] as const) {
-      await t.step(`${policy}, interval ${interval}, ${data} q and k`, async () => {
+    for (
+      const [interval, data, kept] of [
+        [1, "a model's", "f16"],
+        [3, "random", "f16"],
+        [1, "random", "f16"],
+        [1, "random", "int8"],
+        [1, "a model's", "int8"],
+      ] as const
+    ) {
+      if (kept === "int8" && !short.includes(policy)) continue;
+      const form = kept === "int8" ? ", short keys in bytes" : "";
+      await t.step(`${policy}, interval ${interval}, ${data} q and k${form}`, async () => {
         const random = data === "random" ? new Random(17 + interval) : null;
-        const { rows, swapped } = await follow(path, policy, interval, random, projection);
+        const { rows, swapped } = await follow(path, policy, interval, random, projection, kept);
         console.log(`${policy}, ${data}: of ${rows} units ${swapped} are near-ties`);
         assert.ok(rows > 0);
         assert.ok(swapped <= rows / 50, `${swapped} of ${rows} units differ`);

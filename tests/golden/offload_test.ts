@@ -29,8 +29,10 @@ async function nll(
   prefill: number,
   kv: KvRequest,
   tiers: Partial<TierOptions>,
+  importanceKeys: "f16" | "int8" = "f16",
 ): Promise<number[]> {
   await using opened = await openEngine(PATH, {
+    importanceKeys,
     contextLength: 256,
     kv,
     calibration: CALIBRATION,
@@ -95,6 +97,14 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
         }
       });
     }
+  }
+  for (const policy of ["loki", "tokenbutler"] as const) {
+    await t.step(`${policy}, short keys in bytes`, async () => {
+      const kv: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, policy };
+      const wanted = await nll(text, 150, kv, {}, "int8");
+      assert.ok(worst(await nll(text, 150, kv, onDevice(4), "int8"), wanted) <= NLL_BOUND);
+      assert.ok(worst(wanted, dense) > NLL_BOUND);
+    });
   }
   await Deno.remove(disk, { recursive: true });
 });

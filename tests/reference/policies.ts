@@ -6,7 +6,13 @@
  */
 import { floatToHalf, halfToFloat } from "../../src/model/quants.ts";
 import { lseReference } from "./mass.ts";
-import { pageScoreReference, poolReference, projectReference, scoreReference } from "./score.ts";
+import {
+  byteKeyReference,
+  pageScoreReference,
+  poolReference,
+  projectReference,
+  scoreReference,
+} from "./score.ts";
 
 /** Rows of everybody: sinks, window and the rows beside them. */
 export interface PolicySizes {
@@ -51,8 +57,14 @@ export function oracleReference(sizes: PolicySizes, { queries, keys }: HeadData)
   return between(sizes, keys.length, (position) => scoreReference(queries, keys[position]!, 1));
 }
 
+/** What is left of a short key that is kept in half precision, or in bytes. */
+export const KEPT_KEYS = {
+  f16: (key: readonly number[]) => key.map((x) => halfToFloat(floatToHalf(x))),
+  int8: (key: readonly number[]) => byteKeyReference(key).values,
+} as const;
+
 /**
- * Largest q . k after a projection to 16 dimensions; the keys' are kept in half precision.
+ * Largest q . k after a projection to 16 dimensions.
  *
  * @param matrix (dimensions, 16)
  */
@@ -60,11 +72,12 @@ export function lokiReference(
   sizes: PolicySizes,
   { queries, keys }: HeadData,
   matrix: readonly number[],
+  kept: keyof typeof KEPT_KEYS,
 ): PolicyRows {
   const short = queries.map((query) => projectReference(query, matrix, 16));
   return between(sizes, keys.length, (position) => {
     const key = projectReference(keys[position]!, matrix, 16);
-    return scoreReference(short, key.map((x) => halfToFloat(floatToHalf(x))), 1);
+    return scoreReference(short, KEPT_KEYS[kept](key), 1);
   });
 }
 
@@ -78,10 +91,11 @@ export function butlerReference(
   keys: HeadData["keys"],
   queries: readonly (readonly number[])[],
   matrix: readonly number[],
+  kept: keyof typeof KEPT_KEYS,
 ): PolicyRows {
   return between(sizes, keys.length, (position) => {
     const key = projectReference(keys[position]!, matrix, 16);
-    return scoreReference(queries, key.map((x) => halfToFloat(floatToHalf(x))), 1);
+    return scoreReference(queries, KEPT_KEYS[kept](key), 1);
   });
 }
 
