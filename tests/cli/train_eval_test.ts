@@ -45,13 +45,14 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
   await withFiles({ "a.txt": TEXT }, async (folder) => {
     const line = `--model ${MODEL} --text ${folder}/a.txt --windows 3 --tokens 192 --rows 32 ` +
       `--held-out 2 --held-out-tokens 192 --epochs 2 --inner 16 --stride 2 --max-parameters 1 ` +
-      `--out ${folder}/butler.safetensors`;
+      `--out ${folder}/butler.safetensors --svg ${folder}/train.svg`;
     const io = await runWith(trainCommand, `${line} --json`);
     const summary = JSON.parse(io.out);
     assert.equal(summary.out, `${folder}/butler.safetensors`);
     assert.ok(summary.recall > 0.2 && summary.recall <= 1);
     assert.ok(summary.mass <= summary.best_mass && summary.best_mass <= 1);
     assert.equal(summary.layers.length, 2);
+    assert.match(await Deno.readTextFile(`${folder}/train.svg`), /^<svg[\s\S]*producer 0/);
     const source = await openModel(MODEL);
     const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
     const fingerprint = await source.fingerprint();
