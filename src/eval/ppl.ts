@@ -1,5 +1,7 @@
 /** Perplexity by policy and rows, as a multiple of dense attention's: cases, figures, results. @module */
-import type { KvRequest, PolicyName } from "../butler/settings_types.ts";
+import { resolveKv } from "../butler/settings.ts";
+import type { KvModel, KvSituation } from "../butler/settings.ts";
+import type { KvRequest, KvSettings, PolicyName } from "../butler/settings_types.ts";
 
 /** One way of attending. */
 export interface PplCase {
@@ -50,16 +52,19 @@ export function pplCases(
 }
 
 /**
- * What a case asks for: sinks, window, and what is left of the total. `streaming` has no budget: its
+ * Settings of a case: sinks, window, and what is left of the total. `streaming` has no budget: its
  * window takes the rest.
+ *
+ * @throws {KvSettingsError} If the policy lacks what it needs.
  */
-export function requestOfCase(
+export function settingsOfCase(
   { policy, total, table, interval }: PplCase,
   { sinks, window }: PplRows,
-): KvRequest {
-  if (total === null) return { policy };
-  if (policy === "streaming") return { policy, sinks, window: total - sinks };
-  return {
+  model: KvModel,
+  situation: KvSituation,
+): KvSettings {
+  if (total === null) return resolveKv({ policy }, model, situation).settings;
+  const request: KvRequest = policy === "streaming" ? { policy, sinks, window: total - sinks } : {
     policy,
     sinks,
     window,
@@ -67,6 +72,7 @@ export function requestOfCase(
     interval,
     ...(table === null ? {} : { table }),
   };
+  return resolveKv(request, model, situation).settings;
 }
 
 /** Name of a case. */

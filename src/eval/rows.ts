@@ -12,21 +12,12 @@
 import { POLICIES } from "../butler/policies/mod.ts";
 import type { KvSettings } from "../butler/settings_types.ts";
 import type { EngineParts } from "../engine/create.ts";
-import type { TokenLogprob } from "../engine/types.ts";
 import type { SampleSpec } from "../engine/runner_types.ts";
 
 /** Whether rows of a sequence can be decoded many at a time under these settings. */
 export function rowsAreIndependent({ policy, interval }: KvSettings): boolean {
   const { once, store } = POLICIES[policy];
   return !once && store !== "mass" && interval === 1;
-}
-
-/** What a row said of the token that follows it. */
-export interface RowResult {
-  /** Negative log-likelihood, in nats. */
-  readonly nll: number;
-  /** Whether it was the likeliest token. */
-  readonly hit: boolean;
 }
 
 /** An engine that rows are decoded with; nothing else may use it meanwhile. */
@@ -43,19 +34,19 @@ export class RowScorer {
   }
 
   /**
-   * Feeds the tokens after the prefilled ones.
+   * Negative log-likelihoods of the tokens after the prefilled ones.
    *
-   * @param windows (tokens) ids, all of one length.
+   * @param ids (tokens) of each window, all of one length.
    * @param prefilled Tokens that are prefilled, all under dense attention.
-   * @returns By window: entry i is of token `prefilled` + 1 + i.
+   * @returns By window: entry i is that of token `prefilled` + 1 + i, in nats.
    */
   async score(
     windows: readonly (readonly number[])[],
     prefilled: number,
     settings: KvSettings,
-  ): Promise<RowResult[][]> {
+  ): Promise<number[][]> {
     if (!rowsAreIndependent(settings)) return await this.#together(windows, prefilled, settings);
-    const scores: RowResult[][] = [];
+    const scores: number[][] = [];
     for (const ids of windows) scores.push(await this.#apart(ids, prefilled, settings));
     return scores;
   }
@@ -72,7 +63,7 @@ export class RowScorer {
     ids: readonly number[],
     prefilled: number,
     settings: KvSettings,
-  ): Promise<RowResult[]> {
+  ): Promise<number[]> {
     const { runner, kv, info } = this.#parts;
     const need = { numRows: prefilled, maxRows: this.#maxRows, settings };
     if (this.#window !== ids) {
@@ -85,7 +76,7 @@ export class RowScorer {
     await runner.adopt(0, prefilled);
     const slots = Math.min(info.maxSequences, ids.length - prefilled);
     for (let slot = 1; slot < slots; slot++) runner.alias(slot, 0);
-    const scores: RowResult[] = [];
+    const scores: number[] = [];
     for (let first = prefilled; first + 1 < ids.length; first += slots) {
       const count = Math.min(slots, ids.length - 1 - first);
       const rows = Array.from({ length: count }, (_, slot) => ({
@@ -94,7 +85,7 @@ export class RowScorer {
         token: ids[first + slot]!,
         sample: forced(ids[first + slot + 1]!),
       }));
-      for (const { logprob } of await runner.decode(rows)) scores.push(resultOf(logprob!));
+      for (const { logprob } of await runner.decode(rows)) scores.push(-logprob!.logprob);
     }
     for (let slot = 1; slot < slots; slot++) runner.end(slot);
     return scores;
@@ -105,10 +96,10 @@ export class RowScorer {
     windows: readonly (readonly number[])[],
     prefilled: number,
     settings: KvSettings,
-  ): Promise<RowResult[][]> {
+  ): Promise<number[][]> {
     const { runner, kv, info } = this.#parts;
     this.#forget();
-    const scores: RowResult[][] = windows.map(() => []);
+    const scores: number[][] = windows.map(() => []);
     const length = windows[0]!.length;
     const room = Math.max(1, Math.floor(kv.device.numPages * 32 / (length + 32)));
     const most = Math.min(info.maxSequences, room);
@@ -126,7 +117,7 @@ export class RowScorer {
           token: ids[position]!,
           sample: forced(ids[position + 1]!),
         })));
-        results.forEach(({ logprob }, i) => scores[first + i]!.push(resultOf(logprob!)));
+        results.forEach(({ logprob }, i) => scores[first + i]!.push(-logprob!.logprob));
       }
       some.forEach((_, slot) => kv.release(slot));
     }
@@ -137,10 +128,6 @@ export class RowScorer {
     if (this.#window !== null) this.#parts.kv.release(0);
     this.#window = null;
   }
-}
-
-function resultOf({ id, logprob, top }: TokenLogprob): RowResult {
-  return { nll: -logprob, hit: top[0]?.id === id };
 }
 
 /** Takes a token, and says how likely it was. */
@@ -155,6 +142,6 @@ function forced(token: number): SampleSpec {
     step: 0,
     adjustments: [],
     forced: token,
-    logprobs: 1,
+    logprobs: 0,
   };
 }

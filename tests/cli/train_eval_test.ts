@@ -2,10 +2,7 @@
 import { readPredictor } from "../../src/butler/predictor/file.ts";
 import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { command as evalCommand } from "../../src/cli/commands/eval.ts";
-import { corefCommand } from "../../src/cli/commands/eval/coref.ts";
 import { pplCommand } from "../../src/cli/commands/eval/ppl.ts";
-import { recallCommand } from "../../src/cli/commands/eval/recall.ts";
-import { rulerCommand } from "../../src/cli/commands/eval/ruler.ts";
 import { command, trainCommand } from "../../src/cli/commands/train.ts";
 import { createEngineParts, type EngineParts, openKernels } from "../../src/engine/create.ts";
 import type { AnyCommand } from "../../src/cli/command.ts";
@@ -71,7 +68,7 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
 
     const ask = `--model ${MODEL} --text ${folder}/a.txt --part all --windows 2 --tokens 128 ` +
       `--policies tokenbutler,oracle,streaming,h2o --totals 24,96 --window 8 --batch 16 ` +
-      `--kv-type f32 --predictor ${summary.out} --max-parameters 1 --out ${folder}/ppl.json --svg ${folder}/ppl.svg`;
+      `--kv-type f32 --predictor ${summary.out} --out ${folder}/ppl.json --svg ${folder}/ppl.svg`;
     const { out } = await runWith(pplCommand, ask);
     assert.match(out, /a\.txt: 2 windows, 126 rows; perplexity of dense attention \d/);
     assert.match(out, /tokenbutler \(same B for all heads\) +\d/);
@@ -92,14 +89,6 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
         Math.abs(nll("oracle", 24) - nll("dense", null)),
     );
     // What is there is not measured again; other settings are another evaluation.
-    const recalled = await runWith(
-      recallCommand,
-      `--model ${MODEL} --text ${folder}/a.txt --part all --windows 2 --tokens 128 --rows 16 ` +
-        `--window 8 --budget 12 --predictor ${summary.out} --max-parameters 1 --svg ${folder}/recall.svg`,
-    );
-    assert.match(recalled.out, /^layer  recall    mass  at best\n1 +0\.\d+ /);
-    assert.match(recalled.out, /\nmean   0\.\d+  [01]\.\d+   [01]\.\d+\n/);
-    assert.match(await Deno.readTextFile(`${folder}/recall.svg`), /^<svg/);
     const text = await Deno.readTextFile(`${folder}/ppl.json`);
     await runWith(pplCommand, ask);
     assert.equal(await Deno.readTextFile(`${folder}/ppl.json`), text);
@@ -110,44 +99,6 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
       /is of another evaluation \(window is 8, not 9\)/,
     );
     assert.equal(io2.out, "");
-  });
-});
-
-Deno.test("eval coref counts names, and goes on where its file ends", async () => {
-  await withFiles({}, async (folder) => {
-    const line =
-      `--model ${MODEL} --samples 2 --tokens 64 --policies oracle,streaming --window 8 ` +
-      `--names 1000 --out ${folder}/coref.json`;
-    const { out } = await runWith(corefCommand, line);
-    assert.match(
-      out,
-      /^2 samples of 64 tokens and more; \d+ tokens of names, \d+ of them predicted/,
-    );
-    assert.match(out, /streaming 12\.5 % +[\d.]+ %, [\d.]+ % of the oracle's/);
-    const text = await Deno.readTextFile(`${folder}/coref.json`);
-    const { figures } = JSON.parse(text);
-    assert.equal(figures.length, 2);
-    for (const { name, dense, kept } of figures) {
-      assert.ok(dense <= name);
-      for (const count of Object.values(kept)) assert.ok(count as number <= dense);
-    }
-    await runWith(corefCommand, line);
-    assert.equal(await Deno.readTextFile(`${folder}/coref.json`), text);
-  });
-});
-
-Deno.test("eval ruler asks the model in chat form and compares answers", async () => {
-  await withFiles({}, async (folder) => {
-    const line = "--tasks niah_single_1 --samples 1 --tokens 384 --policies streaming " +
-      `--needed 0 --out ${folder}/ruler.json`;
-    const { out } = await runWith(rulerCommand, line);
-    assert.match(out, /^ +dense +streaming\nniah_single_1 +[\d.]+ +[\d.]+\n/);
-    const { figures, origin } = JSON.parse(await Deno.readTextFile(`${folder}/ruler.json`));
-    assert.equal(figures.length, 2);
-    assert.equal(origin.tokens, 384);
-    // The default model finds a single needle; sinks and window alone do not have it.
-    assert.equal(figures[0].score, 1, figures[0].answer);
-    assert.equal(figures[1].score, 0, figures[1].answer);
   });
 });
 
@@ -178,7 +129,7 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
         1,
         /has no tokenizer/,
       ],
-      [evalCommand, "", 2, /which one\? There are ppl, recall, coref, ruler/],
+      [evalCommand, "", 2, /which one\? There are ppl/],
       [evalCommand, "pll", 2, /did you mean ppl/],
       [evalCommand, "ppl", 2, /--text is needed/],
       [evalCommand, `ppl ${text} --totals 20`, 2, /--totals must be at least 36/],

@@ -46,15 +46,13 @@ Deno.test("rows that are decoded together count as if each was decoded alone", a
   await using many = await openEngine(path, { ...options, maxSequences: 44 });
   const scorer = new RowScorer(many.parts, 256);
   const windows = [textIds(PROMPT + 45, 320), textIds(PROMPT + 45, 320, 8)];
-  const nll = async (...of: Parameters<RowScorer["score"]>) =>
-    (await scorer.score(...of)).map((rows) => rows.map((row) => row.nll));
-  const dense = await nll(windows, PROMPT, settingsOf({ policy: "dense" }));
+  const dense = await scorer.score(windows, PROMPT, settingsOf({ policy: "dense" }));
   for (const kv of CASES) {
     const independent = rowsAreIndependent(settingsOf(kv));
     await t.step(
       `${kv.policy}, interval ${kv.interval ?? 1}, ${independent ? "one pass" : "steps"}`,
       async () => {
-        const got = await nll(windows, PROMPT, settingsOf(kv));
+        const got = await scorer.score(windows, PROMPT, settingsOf(kv));
         for (const [index, ids] of windows.entries()) {
           const wanted = await scoreByForcing(alone.engine, ids, PROMPT, { kv });
           // The first token is the prompt's.

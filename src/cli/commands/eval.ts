@@ -18,21 +18,6 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "perplexity of a text by policy and rows, as a multiple of dense attention's",
     load: () => import("./eval/ppl.ts"),
   },
-  {
-    name: "recall",
-    summary: "how many of the rows that matter most does the predictor choose",
-    load: () => import("./eval/recall.ts"),
-  },
-  {
-    name: "coref",
-    summary: "does the name of a place come back after other things were told",
-    load: () => import("./eval/coref.ts"),
-  },
-  {
-    name: "ruler",
-    summary: "needles, variables and words that have to be found in long contexts",
-    load: () => import("./eval/ruler.ts"),
-  },
 ];
 
 export const command = defineCommand({

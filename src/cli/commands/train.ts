@@ -15,6 +15,7 @@ import { selectPlan } from "../../gpu/plan.ts";
 import { openModel } from "../../model/open.ts";
 import { PREDICTOR_NAME } from "../../model/side_files.ts";
 import { budgetsOf } from "../../train/budgets.ts";
+import { lineCharts } from "../../report/chart.ts";
 import { capture, type CaptureWindow } from "../../train/capture.ts";
 import { CaptureFile, CaptureLayout } from "../../train/capture_file.ts";
 import { DeviceTrainer } from "../../train/device_trainer.ts";
@@ -147,6 +148,14 @@ const flags = {
     group: "Output",
     help: "says how long it would take and how large it would be, and trains nothing",
   }),
+  svg: valueFlag({
+    group: "Output",
+    help: "file for a picture: loss and recall of each producer by epoch",
+    placeholder: "FILE",
+    schema: text,
+    fallback: null,
+    fallbackText: "none",
+  }),
   json: switchFlag({ group: "Output", help: "prints one line of JSON about the predictor" }),
   model,
   kernel,
@@ -233,6 +242,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       program: VERSION,
     },
   });
+  if (settings.svg !== null) Deno.writeTextFileSync(settings.svg, picture(result.curves));
   report(settings, io, out, cache, { ...summary, curves: result.curves });
   return EXIT.ok;
 }
@@ -492,6 +502,32 @@ function report(
       `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${summary.seconds} s\n` +
       `${cache} can be deleted now\n`,
   );
+}
+
+/** Loss and recall by epoch, a line for each producer. */
+function picture(curves: TrainResult["curves"]): string {
+  const lines = (
+    pick: (curve: TrainResult["curves"][number]) => readonly number[],
+    first: number,
+  ) =>
+    curves.map((curve, index) => ({
+      name: `producer ${index}`,
+      points: pick(curve).map((value, epoch) => [epoch + first, value] as const),
+    }));
+  return lineCharts([
+    {
+      title: "Loss of the windows of an epoch, as they were seen",
+      x: { label: "epoch", scale: "linear" },
+      y: { label: "loss", scale: "linear" },
+      series: lines(({ losses }) => losses, 1),
+    },
+    {
+      title: `Recall of the true top-${MEASURED_BUDGET} on held-out windows`,
+      x: { label: "epochs", scale: "linear" },
+      y: { label: "recall", scale: "linear" },
+      series: lines(({ recalls }) => recalls, 0),
+    },
+  ]);
 }
 
 async function dryRun(

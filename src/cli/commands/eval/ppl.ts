@@ -1,37 +1,35 @@
 /** `eval ppl`: perplexity under each policy. @module */
 import { cutWindows } from "../../../butler/calibration/windows.ts";
-import type { KvSettings } from "../../../butler/settings.ts";
+import { type KvSettings, KvSettingsError, POLICY_NAMES } from "../../../butler/settings.ts";
 import { createEngineParts, type EngineParts } from "../../../engine/create.ts";
+import { kvBytesPerToken } from "../../../kv/device_tier.ts";
+import { openModel } from "../../../model/open.ts";
+import { DEFAULT_CACHE, DEFAULT_TIERS } from "../../../engine/types.ts";
 import {
   caseName,
   type PplCase,
   pplCases,
   type PplFigure,
-  requestOfCase,
   sameCase,
+  settingsOfCase,
   timesDense,
 } from "../../../eval/ppl.ts";
 import { Results } from "../../../eval/results.ts";
 import { rowsAreIndependent, RowScorer } from "../../../eval/rows.ts";
 import { lineCharts } from "../../../report/chart.ts";
+import { commit } from "../../../report/commit.ts";
 import { splitText } from "../../../train/samples.ts";
 import { CommandError, defineCommand } from "../../command.ts";
-import { listFlag, type Settings, UsageError, valueFlag } from "../../flags.ts";
+import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
-import { modelPath } from "../../model_flags.ts";
+import { engineFlags, modelPath } from "../../model_flags.ts";
 import { timedBar } from "../../progress.ts";
-import { integer, oneOf, text } from "../../values.ts";
-import {
-  evalFlags,
-  group,
-  numbers,
-  openEncoder,
-  type OpenParts,
-  openRows,
-  originOf,
-  resolved,
-} from "./shared.ts";
+import { openTextSide } from "../../text_side.ts";
+import { integer, oneOf, text, wordList } from "../../values.ts";
+
+const group = "Evaluation";
+const { model, kernel, kvType, calibration, predictor } = engineFlags;
 
 const flags = {
   text: listFlag({ group, help: "a UTF-8 file", placeholder: "FILE", short: "f", schema: text }),
@@ -41,6 +39,14 @@ const flags = {
     placeholder: "PART",
     schema: oneOf(["unseen", "all"]),
     fallback: "unseen" as const,
+  }),
+  policies: valueFlag({
+    group,
+    help: "policies to compare with dense attention",
+    placeholder: "NAME,NAME",
+    schema: wordList(POLICY_NAMES),
+    fallback: POLICY_NAMES.filter((name) => name !== "dense"),
+    fallbackText: "all",
   }),
   totals: valueFlag({
     group,
@@ -70,12 +76,35 @@ const flags = {
     schema: integer(16, 2 ** 20),
     fallback: 2048,
   }),
+  sinks: valueFlag({
+    group,
+    help: "sinks",
+    placeholder: "N",
+    schema: integer(0, 4096),
+    fallback: 4,
+  }),
+  window: valueFlag({
+    group,
+    help: "most recent rows",
+    placeholder: "N",
+    schema: integer(1, 65_536),
+    fallback: 32,
+  }),
   batch: valueFlag({
     group,
     help: "rows of a window that are decoded in one pass",
     placeholder: "N",
     schema: integer(1, 512),
     fallback: 64,
+  }),
+  out: valueFlag({
+    group: "Output",
+    help: "JSON file for the figures; what is in it already is not measured again",
+    placeholder: "FILE",
+    short: "o",
+    schema: text,
+    fallback: null,
+    fallbackText: "none",
   }),
   svg: valueFlag({
     group: "Output",
@@ -85,10 +114,21 @@ const flags = {
     fallback: null,
     fallbackText: "none",
   }),
-  ...evalFlags,
+  json: switchFlag({ group: "Output", help: "prints the figures as one line of JSON" }),
+  model,
+  kvType,
+  calibration,
+  predictor,
+  kernel,
 } as const;
 
+/** Windows that have room at the same time. */
+const SEQUENCES = 8;
+
 type Flags = Settings<typeof flags>;
+
+/** Makes the engine; tests put one in its place that they close. */
+export type OpenParts = typeof createEngineParts;
 
 /** The command, over a way to make an engine in this isolate. */
 export function pplCommand(open: OpenParts) {
@@ -123,19 +163,36 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   }
   const path = modelPath(settings);
   const texts = await readWindows(settings, path);
-  const parts = await openRows(settings, open, path, settings.tokens, settings.batch);
+  const parts = await openParts(settings, open, path);
   try {
     const { info } = parts;
-    const { budgetTable } = info.kv;
+    const { canProject, canPredict, budgetTable } = info.kv;
+    const situation = { fits: true, canProject, canPredict, budgetTable };
     const rows = { sinks: settings.sinks, window: settings.window };
-    const cases = pplCases(settings.policies, totals, intervals, budgetTable !== null)
-      .map((of) => ({ of, settings: resolved(requestOfCase(of, rows), info) }));
-    const origin = await originOf("ppl", settings, path, info, {
+    const cases: { of: PplCase; settings: KvSettings }[] = [];
+    for (const of of pplCases(settings.policies, totals, intervals, budgetTable !== null)) {
+      try {
+        cases.push({ of, settings: settingsOfCase(of, rows, info.model, situation) });
+      } catch (error) {
+        if (!(error instanceof KvSettingsError)) throw error;
+        throw new CommandError(`${of.policy}: ${error.message}`);
+      }
+    }
+    const results = new Results<PplFigure>(settings.out, {
+      evaluation: "ppl",
+      device: info.adapter.description,
+      model: info.model.name,
+      fingerprint: info.model.fingerprint,
+      kv: info.kv.type,
+      predictor: await digestOf(settings.predictor, path, "butler.safetensors"),
+      calibration: await digestOf(settings.calibration, path, "loki.safetensors"),
       context: settings.tokens,
+      sinks: settings.sinks,
+      window: settings.window,
       part: settings.part,
       windows: settings.windows,
+      commit: commit(),
     });
-    const results = new Results<PplFigure>(settings.out, origin);
     await measure(parts, settings, io, texts, cases, results);
     print(settings, io, results);
     return EXIT.ok;
@@ -176,14 +233,14 @@ async function measure(
         // All of them over one prefill.
         for (const [i, entry] of apart.entries()) {
           const [scores] = await scorer.score([ids], prefilled, entry.settings);
-          nll[i]!.push(...scores!.map((row) => row.nll));
+          nll[i]!.push(...scores!);
           bar.update(++done);
         }
       }
       apart.forEach(({ of }, i) => add(of, nll[i]!));
       for (const entry of open[index]!.filter((other) => !apart.includes(other))) {
         const scores = await scorer.score(windows, prefilled, entry.settings);
-        add(entry.of, scores.flat().map((row) => row.nll));
+        add(entry.of, scores.flat());
         bar.update(done += windows.length);
       }
     }
@@ -193,7 +250,12 @@ async function measure(
 }
 
 async function readWindows(settings: Flags, path: string): Promise<TextWindows[]> {
-  const { encode, bos } = await openEncoder(path);
+  const { tokenizer } = await openTextSide(path, "text");
+  if (tokenizer === undefined) {
+    throw new CommandError("this model has no tokenizer: it cannot read the text");
+  }
+  const encode = (piece: string) => tokenizer.encode(piece, { parseSpecial: false, addBos: false });
+  const bos = tokenizer.addsBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [];
   const { tokens, windows: count, part } = settings;
   return settings.text.map((file) => {
     const whole = readTextFile(file, "--text");
@@ -210,6 +272,50 @@ async function readWindows(settings: Flags, path: string): Promise<TextWindows[]
     }
     return { name: file.replace(/^.*[/\\]/, ""), windows };
   });
+}
+
+async function openParts(settings: Flags, open: OpenParts, path: string): Promise<EngineParts> {
+  const { tokens, batch } = settings;
+  const parts = await open({
+    modelPath: path,
+    contextLength: tokens,
+    maxSequences: batch,
+    kvType: settings.kvType,
+    prefillChunk: Math.min(256, tokens),
+    ...DEFAULT_CACHE,
+    // Slots that show the same rows need no room of their own.
+    tiers: {
+      ...DEFAULT_TIERS,
+      prefixCache: false,
+      deviceBytes: SEQUENCES * (tokens + 64) * await bytesPerToken(path, settings.kvType),
+    },
+    calibration: settings.calibration,
+    predictor: settings.predictor,
+    kernelOverrides: Object.fromEntries(settings.kernel),
+  }, () => {});
+  if (parts.info.contextLength >= tokens) return parts;
+  parts.dispose();
+  throw new CommandError(`memory allows windows of ${parts.info.contextLength} tokens: take fewer`);
+}
+
+async function bytesPerToken(path: string, kvType: "f16" | "f32"): Promise<number> {
+  const source = await openModel(path);
+  source.close();
+  return kvBytesPerToken(source.config, kvType);
+}
+
+async function digestOf(
+  named: string | null,
+  modelFile: string,
+  beside: string,
+): Promise<string | null> {
+  const path = named ?? modelFile.replace(/[^/\\]*$/, beside);
+  try {
+    const bytes = await crypto.subtle.digest("SHA-256", await Deno.readFile(path));
+    return new Uint8Array(bytes).toHex().slice(0, 12);
+  } catch {
+    return null;
+  }
 }
 
 function print(settings: Flags, io: CliIo, { figures, origin }: Results<PplFigure>): void {
@@ -260,6 +366,13 @@ function picture(figures: readonly PplFigure[]): string {
       })),
     };
   }));
+}
+
+function numbers(flag: string, list: string): number[] {
+  if (!/^\d{1,7}(,\d{1,7})*$/.test(list)) {
+    throw new UsageError(`${flag} wants whole numbers with commas between them`);
+  }
+  return list.split(",").map(Number);
 }
 
 export const command = pplCommand(createEngineParts);
