@@ -63,6 +63,13 @@ Deno.test("--table is on, off or open", () => {
   assert.deepEqual(kvOf("--table", env), { table: true });
 });
 
+Deno.test("--importance-keys names a form", () => {
+  const of = (...args: string[]) => resolveFlags(tierFlags, args, noEnv).settings.importanceKeys;
+  assert.equal(of(), "f16");
+  assert.equal(of("--importance-keys", "int8"), "int8");
+  assert.throws(() => of("--importance-keys", "int4"), /--importance-keys: wanted f16 or int8/);
+});
+
 Deno.test("a predictor is named, looked for, or not wanted", () => {
   const of = (line: string, env: Readonly<Record<string, string>> = {}) => {
     const args = line === "" ? [] : line.split(" ");
