@@ -5,15 +5,10 @@
  * @module
  */
 import { type BufferPart, dispatch, type Kernel, type Kernels } from "../gpu/kernels.ts";
-import {
-  type ImportanceKeys,
-  importanceProjectSpec,
-  importanceProjectWorkgroups,
-} from "../gpu/ops/importance_project.ts";
+import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import { LIST_PARAMS, SUB_PAGE } from "../gpu/ops/list_params.ts";
 import { pageBoundsSpec, scorePagesSpec, scorePagesWorkgroups } from "../gpu/ops/page_bounds.ts";
 import { scoreExactSpec, scoreExactWorkgroups } from "../gpu/ops/score_exact.ts";
-import { scoreProjectedSpec, scoreProjectedWorkgroups } from "../gpu/ops/score_projected.ts";
 import { neighboursSpec } from "../gpu/ops/neighbours.ts";
 import { selectSpec } from "../gpu/ops/select.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
@@ -25,6 +20,7 @@ import type { Producers } from "./producers.ts";
 import type { SelectionUnit } from "./policies/types.ts";
 import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
 import type { SelectionBuffers } from "./selection_buffers.ts";
+import { createShortKeyScorer } from "./short_key_scorers.ts";
 
 /** What scorers are built from. */
 export interface ScorerOptions {
@@ -206,17 +202,17 @@ export async function createScorer(
   tables: ScorerTables,
 ): Promise<Scorer> {
   const kit = await createKit(kind, options, buffers, tables);
+  const choose: Scorer["encodeChoice"] = (...choice) => encodeChoice(kit, ...choice);
   switch (kind) {
     case "projected":
-      return await projected(kit);
+    case "predicted":
+      return await createShortKeyScorer(kit, kind, turnsOf(options), choose);
     case "exact":
       return await exact(kit);
     case "pages":
       return await pages(kit);
-    case "predicted":
-      return await predicted(kit);
     default:
-      return await createMassScorer(kit, kind, (...choice) => encodeChoice(kit, ...choice));
+      return await createMassScorer(kit, kind, choose);
   }
 }
 
@@ -311,137 +307,6 @@ function encodeChoice(
   dispatch(pass, kit.select, kit.selectGroups[layer]!, numRows * numKvHeads, stepOffset);
   if (!kit.buffers.selection.wantsNeighbours) return;
   dispatch(pass, kit.neighbours, kit.neighbourGroups[layer]!, numRows * numKvHeads, stepOffset);
-}
-
-async function projected(kit: Kit): Promise<Scorer> {
-  const { options, buffers, tables, params } = kit;
-  const { kernels, plan, config, kvType, importanceKeys: keys, kv, qkv, rows, step } = options;
-  const { selection, importance, matrices, transit } = buffers;
-  if (matrices === null) throw new RangeError("keys cannot be projected without a calibration");
-  const group = config.numHeads / config.numKvHeads;
-  const variant = { headDim: config.headDim, group, kvType, keys, lanes: plan.rowLanes };
-  const withQueries = { ...variant, queries: true };
-  const keysOnly = { ...variant, queries: false };
-  const score = { group, keys, lanes: plan.rowLanes, turns: turnsOf(options) };
-  const project = await kernels.compile(importanceProjectSpec(withQueries));
-  const store = await kernels.compile(importanceProjectSpec(keysOnly));
-  const scoring = await kernels.compile(scoreProjectedSpec(score));
-  const kind = SCORER_KINDS.indexOf("projected");
-  const layers = Array.from({ length: config.numLayers }, (_, layer) => {
-    const common = (
-      table: GPUBuffer,
-      place: { keys: BufferPart; table: BufferPart } = {
-        keys: kv.keys(layer),
-        table: kv.table(layer),
-      },
-    ) => [
-      place.keys,
-      place.table,
-      table,
-      matrices[layer]!,
-      importance.pageTable,
-      importance.layer(layer),
-    ];
-    return {
-      store: kernels.bind(store, [...common(tables.store), params, step]),
-      storeChunk: transit &&
-        kernels.bind(store, [...common(tables.store, transit.chunk), params, step]),
-      project: kernels.bind(project, [...common(tables.own), qkv, selection.queries, params, step]),
-      score: kernels.bind(scoring, [
-        selection.queries,
-        importance.layer(layer),
-        importance.pageTable,
-        rows,
-        selection.recipes(kind, layer),
-        selection.scores,
-        params,
-        step,
-      ]),
-    };
-  });
-  return {
-    encodeStore(pass, layer, numRows, stepOffset, from) {
-      const count = importanceProjectWorkgroups(keysOnly, config.numKvHeads, numRows);
-      const groups = layers[layer]!;
-      const group = from === "cache" ? groups.store : groups.storeChunk!;
-      dispatch(pass, store, group, count, stepOffset);
-    },
-    encodeChoice: (...choice) => encodeChoice(kit, ...choice),
-    encodeSelect(pass, layer, numRows, end, stepOffset) {
-      const groups = layers[layer]!;
-      const count = importanceProjectWorkgroups(withQueries, config.numKvHeads, numRows);
-      dispatch(pass, project, groups.project, count, stepOffset);
-      const blocks = scoreProjectedWorkgroups(score, config.numKvHeads, numRows, end);
-      dispatch(pass, scoring, groups.score, blocks, stepOffset);
-      encodeChoice(kit, pass, layer, numRows, stepOffset);
-    },
-    [Symbol.dispose]: () => params.destroy(),
-  };
-}
-
-async function predicted(kit: Kit): Promise<Scorer> {
-  const { options, buffers, tables, params } = kit;
-  const { kernels, plan, config, kvType, importanceKeys: keys, kv, rows, step } = options;
-  const { selection, importance, producers, transit } = buffers;
-  if (producers === null) {
-    throw new RangeError("importance cannot be predicted without a predictor");
-  }
-  const group = config.numHeads / config.numKvHeads;
-  const keysOnly = {
-    headDim: config.headDim,
-    group,
-    kvType,
-    keys,
-    lanes: plan.rowLanes,
-    queries: false,
-  };
-  const score = { group, keys, lanes: plan.rowLanes, turns: turnsOf(options) };
-  const store = await kernels.compile(importanceProjectSpec(keysOnly));
-  const scoring = await kernels.compile(scoreProjectedSpec(score));
-  const kind = SCORER_KINDS.indexOf("predicted");
-  const layers = Array.from({ length: config.numLayers }, (_, layer) => {
-    const storing = (rotated: BufferPart, table: BufferPart) =>
-      kernels.bind(store, [
-        rotated,
-        table,
-        tables.store,
-        producers.matrices[layer]!,
-        importance.pageTable,
-        importance.layer(layer),
-        params,
-        step,
-      ]);
-    return {
-      store: storing(kv.keys(layer), kv.table(layer)),
-      storeChunk: transit && storing(transit.chunk.keys, transit.chunk.table),
-      score: kernels.bind(scoring, [
-        producers.queriesOf(layer),
-        importance.layer(layer),
-        importance.pageTable,
-        rows,
-        selection.recipes(kind, layer),
-        selection.scores,
-        params,
-        step,
-      ]),
-    };
-  });
-  return {
-    encodeStore(pass, layer, numRows, stepOffset, from) {
-      const count = importanceProjectWorkgroups(keysOnly, config.numKvHeads, numRows);
-      const groups = layers[layer]!;
-      const bound = from === "cache" ? groups.store : groups.storeChunk!;
-      dispatch(pass, store, bound, count, stepOffset);
-    },
-    encodeQueries: (...place) => producers.encode(...place),
-    encodeChoice: (...choice) => encodeChoice(kit, ...choice),
-    encodeSelect(pass, layer, numRows, end, stepOffset) {
-      const blocks = scoreProjectedWorkgroups(score, config.numKvHeads, numRows, end);
-      dispatch(pass, scoring, layers[layer]!.score, blocks, stepOffset);
-      encodeChoice(kit, pass, layer, numRows, stepOffset);
-    },
-    [Symbol.dispose]: () => params.destroy(),
-  };
 }
 
 async function exact(kit: Kit): Promise<Scorer> {

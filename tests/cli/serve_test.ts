@@ -43,6 +43,10 @@ Deno.test("serve prints its address when the model answers, and ends at a signal
       server.io.err,
       /fake-model: context 256, up to 4 sequences, f32 KV cache, on none/,
     );
+    assert.match(
+      server.io.err,
+      /there is no predictor of this model \(main\.ts train .*\): loki chooses the rows where a /,
+    );
     const before = performance.now();
     server.io.interrupt(signal);
     assert.equal(await server.code, 0);

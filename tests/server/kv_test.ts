@@ -157,6 +157,8 @@ Deno.test("a request's settings are checked over those of the command line", asy
   });
   assert.equal(props.kv.defaults, undefined);
   assert.equal(props.kv.canProject, true);
+  assert.equal(props.kv.canPredict, false);
+  assert.equal(props.kv.importanceKeys, "f16");
   assert.deepEqual(props.kv.tiers, { deviceBytes: 65536, hostBytes: 1 << 20, diskBytes: 0 });
 });
 
