@@ -18,6 +18,11 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "perplexity of a text by policy and rows, as a multiple of dense attention's",
     load: () => import("./eval/ppl.ts"),
   },
+  {
+    name: "recall",
+    summary: "recall of the truly best rows, and attention on the attended ones, by layer and head",
+    load: () => import("./eval/recall.ts"),
+  },
 ];
 
 export const command = defineCommand({
