@@ -23,6 +23,11 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "recall of the truly best rows, and attention on the attended ones, by layer and head",
     load: () => import("./eval/recall.ts"),
   },
+  {
+    name: "coref",
+    summary: "whether a name at the beginning of a story is known at its end",
+    load: () => import("./eval/coref.ts"),
+  },
 ];
 
 export const command = defineCommand({
