@@ -28,6 +28,11 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "whether a name at the beginning of a story is known at its end",
     load: () => import("./eval/coref.ts"),
   },
+  {
+    name: "ruler",
+    summary: "finding what is hidden in long texts, by policy",
+    load: () => import("./eval/ruler.ts"),
+  },
 ];
 
 export const command = defineCommand({

@@ -295,6 +295,17 @@ export function shares(flag: string, list: string): number[] {
   return found;
 }
 
+/** Rows of all: counts as they are, shares (below 1, or with a point) of a length. */
+export function rowsOf(flag: string, list: string, length: number): number[] {
+  return list.split(",").map((word) => {
+    if (/^[1-9]\d{0,6}$/.test(word)) return Number(word);
+    if (/^(0?\.\d{1,6}|1\.0)$/.test(word) && Number(word) > 0) {
+      return Math.round(Number(word) * length);
+    }
+    throw new UsageError(`${flag} wants counts (128) or shares (0.125) with commas between them`);
+  });
+}
+
 /** Writes a picture. @throws {CommandError} If it cannot. */
 export function writePicture(path: string, svg: string): void {
   try {
