@@ -182,8 +182,9 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
       for (const { label, cases } of stages) {
         const jobs: { figure: RulerFigure; index: number; asked: Asked }[] = [];
         for (const task of tasks) {
-          const figures = cases.map((of) => figureOf(results, task, tokens, of))
-            .filter(({ total }) => total === null || denseReaches(results, task, tokens, settings));
+          const figures = cases
+            .filter(({ total }) => total === null || denseReaches(results, task, tokens, settings))
+            .map((of) => figureOf(results, task, tokens, of));
           const isOpen = (figure: RulerFigure, index: number) =>
             (figure.answers[index] ?? null) === null;
           const missing = (index: number) => figures.filter((figure) => isOpen(figure, index));
