@@ -1,5 +1,5 @@
 /** Runs one sequence and gives its text as it comes. @module */
-import type { KvReport } from "../butler/settings.ts";
+import type { KvReport, KvRequest } from "../butler/settings.ts";
 import type { FinishReason, RequestTimings, SamplingParams } from "../engine/types.ts";
 import { endIdsOf } from "../server/served_model.ts";
 import { TokenText } from "../server/token_text.ts";
@@ -13,6 +13,8 @@ export interface GenerationSpec {
   readonly sampling: SamplingParams;
   readonly stop: readonly string[];
   readonly ignoreEos: boolean;
+  /** Settings of the KV cache; what it does not say, the engine's options do. */
+  readonly kv?: KvRequest;
 }
 
 /** Who wants to hear of it. */
@@ -83,6 +85,7 @@ export async function runGeneration(
         sampling: spec.sampling,
         logprobs: null,
         promptLogprobs: null,
+        ...(spec.kv === undefined ? {} : { kv: spec.kv }),
       })
     ) {
       if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);

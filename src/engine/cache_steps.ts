@@ -31,6 +31,7 @@ import {
   slabPlace,
 } from "./selected_attention.ts";
 import { ObservedAttention } from "./observed_attention.ts";
+import type { SelectionObserver } from "./observer.ts";
 import { STEP_SLOTS, stepStrideOf } from "./step_slots.ts";
 import type { Submission } from "./submission.ts";
 
@@ -328,7 +329,12 @@ export class CacheSteps {
   }
 
   /** Selects, and attends, in a layer of a decode step. */
-  async encodeDecode(submission: Submission, layer: number, plan: DecodePlan): Promise<void> {
+  async encodeDecode(
+    submission: Submission,
+    layer: number,
+    plan: DecodePlan,
+    observer: SelectionObserver | null = null,
+  ): Promise<void> {
     const { layers, numRows, offloaded } = plan;
     const work = layers[layer]!;
     const offset = STEP_SLOTS.layers * this.#stride;
@@ -337,6 +343,14 @@ export class CacheSteps {
     );
     if (staged.length > 0) this.#selector.limitRecipes(layer, "exact", null);
     this.#selector.encodeDecode(submission.pass, layer, numRows, layers, offset);
+    if (observer !== null) {
+      if (offloaded.length > 0) throw new Error("selections below the device cannot be observed");
+      observer.selected(submission, layer, numRows);
+      const { attention } = this.#options.forward;
+      const all = STEP_SLOTS.all * this.#stride;
+      attention.encodeAll(submission.pass, "decode", layer, numRows, plan.allSplits, all);
+      return;
+    }
     for (const row of staged) {
       this.#tallies.get(row.slot)!.scoring += await this.#offload!.scoreStaged(
         submission,

@@ -7,7 +7,7 @@
 import type { CacheSteps, DecodePlan } from "./cache_steps.ts";
 import type { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
-import type { PrefillObserver } from "./observer.ts";
+import type { PrefillObserver, SelectionObserver } from "./observer.ts";
 import type { StagedChunk } from "./staged_prefill.ts";
 import type { Submission } from "./submission.ts";
 
@@ -49,13 +49,14 @@ export async function encodePlanned(
   forward: Forward,
   cache: CacheSteps,
   plan: DecodePlan,
+  observer: SelectionObserver | null,
 ): Promise<void> {
   const { numRows } = plan;
   forward.encodeInput(submission.pass, numRows, 0);
   for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
     forward.encodeQkv(submission.pass, layer, numRows, 0);
     forward.attention.encodeRope(submission.pass, layer, numRows, 0);
-    await cache.encodeDecode(submission, layer, plan);
+    await cache.encodeDecode(submission, layer, plan, observer);
     forward.encodeOutput(submission.pass, layer, numRows, 0);
   }
 }

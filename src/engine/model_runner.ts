@@ -14,7 +14,7 @@ import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
 import type { ActivationBuffers, StepKind } from "./forward_parts.ts";
-import type { PrefillObserver } from "./observer.ts";
+import type { PrefillObserver, SelectionObserver } from "./observer.ts";
 import type {
   DecodeRow,
   ParkedRows,
@@ -84,6 +84,8 @@ export class ModelRunner implements Runner {
   readonly hostCost: HostCost = { encodeMs: 0, waitMs: 0 };
   /** Sees the prefill chunks of sequences that lie on the device as a whole. */
   observer: PrefillObserver | null = null;
+  /** Sees what the decode steps of such sequences select; they attend to everything meanwhile. */
+  selectionObserver: SelectionObserver | null = null;
 
   readonly #options: ModelRunnerOptions;
   readonly #forward: Forward;
@@ -342,8 +344,9 @@ export class ModelRunner implements Runner {
     const submission = new Submission(kernels.device, kind ?? "head");
     const forward = this.#forward;
     if (chunk !== null) await encodeChunk(submission, forward, this.#cache!, chunk, stores);
-    else if (plan !== null) await encodePlanned(submission, forward, this.#cache!, plan);
-    else if (kind !== null) {
+    else if (plan !== null) {
+      await encodePlanned(submission, forward, this.#cache!, plan, this.selectionObserver);
+    } else if (kind !== null) {
       const storedSlot = stores ? rows[0]!.slot : null;
       const observer = kind === "prefill" ? this.observer : null;
       const step = { kind, numRows: rows.length, numSplits, storedSlot, observer };

@@ -1,4 +1,4 @@
-/** What may look at the activations of a prefill chunk while it runs. @module */
+/** What may look at the activations of a step while it runs. @module */
 import type { Submission } from "./submission.ts";
 
 /**
@@ -10,4 +10,16 @@ export interface PrefillObserver {
   entering(submission: Submission, layer: number): void;
   /** `qkv` holds the layer's queries after RoPE: (rows, heads + 2 KV heads, head size) f32. */
   rotated(submission: Submission, layer: number): void;
+}
+
+/**
+ * Told what a decode step selects for rows that lie on the device as a whole. Every row attends to
+ * everything then, so that what later layers select is what they would select beside dense attention.
+ */
+export interface SelectionObserver {
+  /**
+   * The lists of a layer are made, and `qkv` holds its queries after RoPE: (rows, heads + 2 KV heads,
+   * head size) f32. It may encode copies; the queries are overwritten by what follows.
+   */
+  selected(submission: Submission, layer: number, numRows: number): void;
 }

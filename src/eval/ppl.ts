@@ -52,19 +52,16 @@ export function pplCases(
 }
 
 /**
- * Settings of a case: sinks, window, and what is left of the total. `streaming` has no budget: its
- * window takes the rest.
- *
- * @throws {KvSettingsError} If the policy lacks what it needs.
+ * What is asked for in a case: sinks, window, and what is left of the total. `streaming` has no
+ * budget: its window takes the rest.
  */
-export function settingsOfCase(
+export function requestOfCase(
   { policy, total, table, interval }: PplCase,
   { sinks, window }: PplRows,
-  model: KvModel,
-  situation: KvSituation,
-): KvSettings {
-  if (total === null) return resolveKv({ policy }, model, situation).settings;
-  const request: KvRequest = policy === "streaming" ? { policy, sinks, window: total - sinks } : {
+): KvRequest {
+  if (total === null) return { policy };
+  if (policy === "streaming") return { policy, sinks, window: total - sinks };
+  return {
     policy,
     sinks,
     window,
@@ -72,7 +69,20 @@ export function settingsOfCase(
     interval,
     ...(table === null ? {} : { table }),
   };
-  return resolveKv(request, model, situation).settings;
+}
+
+/**
+ * Settings of a case.
+ *
+ * @throws {KvSettingsError} If the policy lacks what it needs.
+ */
+export function settingsOfCase(
+  of: PplCase,
+  rows: PplRows,
+  model: KvModel,
+  situation: KvSituation,
+): KvSettings {
+  return resolveKv(requestOfCase(of, rows), model, situation).settings;
 }
 
 /** Name of a case. */

@@ -1,6 +1,6 @@
 /** Which version of the program is measured. @module */
 
-const GIT = new URL("../../.git/", import.meta.url);
+const ROOT = new URL("../../", import.meta.url);
 
 let known: string | undefined;
 
@@ -11,16 +11,24 @@ export function commit(): string {
 }
 
 function readCommit(): string {
-  const head = read("HEAD");
+  // A further work tree has a file there that names its folder, and shares the references.
+  const own = read(".git", ROOT)?.match(/^gitdir: (.+)/)?.[1];
+  const git = own === undefined ? new URL(".git/", ROOT) : folder(own, ROOT);
+  const shared = own === undefined ? git : folder(read("commondir", git)?.trim() ?? ".", git);
+  const head = read("HEAD", git);
   const ref = head?.match(/^ref: (\S+)/)?.[1];
   if (ref === undefined) return head?.trim().slice(0, 12) ?? "unknown";
-  const packed = read("packed-refs")?.split("\n").find((line) => line.endsWith(` ${ref}`));
-  return (read(ref) ?? packed)?.trim().slice(0, 12) ?? "unknown";
+  const packed = read("packed-refs", shared)?.split("\n").find((line) => line.endsWith(` ${ref}`));
+  return (read(ref, shared) ?? packed)?.trim().slice(0, 12) ?? "unknown";
 }
 
-function read(path: string): string | undefined {
+function folder(path: string, base: URL): URL {
+  return new URL(`${path}/`, base);
+}
+
+function read(path: string, base: URL): string | undefined {
   try {
-    return Deno.readTextFileSync(new URL(path, GIT));
+    return Deno.readTextFileSync(new URL(path, base));
   } catch {
     return undefined;
   }

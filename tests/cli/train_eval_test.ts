@@ -4,11 +4,11 @@ import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { command as evalCommand } from "../../src/cli/commands/eval.ts";
 import { pplCommand } from "../../src/cli/commands/eval/ppl.ts";
 import { command, trainCommand } from "../../src/cli/commands/train.ts";
-import { createEngineParts, type EngineParts, openKernels } from "../../src/engine/create.ts";
 import type { AnyCommand } from "../../src/cli/command.ts";
 import { openModel } from "../../src/model/open.ts";
 import { withFiles } from "../_model_files.ts";
 import { FakeIo } from "./_io.ts";
+import { runWith } from "./_parts.ts";
 import { assert } from "std-testing";
 
 const TINY = decodeURIComponent(new URL("../data/tiny/", import.meta.url).pathname);
@@ -16,27 +16,6 @@ const MODEL = `${TINY}llama31-bf16`;
 const TEXT = Array.from({ length: 900 }, (_, i) => `Line ${i} of a text, ${i * i % 977}.\n`).join(
   "",
 );
-
-/** Runs a command whose engine is closed afterwards. */
-async function runWith(
-  make: (open: typeof createEngineParts) => AnyCommand,
-  line: string,
-): Promise<FakeIo> {
-  const opened: EngineParts[] = [];
-  const kernels = await openKernels({});
-  const io = new FakeIo();
-  try {
-    const made = make(async (options, progress, system) => {
-      const parts = await createEngineParts(options, progress, system ?? { kernels });
-      opened.push(parts);
-      return parts;
-    });
-    assert.equal(await runCommand(made, line.split(" "), io), 0, io.err);
-  } finally {
-    kernels.device.destroy();
-  }
-  return io;
-}
 
 Deno.test("train writes a predictor, and eval ppl compares policies with it", async () => {
   await withFiles({ "a.txt": TEXT }, async (folder) => {
@@ -68,7 +47,7 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
 
     const ask = `--model ${MODEL} --text ${folder}/a.txt --part all --windows 2 --tokens 128 ` +
       `--policies tokenbutler,oracle,streaming,h2o --totals 24,96 --window 8 --batch 16 ` +
-      `--kv-type f32 --predictor ${summary.out} --out ${folder}/ppl.json --svg ${folder}/ppl.svg`;
+      `--kv-type f32 --predictor ${summary.out} --max-parameters 1 --out ${folder}/ppl.json --svg ${folder}/ppl.svg`;
     const { out } = await runWith(pplCommand, ask);
     assert.match(out, /a\.txt: 2 windows, 126 rows; perplexity of dense attention \d/);
     assert.match(out, /tokenbutler \(same B for all heads\) +\d/);
@@ -129,7 +108,7 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
         1,
         /has no tokenizer/,
       ],
-      [evalCommand, "", 2, /which one\? There are ppl/],
+      [evalCommand, "", 2, /which one\? There are ppl, recall/],
       [evalCommand, "pll", 2, /did you mean ppl/],
       [evalCommand, "ppl", 2, /--text is needed/],
       [evalCommand, `ppl ${text} --totals 20`, 2, /--totals must be at least 36/],

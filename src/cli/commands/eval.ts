@@ -18,6 +18,21 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "perplexity of a text by policy and rows, as a multiple of dense attention's",
     load: () => import("./eval/ppl.ts"),
   },
+  {
+    name: "recall",
+    summary: "recall of the truly best rows, and attention on the attended ones, by layer and head",
+    load: () => import("./eval/recall.ts"),
+  },
+  {
+    name: "coref",
+    summary: "whether a name at the beginning of a story is known at its end",
+    load: () => import("./eval/coref.ts"),
+  },
+  {
+    name: "ruler",
+    summary: "finding what is hidden in long texts, by policy",
+    load: () => import("./eval/ruler.ts"),
+  },
 ];
 
 export const command = defineCommand({

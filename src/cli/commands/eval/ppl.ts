@@ -1,10 +1,6 @@
 /** `eval ppl`: perplexity under each policy. @module */
-import { cutWindows } from "../../../butler/calibration/windows.ts";
-import { type KvSettings, KvSettingsError, POLICY_NAMES } from "../../../butler/settings.ts";
+import type { KvSettings } from "../../../butler/settings.ts";
 import { createEngineParts, type EngineParts } from "../../../engine/create.ts";
-import { kvBytesPerToken } from "../../../kv/device_tier.ts";
-import { openModel } from "../../../model/open.ts";
-import { DEFAULT_CACHE, DEFAULT_TIERS } from "../../../engine/types.ts";
 import {
   caseName,
   type PplCase,
@@ -17,37 +13,39 @@ import {
 import { Results } from "../../../eval/results.ts";
 import { rowsAreIndependent, RowScorer } from "../../../eval/rows.ts";
 import { lineCharts } from "../../../report/chart.ts";
-import { commit } from "../../../report/commit.ts";
-import { splitText } from "../../../train/samples.ts";
-import { CommandError, defineCommand } from "../../command.ts";
-import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
-import { readTextFile } from "../../inputs.ts";
+import { defineCommand } from "../../command.ts";
+import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
-import { engineFlags, modelPath } from "../../model_flags.ts";
+import { modelPath } from "../../model_flags.ts";
 import { timedBar } from "../../progress.ts";
-import { openTextSide } from "../../text_side.ts";
-import { integer, oneOf, text, wordList } from "../../values.ts";
+import { integer, text } from "../../values.ts";
+import {
+  batchFlag,
+  choosePolicies,
+  numbers,
+  type OpenParts,
+  openParts,
+  originLine,
+  originOf,
+  outputFlags,
+  policiesFlag,
+  readWindows,
+  rowFlags,
+  SELECTING,
+  settingsFor,
+  situationOf,
+  subjectFlags,
+  textFlags,
+  type TextWindows,
+  writePicture,
+} from "./common.ts";
+import { POLICY_NAMES } from "../../../butler/settings.ts";
 
 const group = "Evaluation";
-const { model, kernel, kvType, calibration, predictor } = engineFlags;
 
 const flags = {
-  text: listFlag({ group, help: "a UTF-8 file", placeholder: "FILE", short: "f", schema: text }),
-  part: valueFlag({
-    group,
-    help: "which part of each text: unseen, its last twentieth, which train never sees; or all",
-    placeholder: "PART",
-    schema: oneOf(["unseen", "all"]),
-    fallback: "unseen" as const,
-  }),
-  policies: valueFlag({
-    group,
-    help: "policies to compare with dense attention",
-    placeholder: "NAME,NAME",
-    schema: wordList(POLICY_NAMES),
-    fallback: POLICY_NAMES.filter((name) => name !== "dense"),
-    fallbackText: "all",
-  }),
+  ...textFlags,
+  ...policiesFlag("policies to compare with dense attention", POLICY_NAMES),
   totals: valueFlag({
     group,
     help: "rows that a KV head attends to in the mean, sinks and window included",
@@ -76,59 +74,13 @@ const flags = {
     schema: integer(16, 2 ** 20),
     fallback: 2048,
   }),
-  sinks: valueFlag({
-    group,
-    help: "sinks",
-    placeholder: "N",
-    schema: integer(0, 4096),
-    fallback: 4,
-  }),
-  window: valueFlag({
-    group,
-    help: "most recent rows",
-    placeholder: "N",
-    schema: integer(1, 65_536),
-    fallback: 32,
-  }),
-  batch: valueFlag({
-    group,
-    help: "rows of a window that are decoded in one pass",
-    placeholder: "N",
-    schema: integer(1, 512),
-    fallback: 64,
-  }),
-  out: valueFlag({
-    group: "Output",
-    help: "JSON file for the figures; what is in it already is not measured again",
-    placeholder: "FILE",
-    short: "o",
-    schema: text,
-    fallback: null,
-    fallbackText: "none",
-  }),
-  svg: valueFlag({
-    group: "Output",
-    help: "file for a picture: quality by rows, a line for each policy",
-    placeholder: "FILE",
-    schema: text,
-    fallback: null,
-    fallbackText: "none",
-  }),
-  json: switchFlag({ group: "Output", help: "prints the figures as one line of JSON" }),
-  model,
-  kvType,
-  calibration,
-  predictor,
-  kernel,
+  ...rowFlags,
+  ...batchFlag,
+  ...outputFlags,
+  ...subjectFlags,
 } as const;
 
-/** Windows that have room at the same time. */
-const SEQUENCES = 8;
-
 type Flags = Settings<typeof flags>;
-
-/** Makes the engine; tests put one in its place that they close. */
-export type OpenParts = typeof createEngineParts;
 
 /** The command, over a way to make an engine in this isolate. */
 export function pplCommand(open: OpenParts) {
@@ -148,13 +100,7 @@ export function pplCommand(open: OpenParts) {
   });
 }
 
-interface TextWindows {
-  readonly name: string;
-  readonly windows: readonly (readonly number[])[];
-}
-
 async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number> {
-  if (settings.text.length === 0) throw new UsageError("--text is needed");
   const totals = numbers("--totals", settings.totals);
   const intervals = numbers("--intervals", settings.intervals);
   const least = settings.sinks + settings.window;
@@ -163,35 +109,27 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   }
   const path = modelPath(settings);
   const texts = await readWindows(settings, path);
-  const parts = await openParts(settings, open, path);
+  const parts = await openParts(settings, open, settings.tokens, settings.batch);
   try {
     const { info } = parts;
-    const { canProject, canPredict, budgetTable } = info.kv;
-    const situation = { fits: true, canProject, canPredict, budgetTable };
+    const situation = situationOf(info);
+    const hasTable = info.kv.budgetTable !== null;
+    const policies = choosePolicies(settings.policies, SELECTING, info, io);
     const rows = { sinks: settings.sinks, window: settings.window };
-    const cases: { of: PplCase; settings: KvSettings }[] = [];
-    for (const of of pplCases(settings.policies, totals, intervals, budgetTable !== null)) {
-      try {
-        cases.push({ of, settings: settingsOfCase(of, rows, info.model, situation) });
-      } catch (error) {
-        if (!(error instanceof KvSettingsError)) throw error;
-        throw new CommandError(`${of.policy}: ${error.message}`);
-      }
-    }
+    const cases = pplCases(policies, totals, intervals, hasTable).map((of) => ({
+      of,
+      settings: settingsFor(
+        of.policy,
+        () => settingsOfCase(of, rows, info.model, situation),
+      ),
+    }));
     const results = new Results<PplFigure>(settings.out, {
-      evaluation: "ppl",
-      device: info.adapter.description,
-      model: info.model.name,
-      fingerprint: info.model.fingerprint,
-      kv: info.kv.type,
-      predictor: await digestOf(settings.predictor, path, "butler.safetensors"),
-      calibration: await digestOf(settings.calibration, path, "loki.safetensors"),
+      ...await originOf("ppl", info, settings),
       context: settings.tokens,
       sinks: settings.sinks,
       window: settings.window,
       part: settings.part,
       windows: settings.windows,
-      commit: commit(),
     });
     await measure(parts, settings, io, texts, cases, results);
     print(settings, io, results);
@@ -249,75 +187,6 @@ async function measure(
   }
 }
 
-async function readWindows(settings: Flags, path: string): Promise<TextWindows[]> {
-  const { tokenizer } = await openTextSide(path, "text");
-  if (tokenizer === undefined) {
-    throw new CommandError("this model has no tokenizer: it cannot read the text");
-  }
-  const encode = (piece: string) => tokenizer.encode(piece, { parseSpecial: false, addBos: false });
-  const bos = tokenizer.addsBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [];
-  const { tokens, windows: count, part } = settings;
-  return settings.text.map((file) => {
-    const whole = readTextFile(file, "--text");
-    const body = part === "all" ? whole : splitText(whole).unseen;
-    const windows = cutWindows([body], encode, bos, { tokens: count * tokens, context: tokens })
-      .filter((ids) => ids.length === tokens);
-    if (windows.length === 0) {
-      throw new CommandError(
-        `${file}: its ${
-          part === "all" ? "" : "last twentieth "
-        }has no window of ${tokens} tokens: ` +
-          "take --part all if training did not see it, or fewer --tokens",
-      );
-    }
-    return { name: file.replace(/^.*[/\\]/, ""), windows };
-  });
-}
-
-async function openParts(settings: Flags, open: OpenParts, path: string): Promise<EngineParts> {
-  const { tokens, batch } = settings;
-  const parts = await open({
-    modelPath: path,
-    contextLength: tokens,
-    maxSequences: batch,
-    kvType: settings.kvType,
-    prefillChunk: Math.min(256, tokens),
-    ...DEFAULT_CACHE,
-    // Slots that show the same rows need no room of their own.
-    tiers: {
-      ...DEFAULT_TIERS,
-      prefixCache: false,
-      deviceBytes: SEQUENCES * (tokens + 64) * await bytesPerToken(path, settings.kvType),
-    },
-    calibration: settings.calibration,
-    predictor: settings.predictor,
-    kernelOverrides: Object.fromEntries(settings.kernel),
-  }, () => {});
-  if (parts.info.contextLength >= tokens) return parts;
-  parts.dispose();
-  throw new CommandError(`memory allows windows of ${parts.info.contextLength} tokens: take fewer`);
-}
-
-async function bytesPerToken(path: string, kvType: "f16" | "f32"): Promise<number> {
-  const source = await openModel(path);
-  source.close();
-  return kvBytesPerToken(source.config, kvType);
-}
-
-async function digestOf(
-  named: string | null,
-  modelFile: string,
-  beside: string,
-): Promise<string | null> {
-  const path = named ?? modelFile.replace(/[^/\\]*$/, beside);
-  try {
-    const bytes = await crypto.subtle.digest("SHA-256", await Deno.readFile(path));
-    return new Uint8Array(bytes).toHex().slice(0, 12);
-  } catch {
-    return null;
-  }
-}
-
 function print(settings: Flags, io: CliIo, { figures, origin }: Results<PplFigure>): void {
   if (settings.json) io.stdout(`${JSON.stringify({ origin, figures })}\n`);
   else {
@@ -343,10 +212,9 @@ function print(settings: Flags, io: CliIo, { figures, origin }: Results<PplFigur
         io.stdout(`  ${line.padEnd(width)} ${cells.join("")}\n`);
       }
     }
-    const where = Object.entries(origin).map(([name, value]) => `${name} ${value}`).join(", ");
-    io.stdout(`${where}\n`);
+    io.stdout(originLine(origin));
   }
-  if (settings.svg !== null) Deno.writeTextFileSync(settings.svg, picture(figures));
+  if (settings.svg !== null) writePicture(settings.svg, picture(figures));
 }
 
 function picture(figures: readonly PplFigure[]): string {
@@ -366,13 +234,6 @@ function picture(figures: readonly PplFigure[]): string {
       })),
     };
   }));
-}
-
-function numbers(flag: string, list: string): number[] {
-  if (!/^\d{1,7}(,\d{1,7})*$/.test(list)) {
-    throw new UsageError(`${flag} wants whole numbers with commas between them`);
-  }
-  return list.split(",").map(Number);
 }
 
 export const command = pplCommand(createEngineParts);

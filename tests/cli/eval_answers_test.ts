@@ -1,0 +1,126 @@
+/** Evaluations that ask questions, over a scripted engine. */
+import { runCommand } from "../../src/cli/cli.ts";
+import { rulerCommand } from "../../src/cli/commands/eval/ruler.ts";
+import { runAll } from "../../src/cli/commands/eval/answers.ts";
+import type { GenerateRequest } from "../../src/engine/types.ts";
+import { END_ID } from "../server/_fake.ts";
+import { withFiles } from "../_model_files.ts";
+import { FakeIo } from "./_io.ts";
+import { fakeSession } from "./_session.ts";
+import { assert } from "std-testing";
+
+const textOf = ({ promptIds }: GenerateRequest) =>
+  new TextDecoder().decode(Uint8Array.from(promptIds.filter((id) => id < 256)));
+
+const said = (text: string) => [...new TextEncoder().encode(text), END_ID];
+
+/** Finds needles; with few rows only those of even numbers; never tells frequent words. */
+function reply(request: GenerateRequest): number[] {
+  const prompt = textOf(request);
+  const key = prompt.match(/number of (\S+) is$/)?.[1];
+  const value = prompt.match(new RegExp(`number of ${key} is (\\d+)`))?.[1];
+  if (value === undefined) return said(" nothing");
+  const few = request.kv?.policy === "streaming";
+  return said(few && Number(value) % 2 === 1 ? " 5" : ` ${value}.`);
+}
+
+Deno.test("eval ruler: dense first, others where it is good enough, nothing asked twice", async () => {
+  await withFiles({}, async (folder) => {
+    const line = "--tasks niah_single_2,fwe --tokens 800 --samples 3 --policies oracle,streaming " +
+      `--rows 64,0.25 --batch 2 --out ${folder}/ruler.json --svg ${folder}/ruler.svg`;
+    const { engine, open, seen } = fakeSession({ reply, contextLength: 800 });
+    const io = new FakeIo();
+    assert.equal(await runCommand(rulerCommand(open), line.split(" "), io), 0, io.err);
+    assert.equal(seen.closed, 1);
+    assert.match(io.out, /800 tokens: score \(exact answers of 3\)/);
+    assert.match(io.out, /64 rows +dense +oracle +streaming/);
+    assert.match(io.out, /200 rows +dense +oracle +streaming/);
+    assert.match(io.out, /niah_single_2 +100\.0 \(3\) +100\.0 \(3\) +\d+\.\d \([0-2]\)/);
+    assert.match(io.out, /fwe +0\.0 \(0\) +- +-/);
+    assert.match(io.out, /1 compared +100\.0 \(3\) +100\.0 \(3\)/);
+    // Dense over both tasks, then two policies with two numbers of rows on one.
+    assert.equal(engine.requests.length, 6 + 12);
+    assert.ok(engine.requests.slice(0, 6).every(({ kv }) => kv?.policy === "dense"));
+    assert.deepEqual(engine.requests.at(-1)!.kv, { policy: "streaming", sinks: 4, window: 196 });
+    const oracle = engine.requests.find(({ kv }) => kv?.policy === "oracle")!;
+    assert.deepEqual(oracle.kv, {
+      policy: "oracle",
+      sinks: 4,
+      window: 32,
+      budget: { rows: 28 },
+      interval: 1,
+    });
+    for (const { promptIds, maxTokens, sampling, stopTokenIds } of engine.requests) {
+      assert.ok(promptIds.length + maxTokens <= 800);
+      assert.ok(promptIds.length + maxTokens > 680);
+      assert.equal(sampling.temperature, 0);
+      assert.ok(stopTokenIds.includes(END_ID));
+    }
+    // Twice " 1234567".
+    assert.equal(engine.requests.find(({ kv }) => kv?.policy === "oracle")!.maxTokens, 16);
+    assert.match(await Deno.readTextFile(`${folder}/ruler.svg`), /^<svg/);
+    // The same again: all is there; one more sample is another evaluation.
+    const again = fakeSession({ reply, contextLength: 2048 });
+    const io2 = new FakeIo();
+    await runCommand(rulerCommand(again.open), [...line.split(" "), "--json"], io2);
+    assert.equal(again.engine.requests.length, 0);
+    const { origin, figures } = JSON.parse(io2.out);
+    assert.equal(figures.length, 2 + 2 * 2 * 1);
+    assert.equal(figures[0].exact, 3);
+    assert.equal(origin.seed, 0);
+    // What is missing is asked.
+    const file = JSON.parse(await Deno.readTextFile(`${folder}/ruler.json`));
+    file.figures[0].answers[1] = null;
+    file.figures.at(-1).answers.pop();
+    await Deno.writeTextFile(`${folder}/ruler.json`, JSON.stringify(file));
+    await runCommand(rulerCommand(again.open), line.split(" "), new FakeIo());
+    assert.equal(again.engine.requests.length, 2);
+  });
+});
+
+Deno.test("eval ruler refuses what cannot be, and says why", async () => {
+  const cases: [string, RegExp][] = [
+    ["--tasks nonsense", /wanted some of niah_single_1, /],
+    ["--rows 20", /--rows must be at least 36 at 1024 tokens/],
+    ["--rows x", /--rows wants counts \(128\) or shares/],
+    ["--tokens 1,x", /--tokens wants whole numbers/],
+    ["--tokens 4096", /memory allows 2048 tokens/],
+    ["--tokens 256 --rows 64 --tasks fwe", /fwe: no sample fits 256 tokens/],
+    ["--text /none", /there is no such file/],
+  ];
+  for (const [line, message] of cases) {
+    const { open } = fakeSession({ reply, contextLength: 2048 });
+    await assert.rejects(
+      runCommand(rulerCommand(open), line.split(" "), new FakeIo()),
+      message,
+      line,
+    );
+  }
+  const { open } = fakeSession({}, false);
+  await assert.rejects(
+    runCommand(rulerCommand(open), ["--tokens", "256", "--rows", "64"], new FakeIo()),
+    /has no tokenizer/,
+  );
+  const failing = fakeSession({ reply, contextLength: 2048, failAt: () => 0 });
+  await assert.rejects(
+    runCommand(rulerCommand(failing.open), ["--samples", "2", "--tasks", "vt"], new FakeIo()),
+    /a kernel broke/,
+  );
+  assert.equal(failing.seen.closed, 1);
+});
+
+Deno.test("jobs run in their order, so many at a time; after a failure none begins", async () => {
+  const began: number[] = [];
+  let running = 0;
+  const job = async (index: number) => {
+    began.push(index);
+    assert.ok(++running <= 3);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    running--;
+    if (index === 4) throw new Error("four");
+  };
+  await runAll([0, 1, 2], 3, job);
+  assert.deepEqual(began.splice(0), [0, 1, 2]);
+  await assert.rejects(runAll([3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 2, job), /four/);
+  assert.ok(began.length < 6);
+});
