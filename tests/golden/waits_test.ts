@@ -1,8 +1,11 @@
 /**
  * How often a step below the device waits for chosen rows: once for each layer that chooses, or, where
- * a producer of importance queries serves several layers, once for each producer.
+ * a producer of importance queries serves several layers, once for each producer. And how often a step
+ * runs a producer and projects keys.
  */
 import type { KvRequest } from "../../src/butler/settings.ts";
+import { Producers } from "../../src/butler/producers.ts";
+import { RowTables } from "../../src/butler/row_tables.ts";
 import { DEFAULT_TIERS, type TierOptions } from "../../src/engine/types.ts";
 import { Readback } from "../../src/gpu/readback.ts";
 import { assert } from "std-testing";
@@ -18,14 +21,28 @@ const model = await generatedModel();
 globalThis.addEventListener("unload", () => Deno.removeSync(model, { recursive: true }));
 const CALIBRATION = await makeCalibration(model);
 
-/** NLL of what is fed, and by decode step how often the device was waited for. */
+/**
+ * NLL of what is fed, and by decode step how often the device was waited for, producers that ran, and
+ * rows whose keys were projected.
+ */
 async function feed(kv: KvRequest, stride: number, tiers: Partial<TierOptions>) {
   const { read } = Readback.prototype;
-  let count = 0;
-  const waits: number[] = [];
+  const { encode } = Producers.prototype;
+  const { writeStore } = RowTables.prototype;
+  const none = { waits: 0, producers: 0, projected: 0 };
+  const now = { ...none };
+  const steps: (typeof none)[] = [];
   Readback.prototype.read = function (bytes) {
-    count++;
+    now.waits++;
     return read.call(this, bytes);
+  };
+  Producers.prototype.encode = function (...args) {
+    now.producers++;
+    encode.apply(this, args);
+  };
+  RowTables.prototype.writeStore = function (kind, rows, from) {
+    now.projected += rows.length;
+    writeStore.call(this, kind, rows, from);
   };
   try {
     await using opened = await openEngine(
@@ -37,8 +54,8 @@ async function feed(kv: KvRequest, stride: number, tiers: Partial<TierOptions>) 
         tiers: { ...DEFAULT_TIERS, prefixCache: false, ...tiers },
       },
       () => ({
-        prefilled: () => void (count = 0),
-        decoded: () => void (waits.push(count), count = 0),
+        prefilled: () => void Object.assign(now, none),
+        decoded: () => void (steps.push({ ...now }), Object.assign(now, none)),
       }),
     );
     const text = textIds(PROMPT + FED, GENERATED.vocab);
@@ -49,9 +66,17 @@ async function feed(kv: KvRequest, stride: number, tiers: Partial<TierOptions>) 
       logprobs: 0,
       kv: settings,
     });
-    return { nll: answer.logprobs.map((entry) => -entry!.logprob), waits };
+    const by = (name: keyof typeof none) => steps.map((step) => step[name]);
+    return {
+      nll: answer.logprobs.map((entry) => -entry!.logprob),
+      waits: by("waits"),
+      producers: by("producers"),
+      projected: by("projected"),
+    };
   } finally {
     Readback.prototype.read = read;
+    Producers.prototype.encode = encode;
+    RowTables.prototype.writeStore = writeStore;
   }
 }
 
@@ -79,3 +104,15 @@ for (
     assert.deepEqual(kept.waits.slice(0, 8), [wanted, 1, 1, 1, wanted, 1, 1, 1]);
   });
 }
+
+Deno.test("producers run where rows are chosen, and keys are projected when they leave the window", async () => {
+  for (const tiers of [{}, BELOW]) {
+    const each = await feed({ policy: "tokenbutler", window: 4 }, 4, tiers);
+    assert.deepEqual(each.producers, new Array(FED - 1).fill(2));
+    assert.deepEqual(each.projected, [0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0]);
+    const kept = await feed({ policy: "tokenbutler", window: 4, interval: 4 }, 4, tiers);
+    assert.deepEqual(kept.producers, [2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0]);
+    const dense = await feed({ policy: "dense" }, 4, tiers);
+    assert.deepEqual(dense.producers, new Array(FED - 1).fill(0));
+  }
+});
