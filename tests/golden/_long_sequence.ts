@@ -39,7 +39,7 @@ export async function checkLongSequence(
   const disk = await Deno.makeTempDir();
   try {
     const calibration = await makeCalibration(model);
-    const predictor = await makePredictor(model);
+    const predictor = await makePredictor(model, 4);
     const text = textIds(length, GENERATED.vocab);
     const run = async (kv: KvRequest, tiers: Partial<TierOptions>): Promise<Fed> => {
       const began = performance.now();
@@ -87,12 +87,14 @@ export async function checkLongSequence(
     };
     const covering = { ...some, budget: { rows: length } };
     check("dense", await run({ ...some, policy: "dense" }, tiers), dense);
-    check("loki, full budget", await run({ ...covering, policy: "loki" }, tiers), dense);
-    const loki = await run({ ...some, policy: "loki" }, {});
-    const below = await run({ ...some, policy: "loki" }, tiers);
-    check(`loki, ${budget} rows`, below, loki);
-    assert.ok(worst(loki.nll, dense.nll) > NLL_BOUND, "the rows that are left out do not matter");
-    assert.ok(below.kv!.residentShare > 0 && below.kv!.residentShare < 1);
+    for (const policy of ["loki", "tokenbutler"] as const) {
+      check(`${policy}, full budget`, await run({ ...covering, policy }, tiers), dense);
+      const on = await run({ ...some, policy }, {});
+      const below = await run({ ...some, policy }, tiers);
+      check(`${policy}, ${budget} rows`, below, on);
+      assert.ok(worst(on.nll, dense.nll) > NLL_BOUND, "the rows that are left out do not matter");
+      assert.ok(below.kv!.residentShare > 0 && below.kv!.residentShare < 1);
+    }
   } finally {
     await Deno.remove(model, { recursive: true });
     await Deno.remove(disk, { recursive: true });
