@@ -28,11 +28,7 @@ export interface ProducersOptions {
   readonly step: BufferPart;
 }
 
-/** Places of storage bindings are multiples of this, in bytes. */
-const ALIGNMENT = 256;
-
 interface Producer {
-  readonly place: ProducerPlace;
   readonly matrixRows: number;
   readonly features: GPUBindGroup;
   readonly queries: GPUBindGroup;
@@ -61,7 +57,8 @@ export class Producers implements Disposable {
     const { predictor: { shape, keys, producers }, maxRows } = options;
     const { numLayers, numHeads, numKvHeads, headDim } = shape.model;
     const row = numHeads * IMPORTANCE_DIM * 4;
-    this.#layerBytes = Math.ceil(maxRows * row / ALIGNMENT) * ALIGNMENT;
+    const unit = options.kernels.caps.storageAlignment;
+    this.#layerBytes = Math.ceil(maxRows * row / unit) * unit;
     this.#queries = this.#own("importance queries", numLayers * this.#layerBytes);
     const size = numKvHeads * headDim * IMPORTANCE_DIM;
     this.matrices = Array.from(
@@ -69,7 +66,7 @@ export class Producers implements Disposable {
       (_, layer) =>
         this.#upload(`importance keys ${layer}`, keys.subarray(layer * size, (layer + 1) * size)),
     );
-    const features = this.#own("importance features", maxRows * shape.inner * 4);
+    const features = this.#own("importance features", maxRows * quadsOf(shape.inner) * 16);
     for (const place of producersOf(shape)) {
       this.#byLayer.set(place.layer, this.#bind(place, producers[place.index]!, features));
     }
@@ -91,16 +88,8 @@ export class Producers implements Disposable {
     return new Producers(options, first, compiled);
   }
 
-  /** Layers that a producer at this one serves; none without one. */
-  servedBy(layer: number): readonly number[] {
-    const place = this.#byLayer.get(layer)?.place;
-    return place === undefined
-      ? []
-      : Array.from({ length: place.count }, (_, index) => place.first + index);
-  }
-
   /** (rows, heads, 16) f32 of a layer. */
-  queriesOf(layer: number): BufferPart {
+  queriesOf(layer: number): { buffer: GPUBuffer; offset: number; size: number } {
     return {
       buffer: this.#queries,
       offset: layer * this.#layerBytes,
@@ -127,38 +116,38 @@ export class Producers implements Disposable {
     const { kernels, x, step, predictor: { shape } } = this.#options;
     const { inner, model: { hiddenSize, numHeads } } = shape;
     const name = (part: string) => `producer ${place.index} ${part}`;
-    const sizes = { width: hiddenSize, quads: hiddenSize / 4, eps: PRODUCER_NORM_EPS };
     const firstParams = this.#uniform(PRODUCE_PARAMS.pack({
-      ...sizes,
+      width: hiddenSize,
+      quads: quadsOf(hiddenSize),
+      eps: PRODUCER_NORM_EPS,
       matrix_rows: inner,
       input_stride: paddedCols(hiddenSize) / 4,
-      layer_rows: inner,
+      layer_rows: quadsOf(inner) * 4,
       layer_stride: 0,
     }));
     const matrixRows = queryRows(shape, place);
     const secondParams = this.#uniform(PRODUCE_PARAMS.pack({
-      ...sizes,
       width: inner,
-      quads: inner / 4,
+      quads: quadsOf(inner),
+      eps: 0,
       matrix_rows: matrixRows,
-      input_stride: inner / 4,
+      input_stride: quadsOf(inner),
       layer_rows: numHeads * IMPORTANCE_DIM,
       layer_stride: this.#layerBytes / 4,
     }));
     return {
-      place,
       matrixRows,
       features: kernels.bind(this.#kernels.features, [
-        this.#upload(name("up"), up),
+        this.#upload(name("up"), padded(up, hiddenSize)),
         x,
         features,
-        this.#upload(name("gain"), normWeight),
-        this.#upload(name("bias"), normBias),
+        this.#upload(name("gain"), padded(normWeight, hiddenSize)),
+        this.#upload(name("bias"), padded(normBias, hiddenSize)),
         firstParams,
         step,
       ]),
       queries: kernels.bind(this.#kernels.queries, [
-        this.#upload(name("down"), down),
+        this.#upload(name("down"), padded(down, inner)),
         features,
         {
           buffer: this.#queries,
@@ -192,4 +181,21 @@ export class Producers implements Disposable {
   [Symbol.dispose](): void {
     for (const buffer of this.#owned) buffer.destroy();
   }
+}
+
+/** vec4s of a row. */
+function quadsOf(cols: number): number {
+  return Math.ceil(cols / 4);
+}
+
+/** Rows of whole vec4s; what is more than there was is 0. */
+function padded(values: Float32Array<ArrayBuffer>, cols: number): Float32Array<ArrayBuffer> {
+  const stride = quadsOf(cols) * 4;
+  if (stride === cols) return values;
+  const rows = values.length / cols;
+  const out = new Float32Array(rows * stride);
+  for (let row = 0; row < rows; row++) {
+    out.set(values.subarray(row * cols, (row + 1) * cols), row * stride);
+  }
+  return out;
 }

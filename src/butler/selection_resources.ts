@@ -9,6 +9,7 @@ import { LIST_MODES } from "../gpu/ops/list_params.ts";
 import type { Calibration } from "./calibration/file.ts";
 import { ImportanceStore } from "./importance_store.ts";
 import type { Predictor } from "./predictor/predictor.ts";
+import { servedLayers } from "./predictor/shape.ts";
 import { Producers } from "./producers.ts";
 import { type RowTableOptions, RowTables } from "./row_tables.ts";
 import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
@@ -39,11 +40,13 @@ export class SelectionResources implements Disposable {
   #buffers: SelectionBuffers;
   #matrices: GPUBuffer[] | null = null;
   #producers: Producers | null = null;
+  readonly #served: readonly (readonly number[])[];
   #transit: KeyTransit | null = null;
   #generation: number;
 
   constructor(options: SelectionResourceOptions, slots: Omit<RowTableOptions, "trashSlot">) {
-    const { kernels, config, kvType, kv, maxSequences, maxStored, calibration } = options;
+    const { kernels, config, kvType, kv, maxSequences, maxStored, calibration, predictor } =
+      options;
     this.#options = options;
     this.lse = kernels.storage("prefill lse", maxStored * config.numHeads * 4);
     this.importance = new ImportanceStore(kernels, {
@@ -59,6 +62,10 @@ export class SelectionResources implements Disposable {
     this.#generation = this.importance.generation;
     this.#buffers = this.#makeBuffers(LEAST_CAPACITY);
     if (calibration !== null) this.#matrices = this.#upload(calibration);
+    this.#served = Array.from(
+      { length: predictor === null ? 0 : config.numLayers },
+      (_, layer) => servedLayers(predictor!.shape, layer),
+    );
   }
 
   /** Lists and what they are made in. */
@@ -103,9 +110,9 @@ export class SelectionResources implements Disposable {
     this.#scorers.set(kind, await createScorer(kind, this.#options, buffers, tables));
   }
 
-  /** Layers that the predictor's producer at this one serves. */
+  /** Layers that the predictor's producer at this one serves; none without one. */
   servedBy(layer: number): readonly number[] {
-    return this.#producers?.servedBy(layer) ?? [];
+    return this.#served[layer] ?? [];
   }
 
   /** Makes room for lists of so many rows. */

@@ -40,8 +40,6 @@ export interface LayerWork {
   rowsKeys: number;
   /** Some row adds its attention to what its keys had. */
   mass: boolean;
-  /** Queries of importance are made for later layers. */
-  produces: boolean;
   /** By kind: position up to which there are candidates to score; 0: none. */
   readonly ends: number[];
 }
@@ -72,6 +70,8 @@ export class Selector {
   readonly #resources: SelectionResources;
   /** Of the prefill chunk: rows of its sequence with it. */
   #chunkEnd = 0;
+  /** In this step no row has candidates among the rows of the step itself. */
+  #early = true;
 
   constructor(options: SelectorOptions) {
     const { maxSequences, maxPrefill, spansOf } = options;
@@ -329,11 +329,16 @@ export class Selector {
       denseKeys: 0,
       rowsKeys: 0,
       mass: false,
-      produces: false,
       ends: SCORER_KINDS.map(() => 0),
     }));
     const pending = SCORER_KINDS.map((): [number, number][] => []);
     this.buffers.wantsNeighbours = false;
+    const least = this.#leastPositions(rows);
+    this.#early = rows.every(({ slot, position }) => {
+      const entry = this.#slots.get(slot);
+      if (entry?.kind !== "predicted") return true;
+      return position + 1 - entry.view.settings.window <= least.get(entry.stored)!;
+    });
     let anyFresh = false;
     // Of rows of one sequence the newest one writes what is kept, for all of them.
     for (const { slot, position } of rows.toSorted((a, b) => b.position - a.position)) {
@@ -353,12 +358,11 @@ export class Selector {
       // Also without a selection, before there are more than the table has room for.
       const due = n - entry.stored.rows >= STORE_EVERY || (fresh && needsStored(entry, n));
       if (keeps && entry.kind !== null && due) {
-        // With its query the newest row's own key is projected too; bounds are made for all alike.
-        const end = fresh && entry.kind === "projected" ? position : n;
+        const end = this.#storedUpTo(entry, position, fresh, least);
         for (const at of storePositions(entry.kind, entry.stored.rows, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
-        const stored = entry.kind === "pages" ? position : n;
+        const stored = entry.kind === "pages" ? position : entry.kind === "projected" ? n : end;
         entry.stored.rows = Math.max(entry.stored.rows, stored);
       }
       if (fresh && entry.view.policy.once) entry.slidesNext = true;
@@ -367,12 +371,6 @@ export class Selector {
         this.#countLayer(work[layer]!, layer, slot, entry, n);
       }
     }
-    const predicted = SCORER_KINDS.indexOf("predicted");
-    work.forEach((of, layer) => {
-      of.produces = this.#resources.servedBy(layer).some((served) =>
-        work[served]!.ends[predicted]! > 0
-      );
-    });
     SCORER_KINDS.forEach((kind, index) => {
       if (pending[index]!.length > 0) this.#resources.tables.writeStore(kind, pending[index]!);
       else this.#resources.tables.storeCounts[index] = 0;
@@ -384,23 +382,70 @@ export class Selector {
     return work;
   }
 
-  /** Scores and selects in a layer, for the rows whose selection is fresh. */
+  /** Layers of which a slot's rows are chosen when a step has come to this one. */
+  chosenAt(slot: number, layer: number): readonly number[] {
+    const kind = this.#slots.get(slot)?.kind ?? null;
+    return kind === null ? [] : this.#layersAt(kind, layer);
+  }
+
+  /**
+   * Scores and selects when a step has come to a layer, for the rows whose selection is fresh: in that
+   * layer, and in those whose queries are made from what enters it.
+   *
+   * @param work Of all layers.
+   */
   encodeDecode(
     pass: GPUComputePassEncoder,
     layer: number,
     numRows: number,
-    { ends, produces }: LayerWork,
+    work: readonly LayerWork[],
     stepOffset: number,
   ): void {
-    if (produces) {
+    const predicted = SCORER_KINDS.indexOf("predicted");
+    if (this.#resources.servedBy(layer).some((served) => work[served]!.ends[predicted]! > 0)) {
       this.#resources.scorer("predicted").encodeQueries!(pass, layer, numRows, stepOffset);
     }
     SCORER_KINDS.forEach((kind, index) => {
-      this.#encodeStore(pass, kind, layer, "cache");
-      const end = ends[index]!;
-      if (end === 0) return;
-      this.#resources.scorer(kind).encodeSelect(pass, layer, numRows, end, stepOffset);
+      for (const chosen of this.#layersAt(kind, layer)) {
+        this.#encodeStore(pass, kind, chosen, "cache");
+        const end = work[chosen]!.ends[index]!;
+        if (end === 0) continue;
+        this.#resources.scorer(kind).encodeSelect(pass, chosen, numRows, end, stepOffset);
+      }
     });
+  }
+
+  /**
+   * A producer's layers are chosen together: their queries are there, and no key that is missing counts;
+   * else each when its keys are there.
+   */
+  #layersAt(kind: ScorerKind, layer: number): readonly number[] {
+    return kind === "predicted" && this.#early ? this.#resources.servedBy(layer) : [layer];
+  }
+
+  /** By what is stored of a sequence: the first of its rows that belongs to this step. */
+  #leastPositions(rows: readonly SelectorRow[]): ReadonlyMap<Slot["stored"], number> {
+    const least = new Map<Slot["stored"], number>();
+    for (const { slot, position } of rows) {
+      const stored = this.#slots.get(slot)?.stored;
+      if (stored !== undefined) {
+        least.set(stored, Math.min(position, least.get(stored) ?? position));
+      }
+    }
+    return least;
+  }
+
+  /** Where the rows end whose importance is written in this step, of a row that is the newest but one. */
+  #storedUpTo(
+    { kind, stored }: Slot,
+    position: number,
+    fresh: boolean,
+    least: ReadonlyMap<Slot["stored"], number>,
+  ): number {
+    // Layers that choose before their keys are there leave those of this step to a later one.
+    if (kind === "predicted" && this.#early) return least.get(stored)!;
+    // With its query the newest row's own key is projected too; bounds are made for all alike.
+    return kind === "projected" && fresh ? position : position + 1;
   }
 
   /**
@@ -492,9 +537,8 @@ export class Selector {
 
 /** Whether a selection among `n` rows may choose rows of which nothing is kept yet. */
 function needsStored({ kind, view, stored }: Slot, n: number): boolean {
-  // Rows of the window are no candidates: they are projected many at a time, before they leave it.
-  const { window, interval } = view.settings;
-  return kind !== "predicted" || n - window + interval > stored.rows;
+  // Rows of the window are no candidates: they are projected many at a time, when they leave it.
+  return kind !== "predicted" || n - view.settings.window > stored.rows;
 }
 
 function countDense(work: LayerWork, keys: number): void {

@@ -81,7 +81,7 @@ export function resolveKv(
 ): { readonly settings: KvSettings; readonly notes: readonly string[] } {
   checkKv(request);
   checkModel(request, model);
-  const { policy, notes } = choosePolicy(request.policy, situation);
+  const { policy, notes } = choosePolicy(request, situation);
   const interval = request.interval ?? KV_DEFAULTS.interval;
   const layers = layersOf(request, policy, model, situation.budgetTable ?? null);
   checkFirstLayer(request, policy, layers.layers);
@@ -100,9 +100,10 @@ export function resolveKv(
 }
 
 function choosePolicy(
-  named: PolicyName | undefined,
+  request: KvRequest,
   { fits, canProject, canPredict }: KvSituation,
 ): { policy: PolicyName; notes: string[] } {
+  const named = request.policy;
   if (named === "loki" && !canProject) {
     throw new KvSettingsError(
       ["policy"],
@@ -120,24 +121,32 @@ function choosePolicy(
   }
   if (named !== undefined) return { policy: named, notes: [] };
   if (fits) return { policy: "dense", notes: [] };
-  if (canPredict) return { policy: "tokenbutler", notes: [] };
-  if (canProject) return { policy: "loki", notes: [] };
+  // Whoever lets rows of the first layer be chosen, but names no policy, gets one that can.
+  const first = ownTable(request)?.layers[0]?.role === "selected" || request.denseLayers === 0;
+  if (canPredict && !first) return { policy: "tokenbutler", notes: [] };
+  if (canProject) {
+    const note = "loki chooses the rows: there is no predictor of this model, which tokenbutler " +
+      `needs (\`${TRAIN_HINT}\`)`;
+    return { policy: "loki", notes: canPredict ? [] : [note] };
+  }
   const note = "the request does not fit the device's part of the KV cache, and without a " +
     "calibration file every step reads all of it, which is slow: make one with " +
     `\`${CALIBRATE_HINT}\` and start with --calibration FILE, or name a policy`;
   return { policy: "dense", notes: [note] };
 }
 
+/** The first layer has no producer before it. */
 function checkFirstLayer(
   request: KvRequest,
   policy: PolicyName,
   [first]: readonly KvLayerSettings[],
 ): void {
   if (policy !== "tokenbutler" || first?.role !== "selected") return;
-  throw new KvSettingsError(
-    ownTable(request) === undefined ? ["dense_layers"] : ["table", "layers", 0, "role"],
-    "must leave the first layer dense or window under tokenbutler: nothing is predicted for it",
-  );
+  const why = "under tokenbutler: nothing predicts which rows the first layer needs";
+  if (ownTable(request) === undefined) {
+    throw new KvSettingsError(["dense_layers"], `must be at least 1 ${why}`);
+  }
+  throw new KvSettingsError(["table", "layers", 0, "role"], `must be dense or window ${why}`);
 }
 
 function checkModel(request: KvRequest, model: KvModel): void {

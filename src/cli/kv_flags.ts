@@ -1,4 +1,5 @@
 /** The flags that say what of the KV cache a step attends to, and where its rows lie. @module */
+import { MAX_PARAMETER_SHARE } from "../butler/predictor/shape.ts";
 import {
   type Budget,
   FETCH_MODES,
@@ -11,11 +12,12 @@ import {
 } from "../butler/settings.ts";
 import { KV_RANGES } from "../butler/settings_check.ts";
 import { parseBudget, readTable, wireBudget } from "../butler/settings_wire.ts";
-import type { TierOptions } from "../engine/types.ts";
+import type { EngineOptions, TierOptions } from "../engine/types.ts";
+import { PREDICTOR_NAME } from "../model/side_files.ts";
 import { z } from "zod";
-import { type Settings, shown, triStateFlag, UsageError, valueFlag } from "./flags.ts";
+import { type Settings, shown, switchFlag, triStateFlag, UsageError, valueFlag } from "./flags.ts";
 import { readTextFile } from "./inputs.ts";
-import { integer, oneOf, sizeBytes, text } from "./values.ts";
+import { decimal, integer, oneOf, sizeBytes, text } from "./values.ts";
 
 const group = "KV cache";
 
@@ -177,7 +179,15 @@ export const tierFlags = {
     placeholder: "FILE",
     schema: text,
     fallback: null,
-    fallbackText: "for the default model the one that comes with the program",
+    fallbackText: `${PREDICTOR_NAME} beside the model`,
+  }),
+  noPredictor: switchFlag({ group, help: "runs without a predictor, also where there is one" }),
+  maxParameters: valueFlag({
+    group,
+    help: "parameters of the predictor at most, as a part of the model's",
+    placeholder: "SHARE",
+    schema: decimal(0, 1000),
+    fallback: MAX_PARAMETER_SHARE,
   }),
 } as const;
 
@@ -226,6 +236,22 @@ function readTableFile(path: string): KvTable {
     const where = error.path.length === 0 ? "the table" : kvPathText(error.path);
     throw new UsageError(`${source}: ${where} ${error.rule}`, { cause: error });
   }
+}
+
+/**
+ * Which predictor the command line wants.
+ *
+ * @throws {UsageError} For one that is named and not wanted.
+ */
+export function predictorOptions(
+  { predictor, noPredictor, maxParameters }: Settings<
+    Pick<typeof tierFlags, "predictor" | "noPredictor" | "maxParameters">
+  >,
+): Pick<EngineOptions, "predictor" | "maxParameters"> {
+  if (predictor !== null && noPredictor) {
+    throw new UsageError("--predictor and --no-predictor exclude each other");
+  }
+  return { predictor: noPredictor ? false : predictor, maxParameters };
 }
 
 /**

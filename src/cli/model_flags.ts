@@ -1,7 +1,7 @@
 /** The flags that every command with a model has, and the engine's options from them. @module */
 import { assetPath, DEFAULT_MODEL } from "../assets.ts";
 import type { EngineOptions } from "../engine/types.ts";
-import { kvFlags, kvRequest, tierFlags, tierOptions } from "./kv_flags.ts";
+import { kvFlags, kvRequest, predictorOptions, tierFlags, tierOptions } from "./kv_flags.ts";
 import { listFlag, type Settings, valueFlag } from "./flags.ts";
 import { integer, nameValue, oneOf, text } from "./values.ts";
 
@@ -100,6 +100,6 @@ export function engineOptions(
     kv: kvRequest(settings),
     tiers: tierOptions(settings),
     calibration: settings.calibration,
-    predictor: settings.predictor,
+    ...predictorOptions(settings),
   };
 }

@@ -339,7 +339,7 @@ export class CacheSteps {
       this.#selector.stagedScorer(slot, layer) !== null
     );
     if (staged.length > 0) this.#selector.limitRecipes(layer, "exact", null);
-    this.#selector.encodeDecode(submission.pass, layer, numRows, work, offset);
+    this.#selector.encodeDecode(submission.pass, layer, numRows, layers, offset);
     if (observer !== null) {
       if (offloaded.length > 0) throw new Error("selections below the device cannot be observed");
       observer.selected(submission, layer, numRows);

@@ -284,12 +284,13 @@ async function loadPredictor(
   notes: readonly string[];
 }> {
   const path = options.predictor ?? findPredictor(options.modelPath);
-  if (path === null) return { predictor: null, budgetTable: null, notes: [] };
+  if (path === null || path === false) return { predictor: null, budgetTable: null, notes: [] };
   const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
   try {
-    const { predictor, notes } = readPredictor(path, model);
+    const most = options.maxParameters * source.numParameters;
+    const { predictor, notes } = readPredictor(path, model, most);
     return { predictor, budgetTable: notes.budgets, notes: [] };
   } catch (error) {
     if (options.predictor !== null || !(error instanceof PredictorError)) throw error;

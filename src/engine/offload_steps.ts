@@ -4,17 +4,17 @@
  *
  * @module
  */
-import { copyLists, listBytes, type ParkedLists, parseLists } from "../butler/parked_lists.ts";
+import type { ParkedLists } from "../butler/parked_lists.ts";
 import type { KeyTransit } from "../butler/scorers.ts";
 import type { Selector } from "../butler/selector.ts";
 import { stepsKept } from "../butler/settings.ts";
-import { Readback } from "../gpu/readback.ts";
 import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
 import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
 import { RowFetcher } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import { FetchAhead } from "./ahead.ts";
+import { ChosenLists } from "./chosen_lists.ts";
 import type { Forward } from "./forward.ts";
 import type { SelectedAttention } from "./selected_attention.ts";
 import { type StagedChunk, StagedPrefill } from "./staged_prefill.ts";
@@ -47,7 +47,7 @@ export class OffloadSteps {
   readonly #reader: BlockReader;
   readonly #fetcher: RowFetcher;
   readonly #placement: RowPlacement;
-  #picks: Readback | null = null;
+  readonly #chosen: ChosenLists;
   readonly #failures = new Map<number, unknown>();
 
   private constructor(
@@ -78,6 +78,7 @@ export class OffloadSteps {
       stepOffset: stageOffset,
     });
     this.keys = new StagedKeys({ forward, cache, transit, passes: this.passes });
+    this.#chosen = new ChosenLists(kernels.device, options.readback);
     this.#placement = new RowPlacement({ forward, cache, fetcher });
   }
 
@@ -165,11 +166,9 @@ export class OffloadSteps {
     rows: readonly OffloadedRow[],
     selector: Selector,
   ): Promise<readonly Streamed[]> {
-    const fresh = rows.filter(({ slot }) => {
-      const view = selector.view(slot)?.layer(layer);
-      return view?.kind === "selected" && view.fresh;
-    });
-    if (fresh.length > 0) await this.#fetch(submission, layer, fresh, selector);
+    this.#placeWaiting(submission, layer, selector);
+    if (await this.#chosen.read(submission, layer, rows, selector)) this.#stage.arrived();
+    this.#placeWaiting(submission, layer, selector);
     this.#placeAgain(submission, layer, rows, selector);
     return rows.map((row) => this.#placement.layerStream(layer, row, selector));
   }
@@ -356,24 +355,13 @@ export class OffloadSteps {
     }
   }
 
-  /** Reads the lists of fresh selections, and fetches what the device lacks of them. */
-  async #fetch(
-    submission: Submission,
-    layer: number,
-    rows: readonly OffloadedRow[],
-    selector: Selector,
-  ): Promise<void> {
-    const { buffers } = selector;
-    const stride = listBytes(buffers);
-    const readback = await this.#picksReadback(rows.length * stride);
-    rows.forEach(({ slot }, index) =>
-      copyLists(submission, buffers, layer, slot, readback.target, index * stride)
-    );
+  /** Fetches what the device lacks of the lists of a layer that were read. */
+  #placeWaiting(submission: Submission, layer: number, selector: Selector): void {
+    const due = this.#chosen.take(layer);
+    if (due.length === 0) return;
+    // Layers before this one compute while the host plans and gathers.
     submission.submit();
-    const bytes = await readback.read(rows.length * stride);
-    this.#stage.arrived();
-    rows.forEach((row, index) => {
-      const lists = parseLists(buffers, bytes, index);
+    for (const { row, lists } of due) {
       const view = selector.view(row.slot)!;
       try {
         this.#placement.placeUsed(submission, layer, row, lists, selector);
@@ -381,7 +369,7 @@ export class OffloadSteps {
       } catch (error) {
         this.fail(row.slot, error);
       }
-    });
+    }
     this.#fetcher.send(submission);
   }
 
@@ -409,6 +397,7 @@ export class OffloadSteps {
 
   /** What a step left that was given up belongs to nobody. */
   #drop(): void {
+    this.#chosen.drop();
     this.#reader.drop();
     this.#fetcher.drop();
   }
@@ -417,21 +406,12 @@ export class OffloadSteps {
     return requireOffloaded(this.#options.cache, slot);
   }
 
-  async #picksReadback(bytes: number): Promise<Readback> {
-    if (this.#picks === null || this.#picks.size < bytes) {
-      this.#picks?.[Symbol.dispose]();
-      const { device } = this.#options.forward.options.kernels;
-      this.#picks = await Readback.create(device, bytes, this.#options.readback);
-    }
-    return this.#picks;
-  }
-
   [Symbol.dispose](): void {
     this.prefill[Symbol.dispose]();
     this.passes[Symbol.dispose]();
     this.#reader[Symbol.dispose]();
     this.#fetcher[Symbol.dispose]();
-    this.#picks?.[Symbol.dispose]();
+    this.#chosen[Symbol.dispose]();
     this.ahead[Symbol.dispose]();
     this.#stage[Symbol.dispose]();
   }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { MAX_PARAMETER_SHARE } from "../butler/predictor/shape.ts";
 import type { BudgetTable } from "../butler/budget_table.ts";
 import type { KvReport, KvRequest } from "../butler/settings.ts";
 
@@ -183,16 +184,22 @@ export interface EngineOptions {
   readonly tiers: TierOptions;
   /** File with the principal components of the model's keys; null: the one beside it, if any. */
   readonly calibration: string | null;
-  /** File with a trained predictor of the model; null: the one beside it, if any. */
-  readonly predictor: string | null;
+  /** File with a trained predictor of the model; null: the one beside it, if any; false: none. */
+  readonly predictor: string | null | false;
+  /** Parameters that a predictor may have, as a part of the model's. */
+  readonly maxParameters: number;
 }
 
 /** Those options about the KV cache that leave all to the engine. */
-export const DEFAULT_CACHE: Pick<EngineOptions, "kv" | "tiers" | "calibration" | "predictor"> = {
+export const DEFAULT_CACHE: Pick<
+  EngineOptions,
+  "kv" | "tiers" | "calibration" | "predictor" | "maxParameters"
+> = {
   kv: {},
   tiers: DEFAULT_TIERS,
   calibration: null,
   predictor: null,
+  maxParameters: MAX_PARAMETER_SHARE,
 };
 
 /** Progress of starting an engine. */

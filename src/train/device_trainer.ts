@@ -91,6 +91,8 @@ interface MatmulSizes {
   readonly batches?: number;
   readonly segments?: number;
   readonly alpha?: number;
+  /** Of rows that see tokens up to there only. */
+  readonly positions?: GPUBuffer;
 }
 
 const BETA1 = 0.9;
@@ -252,11 +254,17 @@ export class DeviceTrainer implements Disposable {
   /**
    * Brings a window to the device and works out what the model attends to in it. The caller disposes
    * of it.
+   *
+   * @throws {RangeError} If positions do not rise.
    */
   openWindow(window: ObjectiveWindow): DeviceWindow {
     const { kernels, sizes } = this.#options;
     const { device } = kernels;
     const { hiddenSize, served, numHeads, numKvHeads, headDim, rows, tokens } = sizes;
+    for (let row = 1; row < rows; row++) {
+      if (window.positions[row]! > window.positions[row - 1]!) continue;
+      throw new RangeError("positions must rise from row to row");
+    }
     const lists = served * numHeads;
     const upload = (
       label: string,
@@ -282,7 +290,14 @@ export class DeviceTrainer implements Disposable {
       { buffer: realQueries, stride: headDim, batch: rows * headDim },
       { buffer: keys, stride: headDim, batch: tokens * headDim, div: numHeads / numKvHeads },
       { buffer: scores, stride: tokens, batch: rows * tokens },
-      { m: rows, n: tokens, depth: headDim, batches: lists, alpha: 1 / Math.sqrt(headDim) },
+      {
+        m: rows,
+        n: tokens,
+        depth: headDim,
+        batches: lists,
+        alpha: 1 / Math.sqrt(headDim),
+        positions,
+      },
       made,
     );
     const { teacher } = this.#kernels;
@@ -364,7 +379,7 @@ export class DeviceTrainer implements Disposable {
     a: Operand,
     b: Operand,
     c: Operand,
-    { m, n, depth, batches = 1, segments = 1, alpha = 1 }: MatmulSizes,
+    { m, n, depth, batches = 1, segments = 1, alpha = 1, positions }: MatmulSizes,
     made: GPUBuffer[],
   ): Call {
     const { kernels, lanes } = this.#options;
@@ -395,8 +410,9 @@ export class DeviceTrainer implements Disposable {
     });
     const params = kernels.uniform("train product", words);
     made.push(params);
-    const kernel = this.#kernels[form];
-    const group = kernels.bind(kernel, [a.buffer, b.buffer, c.buffer, params]);
+    const kernel = this.#kernels[positions === undefined ? "whole" : "causal"][form];
+    const seen = positions === undefined ? [] : [positions];
+    const group = kernels.bind(kernel, [a.buffer, b.buffer, c.buffer, ...seen, params]);
     const tiles = batches * m / TRAIN_TILE * n / TRAIN_TILE;
     return { kernel, group, workgroups: Math.ceil(tiles / lanes) };
   }
@@ -412,6 +428,7 @@ export class DeviceTrainer implements Disposable {
     const kvLists = served * numKvHeads;
     const width = lists * IMPORTANCE_DIM;
     const places = this.#places;
+    const { positions } = window;
     const all = this.#buffers;
     const { affine, silu, siluSlope, lossOf, normSlope } = this.#kernels;
     const scale = 1 / Math.sqrt(IMPORTANCE_DIM);
@@ -466,6 +483,7 @@ export class DeviceTrainer implements Disposable {
         depth: dim,
         batches: lists,
         alpha: scale,
+        positions,
       }),
       {
         kernel: lossOf,
@@ -486,13 +504,22 @@ export class DeviceTrainer implements Disposable {
         depth: tokens,
         batches: lists,
         alpha: scale,
+        positions,
       }),
       product(
         "TN",
         { ...slopes, batch: group * rows * tokens, segment: rows * tokens },
         { ...headQueries, batch: group * dim, segment: dim },
         { buffer: all.keySlopes, stride: dim, batch: tokens * dim },
-        { m: tokens, n: dim, depth: rows, batches: kvLists, segments: group, alpha: scale },
+        {
+          m: tokens,
+          n: dim,
+          depth: rows,
+          batches: kvLists,
+          segments: group,
+          alpha: scale,
+          positions,
+        },
       ),
       product(
         "TN",
@@ -577,9 +604,16 @@ async function compileAll({ kernels, lanes, subgroups, sizes, objective }: Devic
   const list = { full: objective.loss === "full", lanes, subgroups };
   const group = sizes.numHeads / sizes.numKvHeads;
   return {
-    NT: await kernels.compile(trainMatmulSpec("NT", lanes)),
-    NN: await kernels.compile(trainMatmulSpec("NN", lanes)),
-    TN: await kernels.compile(trainMatmulSpec("TN", lanes)),
+    whole: {
+      NT: await kernels.compile(trainMatmulSpec("NT", lanes, false)),
+      NN: await kernels.compile(trainMatmulSpec("NN", lanes, false)),
+      TN: await kernels.compile(trainMatmulSpec("TN", lanes, false)),
+    },
+    causal: {
+      NT: await kernels.compile(trainMatmulSpec("NT", lanes, true)),
+      NN: await kernels.compile(trainMatmulSpec("NN", lanes, true)),
+      TN: await kernels.compile(trainMatmulSpec("TN", lanes, true)),
+    },
     teacher: await kernels.compile(trainTeacherSpec(list)),
     lossOf: await kernels.compile(trainLossSpec(list, group)),
     affine: await kernels.compile(trainActivateSpec("affine", lanes)),

@@ -41,7 +41,7 @@ export const TRAIN_DEFAULTS: TrainSettings = {
   window: 32,
   tokens: 2048,
   rows: 128,
-  windows: 48,
+  windows: 64,
   heldOut: 8,
   heldOutTokens: 1024,
   heldOutRows: 64,

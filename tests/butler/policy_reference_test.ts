@@ -32,7 +32,7 @@ const MODEL = "llama31-bf16";
 const NUM_LAYERS = 3;
 const KV_HEADS = 2;
 const PROMPT = 110;
-const STEPS = 12;
+const STEPS = 24;
 /** Pieces of the prompt; its last 32 rows lie in two of them. */
 const CHUNK = 48;
 const OBSERVERS = 32;
@@ -250,7 +250,9 @@ Deno.test("streaming has sinks and a sliding window on the device, and no lists"
   assert.equal(steps, STEPS - 1);
 });
 
-const PREDICTOR = await makePredictor((await tinyModel(MODEL)).path);
+const TINY = (await tinyModel(MODEL)).path;
+/** One producer serves both layers that choose, or each has its own. */
+const PREDICTORS = [await makePredictor(TINY, 2), await makePredictor(TINY, 1)];
 
 async function sizesOf(path: string): Promise<PredictedModel> {
   const source = await openModel(path);
@@ -268,11 +270,12 @@ async function follow(
   projection: TestProjection,
 ): Promise<Follower> {
   using capture = new Capture(CHUNK, random);
-  const { predictor } = readPredictor(PREDICTOR, await sizesOf(path));
+  const file = PREDICTORS[random === null ? 0 : 1]!;
+  const { predictor } = readPredictor(file, await sizesOf(path));
   const follower = new Follower(policy, interval, capture, projection, predictor);
   await using opened = await openEngine(
     path,
-    { prefillChunk: CHUNK, calibration: projection.file, predictor: PREDICTOR },
+    { prefillChunk: CHUNK, calibration: projection.file, predictor: file },
     (parts) => ({
       prefilled: ({ start, tokens }) => follower.prefilled(parts, start, tokens.length),
       decoded: ([row]) => follower.decoded(parts, row!.position),

@@ -99,9 +99,19 @@ Deno.test("the policy that nobody names follows from the size and what there is"
   assert.equal(resolve({}).settings.policy, "dense");
   assert.equal(resolve({}, { ...NONE, fits: true }).settings.policy, "dense");
   assert.deepEqual(resolve({}, { ...NONE, fits: true }).notes, []);
+  const best = resolve({}, { ...ALL, fits: false });
+  assert.equal(best.settings.policy, "tokenbutler");
+  assert.deepEqual(best.notes, []);
   const loki = resolve({}, { ...NONE, canProject: true });
   assert.equal(loki.settings.policy, "loki");
-  assert.deepEqual(loki.notes, []);
+  assert.match(loki.notes.join(), /loki .* no predictor of this model.*main\.ts train/);
+  // No producer sees what enters the first layer before its rows are chosen.
+  const first = { table: { layers: Array.from({ length: 4 }, () => ({ role: "selected" })) } };
+  for (const request of [{ denseLayers: 0 }, first as KvRequest]) {
+    const { settings, notes } = resolve(request, { ...ALL, fits: false });
+    assert.equal(settings.policy, "loki");
+    assert.deepEqual(notes, []);
+  }
   const streamed = resolve({}, NONE);
   assert.equal(streamed.settings.policy, "dense");
   assert.match(streamed.notes.join(), /main\.ts calibrate/);
@@ -118,6 +128,22 @@ Deno.test("a named policy is taken as it is, or refused with what to do", () => 
       assert.match(error.message, /^`kv\.policy` is .*main\.ts calibrate/);
     }
   }
+});
+
+Deno.test("under tokenbutler the rows of the first layer cannot be chosen", () => {
+  const policy = "tokenbutler";
+  assert.match(
+    refusal({ policy, denseLayers: 0 }).message,
+    /^`kv\.dense_layers` must be at least 1/,
+  );
+  const table = (role: string) => ({
+    policy,
+    table: { layers: [{ role }, ...Array.from({ length: 3 }, () => ({ role: "selected" }))] },
+  });
+  const error = refusal(table("selected"));
+  assert.equal(error.param, "kv.table.layers[0].role");
+  assert.match(error.message, /must be dense or window under tokenbutler/);
+  for (const role of ["dense", "window"]) resolve(table(role) as KvRequest);
 });
 
 Deno.test("a table says what each layer and each head has", () => {

@@ -116,6 +116,8 @@ export const TINY_OPTIONS: Omit<EngineOptions, "modelPath"> = {
   prefillChunk: 64,
   kernelOverrides: {},
   ...DEFAULT_CACHE,
+  // A predictor is large beside them.
+  maxParameters: Infinity,
   // What is tested is what a prefill gives: each is a fresh one unless a test says otherwise.
   tiers: { ...DEFAULT_TIERS, prefixCache: false },
 };

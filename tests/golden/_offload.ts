@@ -34,13 +34,13 @@ export async function makeCalibration(modelPath?: string): Promise<string> {
 }
 
 /** A predictor for `tokenbutler`: any will do here too. */
-export async function makePredictor(modelPath?: string): Promise<string> {
+export async function makePredictor(modelPath?: string, stride = 2): Promise<string> {
   const source = await openModel(modelPath ?? await offloadedModel());
   const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   source.close();
   const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
-  const predictor = randomPredictor({ model, stride: 2, inner: 16 }, new Random(4));
+  const predictor = randomPredictor({ model, stride, inner: 16 }, new Random(4));
   const notes = { training: null, results: null, budgets: null, program: "test" };
   return await temporaryFile(encodePredictor({ predictor, notes }));
 }

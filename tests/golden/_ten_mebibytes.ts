@@ -4,6 +4,7 @@ import type { PolicyName } from "../../src/butler/settings.ts";
 import { assert } from "std-testing";
 import { openEngine, type TestEngine } from "./_engine.ts";
 import { figure, mean, SMOLLM2_PATH, smollm2Nll } from "./_golden.ts";
+import { makePredictor } from "./_offload.ts";
 import { generate } from "./_requests.ts";
 
 /** Prompt tokens, and those that are fed one by one: the 1,024 rows of a selection are passed. */
@@ -11,24 +12,26 @@ const PROMPT = 1008;
 const FED = 32;
 const MIB = 2 ** 20;
 
-/** All policies that select without a predictor. */
+/** All policies. */
 export const BELOW: readonly PolicyName[] = [
   "dense",
   "streaming",
   "oracle",
   "quest",
   "loki",
+  "tokenbutler",
   "h2o",
   "snapkv",
 ];
 
 /** Starts the default model; the context is as long as it was trained for. */
-export function openSmall(
+export async function openSmall(
   kvType: "f16" | "f32",
   deviceMib: number | null,
   prefixCache: boolean,
 ): Promise<TestEngine> {
-  return openEngine(SMOLLM2_PATH, {
+  return await openEngine(SMOLLM2_PATH, {
+    predictor: await makePredictor(SMOLLM2_PATH, 4),
     kvType,
     contextLength: 8192,
     maxSequences: 1,

@@ -106,6 +106,8 @@ Deno.test("sequences that do not fit together are parked and give what they give
       [{ policy: "dense" }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "loki" }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "loki" }, onDevice(4)],
+      [{ ...SETTINGS, budget: { rows: 16 }, policy: "tokenbutler" }, onDevice(8)],
+      [{ ...SETTINGS, budget: { rows: 16 }, policy: "tokenbutler", interval: 3 }, onDevice(4)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "oracle", interval: 7 }, onDevice(8)],
       [{ ...SETTINGS, budget: { rows: 16 }, policy: "oracle", interval: 7 }, onDevice(5)],
     ] as [KvRequest, Partial<TierOptions>][]

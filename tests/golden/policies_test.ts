@@ -36,6 +36,7 @@ const FEW: readonly KvRequest[] = [
   { policy: "snapkv", budget: { rows: 20 } },
   { policy: "streaming", window: 40 },
   { policy: "loki", budget: { rows: 20 }, interval: 2, neighbours: true },
+  { policy: "tokenbutler", budget: { rows: 20 } },
 ];
 
 /** Rows of a prefill chunk, at most. */
@@ -213,6 +214,8 @@ Deno.test("sequences that are parked and go on in another slot give the same", a
       { policy: "snapkv", budget: { rows: 20 } },
       { policy: "quest", budget: { rows: 60 }, interval: 99 },
       { policy: "oracle", budget: { rows: 20 }, interval: 99, neighbours: false },
+      { policy: "tokenbutler", budget: { rows: 20 } },
+      { policy: "tokenbutler", budget: { rows: 20 }, interval: 7 },
     ] as KvRequest[]
   ) {
     const run = async (swaps: boolean) => {

@@ -230,6 +230,7 @@ Deno.test("an answer that attended to everything is a prefix too", async (t) => 
       // The answer's rows depend on what was selected.
       ["streaming", {}, 64],
       ["loki", onDevice(4), 64],
+      ["tokenbutler", onDevice(4), 64],
       ["h2o", {}, 64],
     ] as const
   ) {
@@ -269,6 +270,7 @@ Deno.test("sequences that share a prefix and are parked give what they give alon
     const [policy, tiers] of [
       ["dense", onDevice(6)],
       ["loki", onDevice(6)],
+      ["tokenbutler", onDevice(4)],
       ["quest", onDevice(4)],
     ] as const
   ) {

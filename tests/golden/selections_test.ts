@@ -7,7 +7,7 @@ import { RowScorer } from "../../src/eval/rows.ts";
 import { SelectionReader } from "../../src/eval/selections.ts";
 import { openModel } from "../../src/model/open.ts";
 import { openEngine } from "./_engine.ts";
-import { makeCalibration, offloadedModel, textIds } from "./_offload.ts";
+import { makeCalibration, makePredictor, offloadedModel, textIds } from "./_offload.ts";
 import { assert } from "std-testing";
 
 const ROWS = { sinks: 4, window: 9, budget: 13 };
@@ -22,6 +22,7 @@ Deno.test("selections of rows beside dense attention", async () => {
   const { config } = source;
   await using many = await openEngine(path, {
     calibration: await makeCalibration(),
+    predictor: await makePredictor(),
     maxSequences: 3,
   });
   const { parts } = many;
@@ -32,14 +33,14 @@ Deno.test("selections of rows beside dense attention", async () => {
   const few = { ...ROWS, budget: { rows: ROWS.budget } };
   const group = config.numHeads / HEADS;
   const firsts: Float32Array[] = [];
-  for (const policy of ["oracle", "loki", "quest", "streaming"] as const) {
+  for (const policy of ["oracle", "loki", "tokenbutler", "quest", "streaming"] as const) {
     const kv: KvRequest = policy === "streaming"
       ? { policy, sinks: 4, window: 22 }
       : { policy, ...few };
     const { settings } = resolveKv(kv, { numLayers: config.numLayers, numKvHeads: HEADS }, {
       fits: true,
       canProject: true,
-      canPredict: false,
+      canPredict: true,
     });
     let step = 0;
     await scorer.visit(ids, POSITIONS, settings, async (rows) => {

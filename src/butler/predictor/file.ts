@@ -28,9 +28,6 @@ import {
 const FORMAT = "tokenbutler-predictor";
 const FORMAT_VERSION = "1";
 
-/** Parameters of a predictor are at most this share of the model's unless told otherwise. */
-export const MAX_PARAMETER_SHARE = 0.012;
-
 /** What a predictor's file says beside its weights. */
 export interface PredictorNotes {
   /** Settings of the training; free form, for people. */

@@ -8,6 +8,9 @@
 /** Dimensions of importance queries and keys. */
 export const IMPORTANCE_DIM = 16;
 
+/** Parameters of a predictor are at most this share of the model's unless told otherwise. */
+export const MAX_PARAMETER_SHARE = 0.012;
+
 /** Sizes of the model that a predictor is for. */
 export interface PredictedModel {
   /** As `ModelSource.fingerprint` gives it. */
@@ -52,6 +55,14 @@ export function producersOf({ model, stride }: PredictorShape): ProducerPlace[] 
 /** Index of the producer that serves a layer; null for layer 0, which has none. */
 export function producerOf({ stride }: PredictorShape, layer: number): number | null {
   return layer === 0 ? null : Math.floor((layer - 1) / stride);
+}
+
+/** Layers that a producer at `layer` serves; none where there is no producer. */
+export function servedLayers(shape: PredictorShape, layer: number): number[] {
+  const place = producersOf(shape).find((one) => one.layer === layer);
+  return place === undefined
+    ? []
+    : Array.from({ length: place.count }, (_, index) => place.first + index);
 }
 
 /** Rows of a producer's last matrix: (layers it serves, query heads, {@linkcode IMPORTANCE_DIM}). */

@@ -2,6 +2,8 @@
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { findCalibration, readCalibration } from "../../butler/calibration/file.ts";
 import { findPredictor, readPredictor, type StoredPredictor } from "../../butler/predictor/file.ts";
+import { parameterShare } from "../../butler/predictor/predictor.ts";
+import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
 import { type KvSettings, resolveKv } from "../../butler/settings.ts";
 import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
 import { diskBytesOf, hostBytesOf } from "../../engine/open_store.ts";
@@ -16,7 +18,7 @@ import type { ModelSource } from "../../model/types.ts";
 import { defineCommand } from "../command.ts";
 import { type Settings, switchFlag } from "../flags.ts";
 import { wrap } from "../help.ts";
-import { kvFlags, kvRequest, tierFlags, tierOptions } from "../kv_flags.ts";
+import { kvFlags, kvRequest, predictorOptions, tierFlags, tierOptions } from "../kv_flags.ts";
 import { type CliIo, EXIT } from "../io.ts";
 import { bytesText, memoryPlan } from "../memory_plan.ts";
 import { maxSeqsFlag, memoryFlags, modelFlag, modelPath } from "../model_flags.ts";
@@ -197,6 +199,12 @@ async function tierSection(
       limits.maxBindingSize,
     );
     const { settings: decided, notes } = decide(plan.whole);
+    report.row(
+      "predictor",
+      predictor === null
+        ? `none: ${canProject ? "loki stands in" : "nothing chooses rows by itself"}`
+        : predictorText(predictor.predictor.shape, source.numParameters),
+    );
     report.row("sequence", `${contextLength} tokens, ${policyText(decided)}`);
     if (plan.refusal !== null) report.row("note", plan.refusal);
     else reportTiers(report, plan);
@@ -222,9 +230,19 @@ async function storedPredictor(
   source: ModelSource,
   settings: DoctorSettings,
 ): Promise<StoredPredictor | null> {
-  const path = settings.predictor ?? findPredictor(modelPath(settings));
-  if (path === null) return null;
-  return readPredictor(path, { ...source.config, fingerprint: await source.fingerprint() });
+  const { predictor: named, maxParameters } = predictorOptions(settings);
+  const path = named ?? findPredictor(modelPath(settings));
+  if (path === null || path === false) return null;
+  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+  const fingerprint = await source.fingerprint();
+  const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+  return readPredictor(path, model, maxParameters * source.numParameters);
+}
+
+function predictorText(shape: PredictorShape, modelParameters: number): string {
+  const share = 100 * parameterShare(shape, modelParameters);
+  return `${parameterCount(shape)} parameters, ${share.toFixed(2)} % of the model's; ` +
+    `${producersOf(shape).length} producers, one each ${shape.stride} layers`;
 }
 
 function policyText({ policy, sinks, window, budget, budgetTable }: KvSettings): string {

@@ -1,5 +1,6 @@
 /** `serve`: the OpenAI HTTP API. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
+import { TRAIN_HINT } from "../../butler/settings.ts";
 import type { Engine } from "../../engine/types.ts";
 import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES, type ServerLog } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
@@ -96,6 +97,13 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
           `${servedName}: context ${info.contextLength}, up to ${info.maxSequences} sequences, ` +
             `${info.kv.type} KV cache, on ${info.adapter.description}\n`,
         );
+        if (!info.kv.canPredict) {
+          const stands = info.kv.canProject ? "loki chooses the rows" : "no row is left out";
+          io.stderr(
+            `note: there is no predictor of this model (${TRAIN_HINT}): ${stands} where a ` +
+              "request does not fit the device\n",
+          );
+        }
         io.stdout(`listening on ${server.url}\n`);
         await server.finished;
         return EXIT.ok;

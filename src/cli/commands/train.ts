@@ -1,7 +1,12 @@
 /** `train`: a predictor for the tokenbutler policy, from text that runs through the model. @module */
 import { checkWritable } from "../../butler/calibration/write.ts";
-import { defaultPredictorPath, MAX_PARAMETER_SHARE } from "../../butler/predictor/file.ts";
-import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
+import { defaultPredictorPath } from "../../butler/predictor/file.ts";
+import {
+  MAX_PARAMETER_SHARE,
+  parameterCount,
+  type PredictorShape,
+  producersOf,
+} from "../../butler/predictor/shape.ts";
 import { writePredictor } from "../../butler/predictor/write.ts";
 import { createEngineParts, type EngineParts, openKernels } from "../../engine/create.ts";
 import { DEFAULT_CACHE } from "../../engine/types.ts";
@@ -10,6 +15,7 @@ import { selectPlan } from "../../gpu/plan.ts";
 import { openModel } from "../../model/open.ts";
 import { PREDICTOR_NAME } from "../../model/side_files.ts";
 import { budgetsOf } from "../../train/budgets.ts";
+import { lineCharts } from "../../report/chart.ts";
 import { capture, type CaptureWindow } from "../../train/capture.ts";
 import { CaptureFile, CaptureLayout } from "../../train/capture_file.ts";
 import { DeviceTrainer } from "../../train/device_trainer.ts";
@@ -72,7 +78,12 @@ const flags = {
     fallback: null,
     fallbackText: "the name of the file to write, with .training",
   }),
-  windows: count("windows of text to train on, in equal parts from each file", 1, 1e6, 48),
+  windows: count(
+    "windows of text to train on, in equal parts from each file",
+    1,
+    1e6,
+    TRAIN_DEFAULTS.windows,
+  ),
   tokens: count("tokens of such a window", 64, 2 ** 17, TRAIN_DEFAULTS.tokens),
   rows: count("rows of a window whose attention is learnt", 8, 4096, TRAIN_DEFAULTS.rows),
   epochs: count("how often each window is seen", 0, 1e4, TRAIN_DEFAULTS.epochs),
@@ -136,6 +147,14 @@ const flags = {
   dryRun: switchFlag({
     group: "Output",
     help: "says how long it would take and how large it would be, and trains nothing",
+  }),
+  svg: valueFlag({
+    group: "Output",
+    help: "file for a picture: loss and recall of each producer by epoch",
+    placeholder: "FILE",
+    schema: text,
+    fallback: null,
+    fallbackText: "none",
   }),
   json: switchFlag({ group: "Output", help: "prints one line of JSON about the predictor" }),
   model,
@@ -223,6 +242,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       program: VERSION,
     },
   });
+  if (settings.svg !== null) Deno.writeTextFileSync(settings.svg, picture(result.curves));
   report(settings, io, out, cache, { ...summary, curves: result.curves });
   return EXIT.ok;
 }
@@ -482,6 +502,32 @@ function report(
       `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${summary.seconds} s\n` +
       `${cache} can be deleted now\n`,
   );
+}
+
+/** Loss and recall by epoch, a line for each producer. */
+function picture(curves: TrainResult["curves"]): string {
+  const lines = (
+    pick: (curve: TrainResult["curves"][number]) => readonly number[],
+    first: number,
+  ) =>
+    curves.map((curve, index) => ({
+      name: `producer ${index}`,
+      points: pick(curve).map((value, epoch) => [epoch + first, value] as const),
+    }));
+  return lineCharts([
+    {
+      title: "Loss of the windows of an epoch, as they were seen",
+      x: { label: "epoch", scale: "linear" },
+      y: { label: "loss", scale: "linear" },
+      series: lines(({ losses }) => losses, 1),
+    },
+    {
+      title: `Recall of the true top-${MEASURED_BUDGET} on held-out windows`,
+      x: { label: "epochs", scale: "linear" },
+      y: { label: "recall", scale: "linear" },
+      series: lines(({ recalls }) => recalls, 0),
+    },
+  ]);
 }
 
 async function dryRun(

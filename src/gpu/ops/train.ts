@@ -73,13 +73,21 @@ export const CLIP_GROUPS = 64;
 /** Which operand of a product is read across its rows. */
 export type TrainMatmulForm = "NT" | "NN" | "TN";
 
-/** Bindings: a, b, c, params. */
-export function trainMatmulSpec(form: TrainMatmulForm, lanes: number): KernelSpec {
+/**
+ * Bindings: a, b, c, with `causal` the positions, params.
+ *
+ * @param causal Rows see tokens up to their position only.
+ */
+export function trainMatmulSpec(
+  form: TrainMatmulForm,
+  lanes: number,
+  causal: boolean,
+): KernelSpec {
   return {
     shader: "train_matmul",
-    variant: `train_matmul_${form}_wg${lanes}`,
-    defines: { FORM: form, WG: lanes },
-    bindings: ["read", "read", "write", "uniform"],
+    variant: `train_matmul_${form}${causal ? "_causal" : ""}_wg${lanes}`,
+    defines: { FORM: form, WG: lanes, CAUSAL: causal },
+    bindings: ["read", "read", "write", ...(causal ? ["read"] as const : []), "uniform"],
     structs: [TRAIN_MATMUL_PARAMS],
   };
 }
