@@ -3,6 +3,7 @@ import type { KvRequest } from "../../../butler/settings.ts";
 import { DEFAULT_CACHE, DEFAULT_TIERS, type EngineOptions, GREEDY } from "../../../engine/types.ts";
 import { CommandError } from "../../command.ts";
 import { runGeneration } from "../../generation.ts";
+import { predictorOptions } from "../../kv_flags.ts";
 import { modelPath } from "../../model_flags.ts";
 import type { Session } from "../../session.ts";
 import type { Subject } from "./common.ts";
@@ -28,7 +29,7 @@ export function answerOptions(subject: Subject, tokens: number, batch: number): 
     ...DEFAULT_CACHE,
     tiers: { ...DEFAULT_TIERS, hostBytes: PROMPT_BYTES },
     calibration: subject.calibration,
-    predictor: subject.predictor,
+    ...predictorOptions(subject),
     kernelOverrides: Object.fromEntries(subject.kernel),
   };
 }
