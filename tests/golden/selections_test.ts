@@ -94,3 +94,48 @@ Deno.test("selections of rows beside dense attention", async () => {
     });
   }
 });
+
+Deno.test("what is selected beside dense attention is what a step selects after dense layers", async () => {
+  const path = await offloadedModel();
+  const source = await openModel(path);
+  source.close();
+  const { config } = source;
+  const last = config.numLayers - 1;
+  await using many = await openEngine(path, {
+    calibration: await makeCalibration(),
+    predictor: await makePredictor(),
+    maxSequences: 4,
+  });
+  const { parts } = many;
+  using reader = new SelectionReader(parts, config);
+  const scorer = new RowScorer(parts, TOKENS);
+  const ids = textIds(TOKENS, config.vocabSize, 3);
+  const positions = [97, 130, 155, 164, 180];
+  for (const policy of ["oracle", "loki", "tokenbutler", "quest"] as const) {
+    const kv: KvRequest = {
+      policy,
+      sinks: 4,
+      window: 9,
+      budget: { rows: policy === "quest" ? 51 : 13 },
+      denseLayers: last,
+    };
+    const { settings } = resolveKv(kv, { numLayers: config.numLayers, numKvHeads: HEADS }, {
+      fits: true,
+      canProject: true,
+      canPredict: true,
+    });
+    const beside: unknown[] = [];
+    parts.runner.selectionObserver = reader;
+    await scorer.visit(ids, positions, settings, async (rows) => {
+      beside.push(...await reader.attended(last, rows));
+    });
+    parts.runner.selectionObserver = null;
+    for (const [index, position] of positions.entries()) {
+      // One row is decoded: the last but one.
+      await scorer.follow([{ ids: ids.slice(0, position + 2), prefilled: position, settings }]);
+      const row = { position };
+      const [alone] = await reader.attended(last, [row]);
+      assert.deepEqual(beside[index], alone, `${policy}, row ${position}`);
+    }
+  }
+});
