@@ -52,7 +52,8 @@ Deno.test("eval recall: the true top-B by the oracle, less by others; resumed fr
 
 Deno.test("eval coref: tokens of names under each policy; goes on with the story it stopped at", async () => {
   await withFiles({}, async (folder) => {
-    const ask = `--model ${MODEL} --stories 3 --tokens 64 --keep 1,0.1 --window 8 --batch 16 ` +
+    const ask =
+      `--model ${MODEL} --stories 3 --names 999 --tokens 64 --keep 1,0.1 --window 8 --batch 16 ` +
       `--policies streaming,snapkv --kv-type f32 --out ${folder}/coref.json`;
     const io = await runWith(corefCommand, ask);
     assert.match(io.out, /3 stories; dense attention predicts \d+ tokens of names/);
