@@ -90,6 +90,17 @@ Deno.test("eval coref: tokens of names under each policy; goes on with the story
     await Deno.writeTextFile(path, JSON.stringify(cut));
     await runWith(corefCommand, ask);
     assert.deepEqual(JSON.parse(await Deno.readTextFile(path)).figures, [dense, ...others]);
+    // Dense attention knew enough after the first story: no other one is told.
+    const known = JSON.parse(text);
+    for (const of of known.figures) of.stories = [];
+    known.figures[0].stories = [dense.stories[0].replaceAll("0", "1")];
+    await Deno.writeTextFile(path, JSON.stringify(known));
+    const few = await runWith(corefCommand, ask.replace("--names 999", "--names 2"));
+    assert.match(few.out, /1 stories; dense attention predicts [2-9]/);
+    assert.ok(
+      JSON.parse(await Deno.readTextFile(path)).figures
+        .every((of: { stories: string[] }) => of.stories.length === 1),
+    );
   });
 });
 

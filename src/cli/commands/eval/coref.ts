@@ -262,13 +262,12 @@ function linesOf(figures: readonly CorefFigure[]): CorefLine[] {
 
 function print(settings: Flags, io: CliIo, { figures, origin }: Results<CorefFigure>): void {
   const lines = linesOf(figures);
+  const told = Math.min(...figures.map(({ stories }) => stories.length));
   if (settings.json) io.stdout(`${JSON.stringify({ origin, figures: lines })}\n`);
   else {
     const [{ tokens, names }] = lines as [CorefLine];
     io.stdout(
-      `${
-        figures[0]!.stories.length
-      } stories; dense attention predicts ${tokens} tokens of names and ${names} ` +
+      `${told} stories; dense attention predicts ${tokens} tokens of names and ${names} ` +
         "whole names; of these, by share of rows:\n",
     );
     const nameOf = (line: Case) => caseName({ ...line, total: null, interval: 1 });
