@@ -65,7 +65,10 @@ export class SelectionReader implements SelectionObserver, Disposable {
   }
 
   /** What the rows of that step, which are in slots 0 and on, select in a layer; null: all rows. */
-  async attended(layer: number, rows: readonly DecodeRow[]): Promise<(AttendedRows | null)[]> {
+  async attended(
+    layer: number,
+    rows: readonly Pick<DecodeRow, "position">[],
+  ): Promise<(AttendedRows | null)[]> {
     const { selection } = this.#parts.runner;
     if (selection === null) return rows.map(() => null);
     const { numKvHeads, listCapacity } = selection.sizes;

@@ -1,6 +1,7 @@
 /** Evaluations that ask questions, over a scripted engine. */
 import { runCommand } from "../../src/cli/cli.ts";
 import { rulerCommand } from "../../src/cli/commands/eval/ruler.ts";
+import { longbenchCommand } from "../../src/cli/commands/eval/longbench.ts";
 import { runAll } from "../../src/cli/commands/eval/answers.ts";
 import type { GenerateRequest } from "../../src/engine/types.ts";
 import { END_ID } from "../server/_fake.ts";
@@ -107,6 +108,73 @@ Deno.test("eval ruler refuses what cannot be, and says why", async () => {
     /a kernel broke/,
   );
   assert.equal(failing.seen.closed, 1);
+});
+
+const sample = (input: string, context: string, answers: string[], classes?: string[]) =>
+  JSON.stringify({
+    input,
+    context,
+    answers,
+    length: 1,
+    dataset: "x",
+    ...(classes === undefined ? {} : { all_classes: classes }),
+  });
+
+Deno.test("eval longbench: metrics of each data set, over what is too long without its middle", async () => {
+  const long = `first ${"x ".repeat(1500)}last`;
+  const files = {
+    "hotpotqa.jsonl": `${sample("Who?", "It was Ann.", ["Ann", "Bob"])}\n\n${
+      sample("Who else?", long, ["Bob"])
+    }\n`,
+    "trec.jsonl": sample("Type:", "Type: A", ["City"], ["City", "Country"]),
+    "other.txt": "not a data set",
+  };
+  await withFiles(files, async (folder) => {
+    const reply = (request: GenerateRequest) => {
+      if (textOf(request).includes("Type:")) return said(" City\nType: Country");
+      return said(request.kv?.policy === "streaming" ? "I do not know" : "The Ann.");
+    };
+    const line = `--data ${folder} --tokens 1024 --rows 64 --policies oracle,streaming ` +
+      `--out ${folder}/out.json`;
+    const { engine, open } = fakeSession({ reply, contextLength: 1024 });
+    const io = new FakeIo();
+    assert.equal(await runCommand(longbenchCommand(open), line.split(" "), io), 0);
+    assert.match(
+      io.out,
+      /hotpotqa, 2 samples\n +dense +50\.0\n +oracle, 64 rows +50\.0\n +streaming, 64 rows +0\.0/,
+    );
+    assert.match(io.out, /trec, 1 samples\n +dense +100\.0/);
+    assert.equal(engine.requests.length, 9);
+    for (const { promptIds, maxTokens } of engine.requests) {
+      assert.ok(promptIds.length + maxTokens <= 1024);
+    }
+    const cut = textOf(engine.requests.find((request) => textOf(request).includes("Who else?"))!);
+    assert.match(cut, /first x x/);
+    assert.match(cut, /x x last/);
+    // Examples go on as text: no turn of a chat.
+    const plain = engine.requests.find((request) => textOf(request).includes("Type:"))!;
+    assert.match(textOf(plain), /^Each question has a type.*Type: A\nType:$/s);
+    assert.equal(plain.maxTokens, 64);
+    const again = fakeSession({ reply, contextLength: 1024 });
+    await runCommand(longbenchCommand(again.open), line.split(" "), new FakeIo());
+    assert.equal(again.engine.requests.length, 0);
+
+    const bad: [string, RegExp][] = [
+      ["", /--data is needed/],
+      ["--data /none", /has no file of a known data set/],
+      [`--data ${folder} --datasets qasper`, /there is no such file/],
+      [`--data ${folder} --datasets nonsense`, /wanted some of narrativeqa/],
+      [`--data ${folder} --rows 8`, /--rows must be at least 36/],
+    ];
+    for (const [line, message] of bad) {
+      const args = line === "" ? [] : line.split(" ");
+      await assert.rejects(runCommand(longbenchCommand(open), args, new FakeIo()), message, line);
+    }
+  });
+  await withFiles({ "qasper.jsonl": `${sample("", "", ["x"])}\n{"input": 1}` }, async (folder) => {
+    const run = runCommand(longbenchCommand(fakeSession().open), ["--data", folder], new FakeIo());
+    await assert.rejects(run, /line 2 of .*qasper\.jsonl is no sample/);
+  });
 });
 
 Deno.test("jobs run in their order, so many at a time; after a failure none begins", async () => {

@@ -52,7 +52,8 @@ Deno.test("eval recall: the true top-B by the oracle, less by others; resumed fr
 
 Deno.test("eval coref: tokens of names under each policy; goes on with the story it stopped at", async () => {
   await withFiles({}, async (folder) => {
-    const ask = `--model ${MODEL} --stories 3 --tokens 64 --keep 1,0.1 --window 8 --batch 16 ` +
+    const ask =
+      `--model ${MODEL} --stories 3 --names 999 --tokens 64 --keep 1,0.1 --window 8 --batch 16 ` +
       `--policies streaming,snapkv --kv-type f32 --out ${folder}/coref.json`;
     const io = await runWith(corefCommand, ask);
     assert.match(io.out, /3 stories; dense attention predicts \d+ tokens of names/);
@@ -89,6 +90,17 @@ Deno.test("eval coref: tokens of names under each policy; goes on with the story
     await Deno.writeTextFile(path, JSON.stringify(cut));
     await runWith(corefCommand, ask);
     assert.deepEqual(JSON.parse(await Deno.readTextFile(path)).figures, [dense, ...others]);
+    // Dense attention knew enough after the first story: no other one is told.
+    const known = JSON.parse(text);
+    for (const of of known.figures) of.stories = [];
+    known.figures[0].stories = [dense.stories[0].replaceAll("0", "1")];
+    await Deno.writeTextFile(path, JSON.stringify(known));
+    const few = await runWith(corefCommand, ask.replace("--names 999", "--names 2"));
+    assert.match(few.out, /1 stories; dense attention predicts [2-9]/);
+    assert.ok(
+      JSON.parse(await Deno.readTextFile(path)).figures
+        .every((of: { stories: string[] }) => of.stories.length === 1),
+    );
   });
 });
 

@@ -7,7 +7,7 @@ import { RowScorer } from "../../src/eval/rows.ts";
 import { SelectionReader } from "../../src/eval/selections.ts";
 import { openModel } from "../../src/model/open.ts";
 import { openEngine } from "./_engine.ts";
-import { makeCalibration, offloadedModel, textIds } from "./_offload.ts";
+import { makeCalibration, makePredictor, offloadedModel, textIds } from "./_offload.ts";
 import { assert } from "std-testing";
 
 const ROWS = { sinks: 4, window: 9, budget: 13 };
@@ -22,6 +22,7 @@ Deno.test("selections of rows beside dense attention", async () => {
   const { config } = source;
   await using many = await openEngine(path, {
     calibration: await makeCalibration(),
+    predictor: await makePredictor(),
     maxSequences: 3,
   });
   const { parts } = many;
@@ -32,14 +33,14 @@ Deno.test("selections of rows beside dense attention", async () => {
   const few = { ...ROWS, budget: { rows: ROWS.budget } };
   const group = config.numHeads / HEADS;
   const firsts: Float32Array[] = [];
-  for (const policy of ["oracle", "loki", "quest", "streaming"] as const) {
+  for (const policy of ["oracle", "loki", "tokenbutler", "quest", "streaming"] as const) {
     const kv: KvRequest = policy === "streaming"
       ? { policy, sinks: 4, window: 22 }
       : { policy, ...few };
     const { settings } = resolveKv(kv, { numLayers: config.numLayers, numKvHeads: HEADS }, {
       fits: true,
       canProject: true,
-      canPredict: false,
+      canPredict: true,
     });
     let step = 0;
     await scorer.visit(ids, POSITIONS, settings, async (rows) => {
@@ -91,5 +92,50 @@ Deno.test("selections of rows beside dense attention", async () => {
       }
       step++;
     });
+  }
+});
+
+Deno.test("what is selected beside dense attention is what a step selects after dense layers", async () => {
+  const path = await offloadedModel();
+  const source = await openModel(path);
+  source.close();
+  const { config } = source;
+  const last = config.numLayers - 1;
+  await using many = await openEngine(path, {
+    calibration: await makeCalibration(),
+    predictor: await makePredictor(),
+    maxSequences: 4,
+  });
+  const { parts } = many;
+  using reader = new SelectionReader(parts, config);
+  const scorer = new RowScorer(parts, TOKENS);
+  const ids = textIds(TOKENS, config.vocabSize, 3);
+  const positions = [97, 130, 155, 164, 180];
+  for (const policy of ["oracle", "loki", "tokenbutler", "quest"] as const) {
+    const kv: KvRequest = {
+      policy,
+      sinks: 4,
+      window: 9,
+      budget: { rows: policy === "quest" ? 51 : 13 },
+      denseLayers: last,
+    };
+    const { settings } = resolveKv(kv, { numLayers: config.numLayers, numKvHeads: HEADS }, {
+      fits: true,
+      canProject: true,
+      canPredict: true,
+    });
+    const beside: unknown[] = [];
+    parts.runner.selectionObserver = reader;
+    await scorer.visit(ids, positions, settings, async (rows) => {
+      beside.push(...await reader.attended(last, rows));
+    });
+    parts.runner.selectionObserver = null;
+    for (const [index, position] of positions.entries()) {
+      // One row is decoded: the last but one.
+      await scorer.follow([{ ids: ids.slice(0, position + 2), prefilled: position, settings }]);
+      const row = { position };
+      const [alone] = await reader.attended(last, [row]);
+      assert.deepEqual(beside[index], alone, `${policy}, row ${position}`);
+    }
   }
 });

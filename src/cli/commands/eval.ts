@@ -33,6 +33,11 @@ const EVALUATIONS: readonly Evaluation[] = [
     summary: "finding what is hidden in long texts, by policy",
     load: () => import("./eval/ruler.ts"),
   },
+  {
+    name: "longbench",
+    summary: "the English data sets of LongBench, by policy, for whoever has them",
+    load: () => import("./eval/longbench.ts"),
+  },
 ];
 
 export const command = defineCommand({

@@ -21,12 +21,13 @@ import { CommandError } from "../../command.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import type { CliIo } from "../../io.ts";
+import { predictorOptions } from "../../kv_flags.ts";
 import { engineFlags, modelPath } from "../../model_flags.ts";
 import { openTextSide } from "../../text_side.ts";
 import { integer, oneOf, text, wordList } from "../../values.ts";
 
 const group = "Evaluation";
-const { model, kernel, kvType, calibration, predictor, maxParameters } = engineFlags;
+const { model, kernel, kvType, calibration, predictor, noPredictor, maxParameters } = engineFlags;
 
 /** `--text`, and which part of it. */
 export const textFlags = {
@@ -97,6 +98,7 @@ export const subjectFlags = {
   kvType,
   calibration,
   predictor,
+  noPredictor,
   maxParameters,
   kernel,
 } as const;
@@ -239,8 +241,7 @@ export async function openParts(
       deviceBytes: SEQUENCES * (tokens + 64) * kvBytesPerToken(source.config, subject.kvType),
     },
     calibration: subject.calibration,
-    predictor: subject.predictor,
-    maxParameters: subject.maxParameters,
+    ...predictorOptions(subject),
     kernelOverrides: Object.fromEntries(subject.kernel),
   }, () => {});
   if (parts.info.contextLength >= tokens) return parts;
@@ -255,13 +256,14 @@ export async function originOf(
   subject: Subject,
 ): Promise<Origin> {
   const path = modelPath(subject);
+  const { predictor } = predictorOptions(subject);
   return {
     evaluation,
     device: info.adapter.description,
     model: info.model.name,
     fingerprint: info.model.fingerprint,
     kv: info.kv.type,
-    predictor: await digestOf(subject.predictor ?? defaultPredictorPath(path)),
+    predictor: predictor === false ? null : await digestOf(predictor ?? defaultPredictorPath(path)),
     calibration: await digestOf(subject.calibration ?? defaultCalibrationPath(path)),
     commit: commit(),
   };

@@ -51,10 +51,20 @@ const flags = {
   }),
   stories: valueFlag({
     group,
-    help: "stories",
+    help: "stories at most",
     placeholder: "N",
     schema: integer(1, 1e6),
     fallback: 200,
+  }),
+  names: valueFlag({
+    group,
+    help:
+      "tokens of names that dense attention predicts: when there are so many, no further story " +
+      "is told",
+    placeholder: "N",
+    schema: integer(1, 1e9),
+    fallback: null,
+    fallbackText: "all stories are told",
   }),
   tokens: valueFlag({
     group,
@@ -193,8 +203,11 @@ async function measure(
   const left = results.figures.reduce((sum, of) => sum + stories.length - of.stories.length, 0);
   const bar = timedBar(io, "Measuring", Math.max(1, left));
   let done = 0;
+  let known = 0;
+  let told = 0;
   try {
-    for (let index = 0; index < stories.length; index++) {
+    for (; told < stories.length && known < (settings.names ?? Infinity); told++) {
+      const index = told;
       // All of them over one prefill.
       const open = apart.filter((figure) => figure.stories.length <= index);
       for (const figure of open) {
@@ -202,11 +215,13 @@ async function measure(
         bar.update(++done);
       }
       if (open.length > 0) results.save();
+      const dense = apart.find(({ keep }) => keep === null)!;
+      known += [...dense.stories[index]!].filter((digit) => digit === "1").length;
     }
     for (const figure of others) {
-      while (figure.stories.length < stories.length) {
+      while (figure.stories.length < told) {
         const first = figure.stories.length;
-        const count = Math.min(TOGETHER, stories.length - first);
+        const count = Math.min(TOGETHER, told - first);
         await follow(Array.from({ length: count }, (_, i) => first + i), figure);
         results.save();
         bar.update(done += count);
@@ -228,8 +243,9 @@ interface CorefLine extends Case, NameScore {
 }
 
 function linesOf(figures: readonly CorefFigure[]): CorefLine[] {
+  const told = Math.min(...figures.map(({ stories }) => stories.length));
   const hitsOf = ({ stories }: CorefFigure): NameHits[] =>
-    stories.map((story) => ({ hits: [...story].map((digit) => digit === "1") }));
+    stories.slice(0, told).map((story) => ({ hits: [...story].map((digit) => digit === "1") }));
   const dense = figures.find(({ keep }) => keep === null)!;
   const lines = figures.map(({ policy, keep, table, stories }) => ({
     policy,
@@ -246,11 +262,12 @@ function linesOf(figures: readonly CorefFigure[]): CorefLine[] {
 
 function print(settings: Flags, io: CliIo, { figures, origin }: Results<CorefFigure>): void {
   const lines = linesOf(figures);
+  const told = Math.min(...figures.map(({ stories }) => stories.length));
   if (settings.json) io.stdout(`${JSON.stringify({ origin, figures: lines })}\n`);
   else {
     const [{ tokens, names }] = lines as [CorefLine];
     io.stdout(
-      `${settings.stories} stories; dense attention predicts ${tokens} tokens of names and ${names} ` +
+      `${told} stories; dense attention predicts ${tokens} tokens of names and ${names} ` +
         "whole names; of these, by share of rows:\n",
     );
     const nameOf = (line: Case) => caseName({ ...line, total: null, interval: 1 });

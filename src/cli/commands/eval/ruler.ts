@@ -1,6 +1,6 @@
 /** `eval ruler`: finding what is hidden in long texts. @module */
 import { POLICY_NAMES } from "../../../butler/settings.ts";
-import { caseName, type PplCase, pplCases, requestOfCase } from "../../../eval/ppl.ts";
+import { caseName, type PplCase, pplCases } from "../../../eval/ppl.ts";
 import { Results } from "../../../eval/results.ts";
 import {
   fitSample,
@@ -9,20 +9,24 @@ import {
   type RulerTask,
   stringMatch,
 } from "../../../eval/ruler/tasks.ts";
-import { lineCharts } from "../../../report/chart.ts";
 import { CommandError, defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
-import { timedBar } from "../../progress.ts";
 import { type OpenSession, openSession } from "../../session.ts";
 import { decimal, integer, text, wordList } from "../../values.ts";
-import { answer, answerOptions, PromptWriter, type Question, runAll } from "./answers.ts";
+import {
+  answerOptions,
+  type Asked,
+  type AskedGroup,
+  askMissing,
+  PromptWriter,
+  scoreOf,
+} from "./answers.ts";
 import {
   choosePolicies,
   fileName,
   numbers,
-  originLine,
   originOf,
   outputFlags,
   policiesFlag,
@@ -30,8 +34,8 @@ import {
   rowsOf,
   SELECTING,
   subjectFlags,
-  writePicture,
 } from "./common.ts";
+import { printRuler, type RulerFigure } from "./ruler_report.ts";
 
 const group = "Evaluation";
 
@@ -105,20 +109,6 @@ const flags = {
 
 type Flags = Settings<typeof flags>;
 
-/** What was answered in a case. */
-export interface RulerFigure extends PplCase {
-  readonly task: string;
-  readonly tokens: number;
-  /** By sample; null: not asked yet. */
-  readonly answers: ({ readonly text: string; readonly score: number } | null)[];
-}
-
-/** A sample, ready to be asked. */
-interface Asked {
-  readonly sample: RulerSample;
-  readonly question: Omit<Question, "kv">;
-}
-
 /** The command, over a way to open a session. */
 export function rulerCommand(open: OpenSession) {
   return defineCommand({
@@ -179,48 +169,28 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
         { label: `Policies, ${tokens} tokens`, cases: cases.filter(({ total }) => total !== null) },
       ];
       const asked = new Map<RulerTask, readonly Asked[]>();
+      const samples = async (task: RulerTask) => {
+        const made = asked.get(task) ?? await makeSamples(task, tokens, essay, writer, settings);
+        asked.set(task, made);
+        return made;
+      };
       for (const { label, cases } of stages) {
-        const jobs: { figure: RulerFigure; index: number; asked: Asked }[] = [];
-        for (const task of tasks) {
-          const figures = cases
+        const groups = tasks.map((task): AskedGroup => ({
+          figures: cases
             .filter(({ total }) => total === null || denseReaches(results, task, tokens, settings))
-            .map((of) => figureOf(results, task, tokens, of));
-          const isOpen = (figure: RulerFigure, index: number) =>
-            (figure.answers[index] ?? null) === null;
-          const missing = (index: number) => figures.filter((figure) => isOpen(figure, index));
-          const indices = Array.from({ length: settings.samples }, (_, index) => index);
-          if (indices.every((index) => missing(index).length === 0)) continue;
-          const samples = asked.get(task) ??
-            await makeSamples(task, tokens, essay, writer, settings);
-          asked.set(task, samples);
-          // Samples that are answered together are asked again before they make way for others.
-          for (let first = 0; first < indices.length; first += settings.batch) {
-            const some = indices.slice(first, first + settings.batch);
-            for (const figure of figures) {
-              for (const index of some.filter((index) => isOpen(figure, index))) {
-                jobs.push({ figure, index, asked: samples[index]! });
-              }
-            }
-          }
-        }
-        if (jobs.length === 0) continue;
-        const bar = timedBar(io, label, jobs.length);
-        let done = 0;
-        try {
-          await runAll(jobs, settings.batch, async ({ figure, index, asked }) => {
-            const kv = requestOfCase(figure, settings);
-            const text = await answer(session, { ...asked.question, kv });
-            const score = stringMatch(text, asked.sample.references);
-            figure.answers[index] = { text, score };
-            results.save();
-            bar.update(++done);
-          });
-        } finally {
-          bar.stop();
-        }
+            .map((of) => figureOf(results, task, tokens, of)),
+          count: settings.samples,
+          samples: () => samples(task),
+        }));
+        await askMissing(session, io, groups, {
+          label,
+          batch: settings.batch,
+          rows: settings,
+          onAnswer: () => results.save(),
+        });
       }
     }
-    print(settings, io, results, tasks);
+    printRuler(settings, io, results, tasks);
     return EXIT.ok;
   } finally {
     await session.close();
@@ -279,114 +249,12 @@ async function makeSamples(
       const promptIds = await writer.ids(sample.prompt, sample.prefix);
       const maxTokens = answerTokens(sample);
       if (promptIds.length + maxTokens > tokens) continue;
-      found.push({ sample, question: { promptIds, maxTokens } });
+      const score = (text: string) => stringMatch(text, sample.references);
+      found.push({ promptIds, maxTokens, score });
       break;
     }
   }
   return found;
-}
-
-/** Mean score; 0 without answers. */
-function scoreOf({ answers }: RulerFigure): number {
-  const scores = answers.flatMap((each) => each === null ? [] : [each.score]);
-  return scores.reduce((sum, score) => sum + score, 0) / Math.max(1, scores.length);
-}
-
-function exactOf({ answers }: RulerFigure): number {
-  return answers.filter((each) => each?.score === 1).length;
-}
-
-function print(
-  settings: Flags,
-  io: CliIo,
-  { figures, origin }: Results<RulerFigure>,
-  tasks: readonly RulerTask[],
-): void {
-  if (settings.json) {
-    const lines = figures.map((figure) => ({
-      ...figure,
-      score: scoreOf(figure),
-      exact: exactOf(figure),
-    }));
-    io.stdout(`${JSON.stringify({ origin, figures: lines })}\n`);
-  } else {
-    const lengths = [...new Set(figures.map(({ tokens }) => tokens))];
-    for (const tokens of lengths) {
-      const here = figures.filter((figure) => figure.tokens === tokens);
-      const dense = here.filter(({ total }) => total === null);
-      const totals = [...new Set(here.flatMap(({ total }) => total ?? []))];
-      io.stdout(`${tokens} tokens: score (exact answers of ${settings.samples})\n`);
-      for (const total of totals.length === 0 ? [null] : totals) {
-        const sparse = here.filter((figure) => figure.total === total && total !== null);
-        const names = [...new Set(sparse.map(caseName))];
-        const columns = [
-          "dense",
-          ...names.map((name) => name.replace(" (same B for all heads)", ", same B")),
-        ];
-        const width = Math.max(12, ...columns.map((column) => column.length + 2));
-        const row = (name: string, cells: readonly string[]) =>
-          io.stdout(`  ${name.padEnd(16)}${cells.map((text) => text.padStart(width)).join("")}\n`);
-        row(total === null ? "" : `${total} rows`, columns);
-        const cell = (figure: RulerFigure | undefined) =>
-          figure === undefined || figure.answers.length === 0
-            ? "-"
-            : `${(100 * scoreOf(figure)).toFixed(1)} (${exactOf(figure)})`;
-        const compared: string[] = [];
-        for (const { name } of tasks) {
-          const own = sparse.filter(({ task, answers }) => task === name && answers.length > 0);
-          if (own.length > 0) compared.push(name);
-          row(name, [
-            cell(dense.find(({ task }) => task === name)),
-            ...names.map((of) => cell(own.find((figure) => caseName(figure) === of))),
-          ]);
-        }
-        const together = (of: readonly RulerFigure[]) => {
-          const counted = of.filter(({ task }) => compared.includes(task));
-          const score = counted.reduce((sum, figure) => sum + scoreOf(figure), 0) /
-            Math.max(1, counted.length);
-          const exact = counted.reduce((sum, figure) => sum + exactOf(figure), 0);
-          return `${(100 * score).toFixed(1)} (${exact})`;
-        };
-        if (compared.length > 0) {
-          row(`${compared.length} compared`, [
-            together(dense),
-            ...names.map((of) => together(sparse.filter((figure) => caseName(figure) === of))),
-          ]);
-        }
-      }
-    }
-    io.stdout(originLine(origin));
-  }
-  if (settings.svg !== null) writePicture(settings.svg, picture(figures));
-}
-
-function picture(figures: readonly RulerFigure[]): string {
-  const lengths = [...new Set(figures.map(({ tokens }) => tokens))];
-  return lineCharts(
-    lengths.map((tokens) => {
-      const here = figures.filter((figure) => figure.tokens === tokens && figure.total !== null);
-      const names = [...new Set(here.map(caseName))];
-      return {
-        title: `Score of the tasks that dense attention can do, ${tokens} tokens`,
-        x: { label: "rows, sinks and window included", scale: "log2" as const },
-        y: { label: "score", scale: "linear" as const },
-        series: names.map((name) => {
-          const own = here.filter((figure) =>
-            caseName(figure) === name && figure.answers.length > 0
-          );
-          const totals = [...new Set(own.map(({ total }) => total!))].sort((a, b) => a - b);
-          return {
-            name,
-            points: totals.map((total) => {
-              const some = own.filter((figure) => figure.total === total);
-              const sum = some.reduce((score, figure) => score + scoreOf(figure), 0);
-              return [total, sum / some.length] as const;
-            }),
-          };
-        }),
-      };
-    }).filter(({ series }) => series.some(({ points }) => points.length > 0)),
-  );
 }
 
 export const command = rulerCommand(openSession);
