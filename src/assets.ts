@@ -15,11 +15,12 @@ export const WORKERS = {
 /** Files and folders, relative to the project root, that are opened at run time. */
 export const ASSET_PATHS = ["shaders", "weights"] as const;
 
-const ROOT = new URL("../", import.meta.url);
+/** Where the program lies. Its assets are read through the functions below. */
+export const PROGRAM_ROOT = new URL("../", import.meta.url);
 
 /** Absolute path of a file of the program, given relative to the project root. */
 export function assetPath(relative: string): string {
-  const url = new URL(relative, ROOT);
+  const url = new URL(relative, PROGRAM_ROOT);
   if (!ASSET_PATHS.some((top) => relative === top || relative.startsWith(`${top}/`))) {
     throw new RangeError(`asset ${relative} is outside the listed asset folders`);
   }

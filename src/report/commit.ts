@@ -1,6 +1,6 @@
 /** Which version of the program is measured. @module */
 
-const ROOT = new URL("../../", import.meta.url);
+import { PROGRAM_ROOT as ROOT } from "../assets.ts";
 
 let known: string | undefined;
 

@@ -17,6 +17,10 @@ const FILE_READERS = [
   // What `train` writes: a predictor, what the model computed, where it stands.
   "src/butler/predictor/",
   "src/train/",
+  // Which version is measured, and figures of an evaluation.
+  "src/report/commit.ts",
+  "src/eval/",
+  "src/cli/commands/",
   // Rows below the device: folders that the user names.
   "src/kv/store/file_ops.ts",
 ];
