@@ -1,5 +1,7 @@
 import { PredictorError, type PredictorErrorCode } from "../../src/butler/predictor/errors.ts";
-import { encodePredictor, readPredictor } from "../../src/butler/predictor/file.ts";
+import { encodePredictor, findPredictor, readPredictor } from "../../src/butler/predictor/file.ts";
+import { assetPath, DEFAULT_MODEL } from "../../src/assets.ts";
+import { openModel } from "../../src/model/open.ts";
 import {
   importanceKey,
   importanceQueries,
@@ -11,6 +13,7 @@ import {
   producerOf,
   producersOf,
 } from "../../src/butler/predictor/shape.ts";
+import { MAX_PARAMETER_SHARE } from "../../src/butler/predictor/shape.ts";
 import { Random } from "../gpu/_rig.ts";
 import { rawSafetensors, withFiles } from "../_model_files.ts";
 import { randomPredictor } from "./_predictor.ts";
@@ -134,4 +137,20 @@ Deno.test("importance is the largest of the query heads' products with the proje
   const key = importanceKey([...Array(32).fill(0.5)], [1, 3]);
   assert.deepEqual([...key], Array(16).fill(2));
   assert.equal(importanceScore([Array(16).fill(1), Array(16).fill(-1)], key), 8);
+});
+
+Deno.test("the predictor that comes with the program belongs to its model", async () => {
+  const path = assetPath(DEFAULT_MODEL.path);
+  const source = await openModel(path);
+  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+  const fingerprint = await source.fingerprint();
+  source.close();
+  const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+  const most = MAX_PARAMETER_SHARE * source.numParameters;
+  const { predictor, notes } = readPredictor(findPredictor(path)!, model, most);
+  assert.equal(predictor.producers.length, 8);
+  assert.equal(notes.budgets?.roles.length, numLayers);
+  const digest = await crypto.subtle.digest("SHA-256", await Deno.readFile(findPredictor(path)!));
+  const readme = await Deno.readTextFile(assetPath("weights/smollm2-135m-instruct/README.md"));
+  assert.ok(readme.includes(new Uint8Array(digest).toHex()), "its README has another checksum");
 });

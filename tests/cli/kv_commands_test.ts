@@ -77,7 +77,7 @@ Deno.test("doctor shows where the rows of a sequence lie", async () => {
   const text = io.out.replace(/\s+/g, " ");
   for (
     const wanted of [
-      "sequence 4096 tokens, loki: 64 sinks, a window of 192, a budget of 128 rows",
+      "sequence 4096 tokens, tokenbutler: 64 sinks, a window of 192, a budget of 128 rows",
       "device 10.5 MB of 10.5 MB: dense layers ",
       "beside that importance keys 11.8 MB, tables and lists ",
       "host 41.3 MB of 41.3 MB",
