@@ -23,7 +23,7 @@ import { type Answer, generate } from "./_requests.ts";
 
 const CALIBRATION = await makeCalibration();
 const PATH = await offloadedModel();
-const TEXT = textIds(230, 320);
+const TEXT = textIds(198, 320);
 const NUM_PROMPT = 150;
 const SIZES: KvRequest = { sinks: 8, window: 16 };
 const NUM_CHOSEN = TEXT.length - 24;
