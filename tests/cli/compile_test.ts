@@ -12,6 +12,8 @@ const FILE_READERS = [
   "src/model/",
   // What the system says of its memory.
   "src/engine/host_memory.ts",
+  // What lies beside a model.
+  "src/butler/side_file.ts",
   // The file that `calibrate` writes.
   "src/butler/calibration/",
   // What `train` writes: a predictor, what the model computed, where it stands.
