@@ -10,7 +10,7 @@
 //
 // One workgroup: a row of a KV head; a lane has every WG-th four tokens.
 //
-// GROUP: query heads of a KV head. WG, SUBGROUPS, FULL: see common/train_lists.wgsl.
+// GROUP: query heads of a KV head. TAIL: with the term of roots. WG, SUBGROUPS, FULL: see common/train_lists.wgsl.
 
 @group(0) @binding(0) var<storage, read_write> scores: array<vec4f>;
 @group(0) @binding(1) var<storage, read> shares: array<vec2u>;
@@ -77,14 +77,25 @@ fn main(
   var part_{g} = 0.0;
 #endfor
   var wanted_part = 0.0;
+#if TAIL
+  var root_part = 0.0;
+  var wanted_root_part = 0.0;
+#endif
   for (var i = first + lane; i < end; i += WG) {
     let here = inside(i, range);
     var wanted = vec4f(0.0);
+    var all = vec4f(0.0);
 #for g GROUP
-    part_{g} += sum_of(exp(min(scores[base_{g} + i] - top_{g}, vec4f(0.0))) * here);
+    let power_{g} = exp(min(scores[base_{g} + i] - top_{g}, vec4f(0.0))) * here;
+    part_{g} += sum_of(power_{g});
+    all += power_{g} * lift_{g};
     wanted = max(wanted, share_at(base_{g} + i) * mass_{g});
 #endfor
     wanted_part += sum_of(wanted);
+#if TAIL
+    root_part += sum_of(sqrt(all));
+    wanted_root_part += sum_of(sqrt(wanted));
+#endif
   }
   var together = 0.0;
 #for g GROUP
@@ -95,6 +106,11 @@ fn main(
   let wanted_sum = lanes_sum(wanted_part, lane);
   let wanted_scale = select(0.0, 1.0 / wanted_sum, wanted_sum > 0.0);
   let log_together = log(together);
+#if TAIL
+  let roots = lanes_sum(root_part, lane);
+  let wanted_roots = lanes_sum(wanted_root_part, lane);
+  let wanted_root_scale = select(0.0, 1.0 / wanted_roots, wanted_roots > 0.0);
+#endif
   var value = 0.0;
   for (var i = lane; i < quads; i += WG) {
     let here = inside(i, range);
@@ -107,9 +123,17 @@ fn main(
     all += power_{g} * lift_{g};
     wanted = max(wanted, share_{g} * mass_{g});
 #endfor
-    wanted *= wanted_scale;
     all = max(all, vec4f(1.0e-37));
-    let group_slope = params.group_weight * (all / together - wanted);
+#if TAIL
+    let root = sqrt(all) / roots;
+    let wanted_root = sqrt(wanted) * wanted_root_scale;
+    value -= params.tail_weight * sum_of(here * wanted_root * log(root));
+#endif
+    wanted *= wanted_scale;
+    var group_slope = params.group_weight * (all / together - wanted);
+#if TAIL
+    group_slope += 0.5 * params.tail_weight * (root - wanted_root);
+#endif
     value -= params.group_weight * sum_of(here * wanted * (log(all) - log_together));
 #for g GROUP
     value -= params.head_weight * sum_of(here * share_{g} * (score_{g} - top_{g} - log_{g}));

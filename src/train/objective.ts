@@ -8,14 +8,15 @@ import { PRODUCER_NORM_EPS } from "../butler/predictor/predictor.ts";
 import { IMPORTANCE_DIM } from "../butler/predictor/shape.ts";
 
 /** Every loss. */
-export const LOSSES = ["full", "candidates", "group"] as const;
+export const LOSSES = ["full", "candidates", "group", "tail"] as const;
 /**
  * Cross-entropy of the model's and the predictor's attention, by row and query head. `full`: over all
  * rows so far (the method's own). `candidates`: over the rows between sinks and window only, so that
  * the capacity goes to the rows that have to be chosen. `group`: `candidates` at half weight, and over
  * the candidates the cross-entropy between the largest attention of a KV head's query heads and the
  * softmax of the smooth maximum (logarithm of the sum of exponentials) of their scores, which is what
- * rows are chosen by.
+ * rows are chosen by. `tail`: `group`, and the last term once more with the roots of both
+ * distributions (twice the temperature), so that rows of little attention are ranked too.
  */
 export type Loss = typeof LOSSES[number];
 
@@ -27,9 +28,17 @@ export interface Objective {
   readonly window: number;
 }
 
-/** Weights of the two terms. */
-export function lossWeights(loss: Loss): { readonly head: number; readonly group: number } {
-  return loss === "group" ? { head: 0.5, group: 1 } : { head: 1, group: 0 };
+/** Weights of the terms. */
+export interface LossWeights {
+  readonly head: number;
+  readonly group: number;
+  readonly tail: number;
+}
+
+/** Weights of the terms of a loss. */
+export function lossWeights(loss: Loss): LossWeights {
+  if (loss === "tail") return { head: 0.5, group: 1, tail: 1 };
+  return loss === "group" ? { head: 0.5, group: 1, tail: 0 } : { head: 1, group: 0, tail: 0 };
 }
 
 /** Sizes of what is trained at once: a producer and the layers that it serves. */
@@ -201,6 +210,7 @@ export function lossAndGradients(
         {
           head: weights.head / (served * numHeads * rows),
           group: weights.group / (served * numKvHeads * rows),
+          tail: weights.tail / (served * numKvHeads * rows),
         },
       );
       loss += value;
@@ -242,7 +252,7 @@ export function rowLoss(
   scores: readonly Float64Array[],
   shares: readonly ArrayLike<number>[],
   mass: readonly number[],
-  weights: { readonly head: number; readonly group: number },
+  weights: LossWeights,
 ): { readonly value: number; readonly slopes: readonly Float64Array[] } {
   const most = Math.max(...scores.map((of) => of.reduce((a, b) => Math.max(a, b), -Infinity)));
   const powers = scores.map((of) => of.map((score) => Math.exp(score - most)));
@@ -254,13 +264,22 @@ export function rowLoss(
     (_, i) => shares.reduce((top, of, g) => Math.max(top, of[i]! * mass[g]!), 0),
   );
   const targetSum = target.reduce((a, b) => a + b, 0);
+  const sumOf = (count: number, of: (i: number) => number) =>
+    Array.from({ length: count }, (_, i) => of(i)).reduce((a, b) => a + b, 0);
+  const hereAt = (i: number) => powers.reduce((sum, of) => sum + of[i]!, 0);
+  const roots = sumOf(count, (i) => Math.sqrt(hereAt(i)));
+  const targetRoots = sumOf(count, (i) => Math.sqrt(target[i]!));
   let value = 0;
   const slopes = scores.map(() => new Float64Array(count));
   for (let i = 0; i < count; i++) {
-    const here = powers.reduce((sum, of) => sum + of[i]!, 0);
+    const here = hereAt(i);
     const wanted = targetSum > 0 ? target[i]! / targetSum : 0;
     if (wanted > 0) value -= weights.group * wanted * Math.log(here / together);
-    const groupSlope = weights.group * (here / together - wanted);
+    const root = Math.sqrt(here) / roots;
+    const wantedRoot = targetRoots > 0 ? Math.sqrt(target[i]!) / targetRoots : 0;
+    if (wantedRoot > 0) value -= weights.tail * wantedRoot * Math.log(root);
+    const groupSlope = weights.group * (here / together - wanted) +
+      weights.tail * (root - wantedRoot) / 2;
     scores.forEach((of, g) => {
       const share = shares[g]![i]!;
       if (share > 0) value -= weights.head * share * (of[i]! - most - Math.log(sums[g]!));

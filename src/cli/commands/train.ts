@@ -97,7 +97,8 @@ const flags = {
   loss: valueFlag({
     group: "Training",
     help: "full: attention over all rows; candidates: over the rows between sinks and window; " +
-      "group: that, and what a KV head's query heads want together",
+      "group: that, and what a KV head's query heads want together; tail: that, and rows of little " +
+      "attention too",
     placeholder: "NAME",
     schema: oneOf(LOSSES),
     fallback: TRAIN_DEFAULTS.loss,

@@ -43,6 +43,7 @@ export const TRAIN_PARAMS = defineParams("TrainParams", {
   /** Of a query head's loss and of a KV head's, divided by how many there are. */
   head_weight: "f32",
   group_weight: "f32",
+  tail_weight: "f32",
   /** f32 of all trained values; of those, where gain and bias begin. */
   count: "u32",
   gain_at: "u32",
@@ -121,11 +122,11 @@ export function trainTeacherSpec(v: TrainListVariant): KernelSpec {
 }
 
 /** Bindings: scores, shares, mass, positions, loss, params. */
-export function trainLossSpec(v: TrainListVariant, group: number): KernelSpec {
+export function trainLossSpec(v: TrainListVariant, group: number, tail: boolean): KernelSpec {
   return {
     shader: "train_loss",
-    variant: `train_loss_g${group}_${listName(v)}`,
-    defines: { ...listDefines(v), GROUP: group },
+    variant: `train_loss_g${group}${tail ? "_tail" : ""}_${listName(v)}`,
+    defines: { ...listDefines(v), GROUP: group, TAIL: tail },
     bindings: ["write", "read", "read", "read", "write", "uniform"],
     structs: [TRAIN_PARAMS],
   };
