@@ -73,6 +73,12 @@ function checkTable(
 ): void {
   const { roles, points } = table;
   checkLength(["roles"], roles, numLayers, "layer");
+  if (roles[0] === "selected") {
+    throw new BudgetTableError(
+      ["roles", 0],
+      "must be dense or window: nothing predicts which rows the first layer needs",
+    );
+  }
   if (!roles.includes("selected")) {
     throw new BudgetTableError(["roles"], "must have a layer that is selected");
   }

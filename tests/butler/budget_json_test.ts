@@ -36,6 +36,10 @@ Deno.test("parseBudgetTable() says what is wrong and where", () => {
       [{ roles: [] }, /^points of the budget table must be a list$/],
       [change(["more"], 1), /^the budget table must not have the member "more"$/],
       [change(["roles", 1], "dens"), /^roles\[1\] of .* must be one of dense, window, selected$/],
+      [
+        change(["roles", 0], "selected"),
+        /^roles\[0\] .* must be dense or window: nothing predicts/,
+      ],
       [change(["roles"], ["selected"]), /^roles .* must have 3 entries, one for each layer/],
       [change(["roles"], ["dense", "dense", "window"]), /^roles .* have a layer that is selected$/],
       [change(["points"], []), /^points .* must have 1 to 64 entries, not 0$/],
@@ -65,12 +69,9 @@ Deno.test("parseBudgetTable() says what is wrong and where", () => {
       return true;
     });
   }
+  const nothing = { roles: ["window", "selected"], points: [{ mean: 0, rows: [[0], [0]] }] };
   assert.throws(
-    () =>
-      parseBudgetTable({ roles: ["selected"], points: [{ mean: 0, rows: [[0]] }] }, {
-        numLayers: 1,
-        numKvHeads: 1,
-      }),
+    () => parseBudgetTable(nothing, { numLayers: 2, numKvHeads: 1 }),
     /must be more than 0, but is 0$/,
   );
 });

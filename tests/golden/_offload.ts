@@ -1,6 +1,7 @@
 /** A tiny model whose rows have no room: sizes of its cache, text for it, and a projection. @module */
 import { encodeCalibration } from "../../src/butler/calibration/file.ts";
 import { encodePredictor } from "../../src/butler/predictor/file.ts";
+import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import type { TierOptions } from "../../src/engine/types.ts";
 import { openModel } from "../../src/model/open.ts";
 import { assert } from "std-testing";
@@ -34,14 +35,18 @@ export async function makeCalibration(modelPath?: string): Promise<string> {
 }
 
 /** A predictor for `tokenbutler`: any will do here too. */
-export async function makePredictor(modelPath?: string, stride = 2): Promise<string> {
+export async function makePredictor(
+  modelPath?: string,
+  stride = 2,
+  budgets: BudgetTable | null = null,
+): Promise<string> {
   const source = await openModel(modelPath ?? await offloadedModel());
   const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
   const fingerprint = await source.fingerprint();
   source.close();
   const model = { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
   const predictor = randomPredictor({ model, stride, inner: 16 }, new Random(4));
-  const notes = { training: null, results: null, budgets: null, program: "test" };
+  const notes = { training: null, results: null, budgets, program: "test" };
   return await temporaryFile(encodePredictor({ predictor, notes }));
 }
 
