@@ -28,18 +28,6 @@ interface Stretch {
 }
 
 /**
- * Roles of the layers: all selected but for layer 0, which has no predictor. It is a `window` where
- * that costs little, else `dense`.
- *
- * @param windowCost What is lost where layer 0 attends to sinks and window alone.
- * @param bound Most that may be lost.
- */
-export function layerRoles(numLayers: number, windowCost: number, bound: number): LayerRole[] {
-  const first = windowCost <= bound ? "window" : "dense";
-  return Array.from({ length: numLayers }, (_, layer) => layer === 0 ? first : "selected");
-}
-
-/**
  * Shares out rows by the largest gain on the concave hulls of the curves, which no other way to
  * share them out exceeds. Of equal gains the first head's counts first. No head has fewer rows at a
  * larger mean.

@@ -1,5 +1,5 @@
 import { assert, fc } from "std-testing";
-import { greedyTable, layerRoles } from "../../src/butler/budget_curves.ts";
+import { greedyTable } from "../../src/butler/budget_curves.ts";
 import { rowsAt } from "../../src/butler/budget_table.ts";
 
 const flat = (rows: readonly (readonly number[])[]) => rows.flat();
@@ -109,11 +109,4 @@ Deno.test("greedyTable() refuses curves that do not fit", () => {
     () => greedyTable({ roles: ["dense"], mass: [[[1]]] }, [1], [1]),
     /no layer is selected/,
   );
-});
-
-Deno.test("layerRoles() makes layer 0 a window where that costs little", () => {
-  assert.deepEqual(layerRoles(3, 0.01, 0.02), ["window", "selected", "selected"]);
-  assert.deepEqual(layerRoles(3, 0.02, 0.02), ["window", "selected", "selected"]);
-  assert.deepEqual(layerRoles(2, 0.03, 0.02), ["dense", "selected"]);
-  assert.deepEqual(layerRoles(2, NaN, 0.02), ["dense", "selected"]);
 });
