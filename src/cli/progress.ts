@@ -1,4 +1,4 @@
-/** Progress on a terminal; nothing anywhere else. @module */
+/** Progress: bars on a terminal; anywhere else a line now and then of what takes minutes. @module */
 import { drawProgressBar, type ProgressBar } from "std-cli";
 import type { LoadProgress } from "../engine/types.ts";
 import type { CliIo } from "./io.ts";
@@ -10,9 +10,39 @@ export function progressBar(io: CliIo, label: string, total: number): ProgressBa
   return io.stderrIsTerminal ? drawProgressBar(label, total) : SILENT;
 }
 
-/** The same for work that takes minutes: with the time that is left. */
+/** The same for work that takes minutes: with the time that is left, and lines where no bar can be. */
 export function timedBar(io: CliIo, label: string, total: number): ProgressBar {
-  return io.stderrIsTerminal ? drawProgressBar(label, total, true) : SILENT;
+  return io.stderrIsTerminal
+    ? drawProgressBar(label, total, true)
+    : progressLines(io, label, total);
+}
+
+/** Between two lines, in milliseconds. */
+const LINE_EVERY_MS = 60_000;
+
+/** A line on standard error, once a minute where something was done: for logs of long work. */
+export function progressLines(
+  io: Pick<CliIo, "stderr">,
+  label: string,
+  total: number,
+  now: () => number = () => performance.now(),
+): ProgressBar {
+  let last = now();
+  /** Where it began: what was done before, in an earlier run, says nothing about the time. */
+  let begun: { readonly time: number; readonly done: number } | undefined;
+  return {
+    update(done) {
+      const time = now();
+      begun ??= { time, done };
+      if (time - last < LINE_EVERY_MS || done <= begun.done) return;
+      last = time;
+      const each = (time - begun.time) / (done - begun.done);
+      const minutes = Math.ceil(each * Math.max(0, total - done) / 60_000);
+      const part = Math.floor(100 * done / total);
+      io.stderr(`${label}: ${done} of ${total} (${part} %), about ${minutes} min left\n`);
+    },
+    stop() {},
+  };
 }
 
 const PHASES: Readonly<Record<LoadProgress["phase"], string>> = {
