@@ -171,9 +171,9 @@ const RANKED: ReadonlySet<ScoreKind> = new Set(["projected", "exact", "predicted
 
 /**
  * Neighbours are for policies that rank row by row at every selection: pages bring their own, and
- * attention that was received says nothing of rows that were let go. They double a list.
+ * attention that was received says nothing of rows that were let go. They double a list, at most.
  */
-function growthOf(settings: KvSettings): number {
+export function growthOf(settings: KvSettings): number {
   const { scores } = POLICIES[settings.policy];
   if (!settings.neighbours || !RANKED.has(scores)) return 1;
   // A list is made by one lane, which can do so much.

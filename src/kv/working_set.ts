@@ -4,6 +4,7 @@
  * @module
  */
 import { headBudgets, meanBudget, stepsKept } from "../butler/settings.ts";
+import { growthOf } from "../butler/slots.ts";
 import type { KvSettings } from "../butler/settings_types.ts";
 import { BLOCK_ROWS } from "./slab_pool.ts";
 
@@ -57,11 +58,12 @@ function clip(set: LayerSet, all: number): LayerSet {
 
 /**
  * What a sequence would like: dense layers whole, window layers their window, selected layers slots
- * for twice the rows they choose.
+ * for twice the rows that a list of theirs has, neighbours included.
  */
 export function wishedSet(need: WorkingSetNeed): LayerSet[] {
   const { settings, maxRows } = need;
   const budgets = headBudgets(settings, maxRows);
+  const growth = growthOf(settings);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   return smallestSet(need).map((least, layer) => {
     const { role } = settings.layers[layer]!;
@@ -70,7 +72,8 @@ export function wishedSet(need: WorkingSetNeed): LayerSet[] {
       const rows = settings.window + meanBudget(settings, maxRows);
       return clip({ ...least, windowBlocks: windowBlocks(rows), slotPages: 0 }, all);
     }
-    const slotPages = Math.max(1, Math.ceil(2 * Math.max(...budgets[layer]!) / BLOCK_ROWS));
+    const rows = 2 * growth * Math.max(...budgets[layer]!);
+    const slotPages = Math.max(1, Math.ceil(rows / BLOCK_ROWS));
     return clip({ ...least, slotPages }, all);
   });
 }

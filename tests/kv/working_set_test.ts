@@ -68,6 +68,18 @@ Deno.test("what is left goes to dense layers first, then to slots for twice the 
   assert.deepEqual(plan(400), wishedSet(need));
 });
 
+Deno.test("slots are wished for twice the rows of a list with its neighbours", () => {
+  const slots = (more: Parameters<typeof settingsOf>[1]) =>
+    wishedSet({
+      settings: settingsOf(["selected"], { sinks: 32, window: 32, budget: { rows: 64 }, ...more }),
+      maxRows: 20 * 32,
+    })[0]!.slotPages;
+  assert.equal(slots({ policy: "loki", interval: 8, neighbours: false }), 4);
+  assert.equal(slots({ policy: "loki", interval: 8, neighbours: true }), 8);
+  // Pages bring their neighbours.
+  assert.equal(slots({ policy: "quest", interval: 8, neighbours: true }), 4);
+});
+
 Deno.test("layers of one slab share what it has and take nothing of another one", () => {
   const settings = settingsOf(["selected", "selected", "selected"], {
     sinks: 32,
