@@ -6,6 +6,9 @@ import { ggufTokenizer } from "./gguf.ts";
 import { huggingFaceTokenizer } from "./huggingface.ts";
 import type { Tokenizer } from "./types.ts";
 
+/** Letters, digits, marks, blanks and characters of one to four bytes. */
+const PROBE = "It's a probe, 12 34.5!\n\n\t  caf\u00e9 \u4f60\u597d \u{1f642}<s></s>";
+
 /**
  * Builds the tokenizer of a model.
  *
@@ -20,9 +23,13 @@ export function loadTokenizer(
   vocabSize: number,
 ): Tokenizer {
   try {
-    return source.kind === "gguf"
+    const tokenizer = source.kind === "gguf"
       ? ggufTokenizer(source.metadata, path, vocabSize)
       : huggingFaceTokenizer(source, path, vocabSize);
+    // Some settings are looked at only when there is text: what they break has to show now, and not
+    // in the first request.
+    tokenizer.decode(tokenizer.encode(PROBE, { parseSpecial: true, addBos: true }));
+    return tokenizer;
   } catch (error) {
     if (error instanceof ModelFileError) throw error;
     // A file that is wrong in a way nobody thought of is still only a wrong file.
