@@ -52,7 +52,7 @@ export const latencyFlags = {
     placeholder: "NAME,NAME",
     schema: words(POLICY_NAMES),
     fallback: null,
-    fallbackText: "dense,streaming,quest,loki on a software adapter, all on a GPU",
+    fallbackText: "dense,streaming,quest,loki,tokenbutler on a software adapter, all on a GPU",
   }),
   intervals: valueFlag({
     group,
@@ -100,7 +100,7 @@ export function defaultLists(software: boolean) {
   return software
     ? {
       contexts: [1024, 2048, 4096, 8192],
-      policies: ["dense", "streaming", "quest", "loki"] as readonly PolicyName[],
+      policies: ["dense", "streaming", "quest", "loki", "tokenbutler"] as readonly PolicyName[],
       intervals: [1, 8],
     }
     : {

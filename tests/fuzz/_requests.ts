@@ -63,13 +63,15 @@ const TYPES = [
 ];
 const PATHS = ["/", "//", "/v1/models/%00", "/v1/models/..%2f..%2fetc%2fpasswd", "/props?x=%ff"];
 
-interface Sent {
+/** A request to be sent. */
+export interface Sent {
   readonly note: string;
   readonly path: string;
   readonly init: RequestInit;
 }
 
-function spoiled(random: Random): Sent {
+/** A request that was good before. */
+export function spoiledRequest(random: Random): Sent {
   const [path, body] = oneOf(random, BODIES);
   if (random() < 0.05) {
     const method = oneOf(random, METHODS);
@@ -94,7 +96,7 @@ export function* requestCases(
   count: number,
 ): Generator<FuzzCase> {
   for (let index = first; index < first + count; index++) {
-    const { note, path, init } = spoiled(caseRandom(seed, index));
+    const { note, path, init } = spoiledRequest(caseRandom(seed, index));
     yield {
       note,
       bytes: init.body === undefined ? 0 : (init.body as Uint8Array).byteLength,
