@@ -5,6 +5,7 @@ export interface Summary {
   readonly min: number;
   readonly median: number;
   readonly p95: number;
+  readonly p99: number;
   readonly count: number;
 }
 
@@ -17,7 +18,13 @@ export function summarize(times: readonly number[]): Summary {
   if (times.length === 0) throw new RangeError("nothing was measured");
   const sorted = [...times].sort((a, b) => a - b);
   const rank = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)]!;
-  return { min: sorted[0]!, median: rank(0.5), p95: rank(0.95), count: sorted.length };
+  return {
+    min: sorted[0]!,
+    median: rank(0.5),
+    p95: rank(0.95),
+    p99: rank(0.99),
+    count: sorted.length,
+  };
 }
 
 /** Keeps so many significant digits: a time is no better known than that. */

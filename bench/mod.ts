@@ -56,6 +56,11 @@ export const BENCHMARKS: readonly BenchmarkEntry[] = [
     load: () => import("./latency.ts"),
   },
   {
+    name: "http",
+    summary: "what HTTP and streaming cost, against the engine called directly",
+    load: () => import("./http.ts"),
+  },
+  {
     name: "start",
     summary: "how long an engine takes to start",
     load: () => import("./start.ts"),

@@ -26,6 +26,7 @@ async function bench(name: string, args: readonly string[]) {
 const RUNS: readonly (readonly [string, readonly string[], number])[] = [
   ["decode", ["--contexts", "5,40", "--steps", "2", "--rounds", "1"], 2],
   ["prefill", ["--lengths", "3,33", "--rounds", "1"], 2],
+  ["http", ["--streams", "1,2", "--requests", "1", "--tokens", "4", "--rounds", "1"], 4],
   ["batch", ["--sizes", "1,3", "--prompt", "9", "--steps", "2", "--rounds", "1"], 2],
 ];
 
