@@ -69,6 +69,12 @@ Deno.test("eval ruler: dense first, others where it is good enough, nothing aske
     assert.equal(figures.length, 2 + 2 * 2 * 1);
     assert.equal(figures[0].exact, 3);
     assert.equal(origin.seed, 0);
+    // The engine scores rows by the keys that were asked for.
+    const short = fakeSession({ reply, contextLength: 800 });
+    const keys = "--tasks niah_single_2 --tokens 800 --samples 1 --importance-keys int8";
+    await runCommand(rulerCommand(short.open), keys.split(" "), new FakeIo());
+    assert.equal(short.seen.options!.importanceKeys, "int8");
+    assert.equal(again.seen.options!.importanceKeys, "f16");
     // What is missing is asked.
     const file = JSON.parse(await Deno.readTextFile(`${folder}/ruler.json`));
     file.figures[0].answers[1] = null;

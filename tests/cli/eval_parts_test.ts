@@ -47,6 +47,18 @@ Deno.test("eval recall: the true top-B by the oracle, less by others; resumed fr
     // What is there is not measured again.
     await runWith(recallCommand, ask);
     assert.equal(await Deno.readTextFile(`${folder}/recall.json`), text);
+    // Keys in bytes are another evaluation, with nearly the same figures.
+    await assert.rejects(
+      runWith(recallCommand, `${ask} --importance-keys int8`),
+      /importanceKeys is "f16", not "int8"/,
+    );
+    const bytes = ask.replace("recall.json", "bytes.json").replace(
+      "--svg",
+      "--policies loki --svg",
+    );
+    await runWith(recallCommand, `${bytes} --importance-keys int8`);
+    const [short] = JSON.parse(await Deno.readTextFile(`${folder}/bytes.json`)).figures;
+    assert.ok(short.recall !== loki.recall && Math.abs(short.recall - loki.recall) < 0.05);
   });
 });
 

@@ -53,6 +53,7 @@ export function answerOptions(subject: Subject, tokens: number, batch: number): 
     tiers: { ...DEFAULT_TIERS, hostBytes: PROMPT_BYTES },
     calibration: subject.calibration,
     ...predictorOptions(subject),
+    importanceKeys: subject.importanceKeys,
     kernelOverrides: Object.fromEntries(subject.kernel),
   };
 }

@@ -28,6 +28,7 @@ import { integer, oneOf, text, wordList } from "../../values.ts";
 
 const group = "Evaluation";
 const { model, kernel, kvType, calibration, predictor, noPredictor, maxParameters } = engineFlags;
+const { importanceKeys } = engineFlags;
 
 /** `--text`, and which part of it. */
 export const textFlags = {
@@ -100,6 +101,7 @@ export const subjectFlags = {
   predictor,
   noPredictor,
   maxParameters,
+  importanceKeys,
   kernel,
 } as const;
 
@@ -242,6 +244,7 @@ export async function openParts(
     },
     calibration: subject.calibration,
     ...predictorOptions(subject),
+    importanceKeys: subject.importanceKeys,
     kernelOverrides: Object.fromEntries(subject.kernel),
   }, () => {});
   if (parts.info.contextLength >= tokens) return parts;
@@ -263,6 +266,7 @@ export async function originOf(
     model: info.model.name,
     fingerprint: info.model.fingerprint,
     kv: info.kv.type,
+    importanceKeys: info.kv.importanceKeys,
     predictor: predictor === false ? null : await digestOf(predictor ?? defaultPredictorPath(path)),
     calibration: await digestOf(subject.calibration ?? defaultCalibrationPath(path)),
     commit: commit(),
