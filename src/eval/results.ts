@@ -7,28 +7,34 @@ export type Origin = Readonly<Record<string, string | number | null>>;
 
 const fileSchema = z.object({
   origin: z.record(z.string(), z.union([z.string(), z.number(), z.null()])),
+  sources: z.record(z.string(), z.string()).default({}),
   figures: z.array(z.record(z.string(), z.unknown())),
 });
 
 /** A file of figures; null keeps them in memory alone. */
 export class Results<Figure extends object> {
   readonly figures: Figure[] = [];
+  readonly path: string | null;
+  readonly #commit: string;
+  readonly #sources: Readonly<Record<string, string>>;
+  #origin: Origin;
 
   /**
    * @param path A file; one that is there has to be of the same evaluation.
+   * @param sources Digests of what was measured on, by name; the file may have more of them.
    * @throws {CommandError} If it is not, or cannot be read.
    */
-  constructor(readonly path: string | null, readonly origin: Origin) {
-    if (path === null) return;
-    let text: string;
-    try {
-      text = Deno.readTextFileSync(path);
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return;
-      const why = error instanceof Error ? error.message : String(error);
-      throw new CommandError(`--out: cannot read ${path}: ${why}`);
-    }
-    const found = parse(path, text);
+  constructor(
+    path: string | null,
+    origin: Origin,
+    sources: Readonly<Record<string, string>> = {},
+  ) {
+    this.path = path;
+    this.#commit = String(origin.commit);
+    this.#origin = origin;
+    this.#sources = sources;
+    const found = path === null ? null : readFile(path);
+    if (found === null) return;
     const differs = Object.keys({ ...origin, ...found.origin })
       .find((key) => key !== "commit" && found.origin[key] !== origin[key]);
     if (differs !== undefined) {
@@ -38,7 +44,21 @@ export class Results<Figure extends object> {
           "name another file",
       );
     }
+    const other = Object.keys(sources)
+      .find((name) => (found.sources[name] ?? sources[name]) !== sources[name]);
+    if (other !== undefined) {
+      throw new CommandError(
+        `--out: ${path} has figures of another ${other} with the same name: name another file`,
+      );
+    }
     this.figures = found.figures as Figure[];
+    this.#origin = found.origin;
+    this.#sources = { ...found.sources, ...sources };
+  }
+
+  /** What the figures rest on: more than one commit where the program changed in between. */
+  get origin(): Origin {
+    return this.#origin;
   }
 
   /** Adds a figure and writes them all. */
@@ -47,24 +67,54 @@ export class Results<Figure extends object> {
     this.save();
   }
 
-  /** @throws {CommandError} If the file cannot be written. */
+  /**
+   * Writes the figures, some of which are new.
+   *
+   * @throws {CommandError} If the file cannot be written.
+   */
   save(): void {
+    const commits = new Set([...String(this.#origin.commit).split(", "), this.#commit]);
+    this.#origin = { ...this.#origin, commit: [...commits].join(", ") };
     if (this.path === null) return;
-    const text = `${JSON.stringify({ origin: this.origin, figures: this.figures }, null, 1)}\n`;
+    const content = { origin: this.#origin, sources: this.#sources, figures: this.figures };
+    const part = `${this.path}.part`;
     try {
-      Deno.writeTextFileSync(`${this.path}.part`, text);
-      Deno.renameSync(`${this.path}.part`, this.path);
+      try {
+        Deno.writeTextFileSync(part, `${JSON.stringify(content, null, 1)}\n`);
+        Deno.renameSync(part, this.path);
+      } catch (error) {
+        removeIfThere(part);
+        throw error;
+      }
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new CommandError(`--out: cannot write ${this.path}: ${why}`);
+      throw new CommandError(`--out: cannot write ${this.path}: ${reason(error)}`);
     }
   }
 }
 
-function parse(path: string, text: string) {
+function readFile(path: string): z.infer<typeof fileSchema> | null {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw new CommandError(`--out: cannot read ${path}: ${reason(error)}`);
+  }
   try {
     return fileSchema.parse(JSON.parse(text));
   } catch {
     throw new CommandError(`--out: ${path} holds no results: name another file`);
   }
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch {
+    // It was not begun, or the disk is gone: the first error says more.
+  }
+}
+
+function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -82,6 +82,12 @@ Deno.test("eval ruler: dense first, others where it is good enough, nothing aske
     await Deno.writeTextFile(`${folder}/ruler.json`, JSON.stringify(file));
     await runCommand(rulerCommand(again.open), line.split(" "), new FakeIo());
     assert.equal(again.engine.requests.length, 2);
+    // What an earlier run did not come to the end of is not told.
+    file.figures.push({ ...file.figures.at(-1), policy: "loki" });
+    await Deno.writeTextFile(`${folder}/ruler.json`, JSON.stringify(file));
+    const io3 = new FakeIo();
+    await runCommand(rulerCommand(again.open), line.split(" "), io3);
+    assert.doesNotMatch(io3.out, /loki/);
   });
 });
 
@@ -164,6 +170,12 @@ Deno.test("eval longbench: metrics of each data set, over what is too long witho
     const again = fakeSession({ reply, contextLength: 1024 });
     await runCommand(longbenchCommand(again.open), line.split(" "), new FakeIo());
     assert.equal(again.engine.requests.length, 0);
+    // Other data of the same name.
+    await Deno.writeTextFile(`${folder}/trec.jsonl`, sample("Type:", "Type: B", ["City"]));
+    await assert.rejects(
+      runCommand(longbenchCommand(again.open), line.split(" "), new FakeIo()),
+      /has figures of another trec with the same name/,
+    );
 
     const bad: [string, RegExp][] = [
       ["", /--data is needed/],

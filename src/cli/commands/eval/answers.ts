@@ -32,6 +32,11 @@ export interface AskedGroup {
   samples(): Promise<readonly Asked[]>;
 }
 
+/** Whether so many samples were asked: an earlier run may have been ended in the middle. */
+export function isAsked({ answers }: AnswerFigure, count: number): boolean {
+  return answers.filter((each) => each !== null).length >= count;
+}
+
 /** Mean score; 0 without answers. */
 export function scoreOf({ answers }: AnswerFigure): number {
   const scores = answers.flatMap((each) => each === null ? [] : [each.score]);

@@ -1,6 +1,7 @@
 /** What the evaluations share: flags, windows of text, an engine in this isolate, origins. @module */
 import { defaultCalibrationPath } from "../../../butler/calibration/file.ts";
 import { cutWindows } from "../../../butler/calibration/windows.ts";
+import { checkWritable } from "../../../butler/calibration/write.ts";
 import {
   type KvSettings,
   KvSettingsError,
@@ -11,6 +12,7 @@ import {
 import { defaultPredictorPath } from "../../../butler/predictor/file.ts";
 import type { createEngineParts, EngineParts } from "../../../engine/create.ts";
 import { DEFAULT_CACHE, DEFAULT_TIERS, type EngineInfo } from "../../../engine/types.ts";
+import { digestOfFile, digestOfText } from "../../../eval/digests.ts";
 import type { Origin } from "../../../eval/results.ts";
 import { kvBytesPerToken } from "../../../kv/device_tier.ts";
 import { openModel } from "../../../model/open.ts";
@@ -169,6 +171,8 @@ export function settingsFor(policy: PolicyName, resolve: () => KvSettings): KvSe
 /** A text and windows of it. */
 export interface TextWindows {
   readonly name: string;
+  /** Of the whole text. */
+  readonly digest: string;
   readonly windows: readonly (readonly number[])[];
 }
 
@@ -185,10 +189,16 @@ export async function readWindows(
   path: string,
 ): Promise<TextWindows[]> {
   if (text.length === 0) throw new UsageError("--text is needed");
+  const names = text.map(fileName);
+  const twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice !== undefined) {
+    throw new UsageError(`--text: two files are called ${twice}: figures go by the name`);
+  }
   const bodies = text.map((file) => readTextFile(file, "--text"));
   const tokenizer = await tokenizerOf(path);
   const encode = (piece: string) => tokenizer.encode(piece, { parseSpecial: false, addBos: false });
   const bos = tokenizer.addsBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [];
+  const digests = await Promise.all(bodies.map(digestOfText));
   return text.map((file, index) => {
     const whole = bodies[index]!;
     const body = part === "all" ? whole : splitText(whole).unseen;
@@ -201,7 +211,7 @@ export async function readWindows(
           "take --part all if training did not see it, or fewer --tokens",
       );
     }
-    return { name: fileName(file), windows };
+    return { name: names[index]!, digest: digests[index]!, windows };
   });
 }
 
@@ -267,8 +277,10 @@ export async function originOf(
     fingerprint: info.model.fingerprint,
     kv: info.kv.type,
     importanceKeys: info.kv.importanceKeys,
-    predictor: predictor === false ? null : await digestOf(predictor ?? defaultPredictorPath(path)),
-    calibration: await digestOf(subject.calibration ?? defaultCalibrationPath(path)),
+    predictor: predictor === false
+      ? null
+      : await digestOfFile(predictor ?? defaultPredictorPath(path)),
+    calibration: await digestOfFile(subject.calibration ?? defaultCalibrationPath(path)),
     commit: commit(),
   };
 }
@@ -278,13 +290,9 @@ export function originLine(origin: Origin): string {
   return `${Object.entries(origin).map(([name, value]) => `${name} ${value}`).join(", ")}\n`;
 }
 
-async function digestOf(path: string): Promise<string | null> {
-  try {
-    const bytes = await crypto.subtle.digest("SHA-256", await Deno.readFile(path));
-    return new Uint8Array(bytes).toHex().slice(0, 12);
-  } catch {
-    return null;
-  }
+/** Digests of texts by name, for a file of results. */
+export function digestsOf(texts: readonly TextWindows[]): Record<string, string> {
+  return Object.fromEntries(texts.map(({ name, digest }) => [name, digest]));
 }
 
 /** The last part of a path. */
@@ -318,6 +326,24 @@ export function rowsOf(flag: string, list: string, length: number): number[] {
     }
     throw new UsageError(`${flag} wants counts (128) or shares (0.125) with commas between them`);
   });
+}
+
+/**
+ * Finds out, before the work, whether what comes of it can be written.
+ *
+ * @throws {CommandError} If it cannot.
+ */
+export function checkOutputs(
+  files: { readonly out: string | null; readonly svg?: string | null },
+): void {
+  for (const [flag, path] of Object.entries(files)) {
+    try {
+      if (path !== null) checkWritable(path);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new CommandError(`--${flag}: ${why}`);
+    }
+  }
 }
 
 /** Writes a picture. @throws {CommandError} If it cannot. */

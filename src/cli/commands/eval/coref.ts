@@ -21,6 +21,7 @@ import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
   batchFlag,
+  checkOutputs,
   choosePolicies,
   type OpenParts,
   openParts,
@@ -126,6 +127,7 @@ export function corefCommand(open: OpenParts) {
 async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number> {
   const { sinks, window, seed, tokens } = settings;
   const keeps = shares("--keep", settings.keep);
+  checkOutputs({ out: settings.out, svg: settings.svg });
   const tokenizer = await tokenizerOf(modelPath(settings));
   const encode = (text: string) => tokenizer.encode(text, { parseSpecial: false, addBos: true });
   const count = (text: string) => encode(text).length;

@@ -9,6 +9,7 @@ import {
   scoreAnswer,
 } from "../../../eval/longbench/datasets.ts";
 import { caseName, type PplCase, pplCases } from "../../../eval/ppl.ts";
+import { digestOfText } from "../../../eval/digests.ts";
 import { Results } from "../../../eval/results.ts";
 import { z } from "zod";
 import { CommandError, defineCommand } from "../../command.ts";
@@ -23,10 +24,12 @@ import {
   type Asked,
   type AskedGroup,
   askMissing,
+  isAsked,
   PromptWriter,
   scoreOf,
 } from "./answers.ts";
 import {
+  checkOutputs,
   choosePolicies,
   originLine,
   originOf,
@@ -103,6 +106,8 @@ export interface LongbenchFigure extends AnswerFigure {
 
 interface Loaded {
   readonly dataset: Dataset;
+  /** Of its file. */
+  readonly digest: string;
   readonly samples: readonly DatasetSample[];
 }
 
@@ -132,7 +137,8 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
   if (totals.some((rows) => rows < least)) {
     throw new UsageError(`--rows must be at least ${least}, the sinks and the window`);
   }
-  const loaded = loadAll(settings.data, settings);
+  checkOutputs({ out: settings.out });
+  const loaded = await loadAll(settings.data, settings);
   const session = await open(
     answerOptions(settings, settings.tokens, settings.batch),
     io,
@@ -150,7 +156,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
       sinks: settings.sinks,
       window: settings.window,
       samples: settings.samples,
-    });
+    }, Object.fromEntries(loaded.map(({ dataset, digest }) => [dataset.name, digest])));
     const writer = await PromptWriter.create(session);
     const cases = pplCases(policies, totals, [1], info.kv.budgetTable !== null);
     const groups = loaded.map(({ dataset, samples }): AskedGroup => ({
@@ -178,18 +184,19 @@ const sampleSchema = z.object({
   all_classes: z.array(z.string()).nullable().default(null),
 });
 
-function loadAll(folder: string, { datasets, samples }: Flags): Loaded[] {
-  const known = DATASETS.filter(({ name }) => datasets?.includes(name) ?? true);
-  const found = known.flatMap((dataset): Loaded[] => {
+async function loadAll(folder: string, { datasets, samples }: Flags): Promise<Loaded[]> {
+  const found: Loaded[] = [];
+  for (const dataset of DATASETS.filter(({ name }) => datasets?.includes(name) ?? true)) {
     const path = `${folder.replace(/[/\\]+$/, "")}/${dataset.name}.jsonl`;
-    if (datasets === null && !isFile(path)) return [];
-    const lines = readTextFile(path, "--data").split("\n");
-    const parsed = lines.flatMap((line, index) =>
+    if (datasets === null && !isFile(path)) continue;
+    const text = readTextFile(path, "--data");
+    const parsed = text.split("\n").flatMap((line, index) =>
       line.trim() === "" ? [] : [parseSample(path, index + 1, line)]
     );
     if (parsed.length === 0) throw new CommandError(`--data: ${path} has no samples`);
-    return [{ dataset, samples: parsed.slice(0, samples ?? parsed.length) }];
-  });
+    const digest = await digestOfText(text);
+    found.push({ dataset, digest, samples: parsed.slice(0, samples ?? parsed.length) });
+  }
   if (found.length > 0) return found;
   throw new CommandError(
     `--data: ${folder} has no file of a known data set, such as ${DATASETS[0]!.name}.jsonl`,
@@ -275,7 +282,9 @@ function print(
     io.stdout(`${dataset.name}, ${samples.length} samples\n`);
     for (const column of columns) {
       const figure = figures.find((of) => of.dataset === dataset.name && nameOf(of) === column);
-      const score = figure === undefined ? "-" : (100 * scoreOf(figure)).toFixed(1);
+      const score = figure === undefined || !isAsked(figure, samples.length)
+        ? "-"
+        : (100 * scoreOf(figure)).toFixed(1);
       io.stdout(`  ${column.padEnd(44)}${score.padStart(7)}\n`);
     }
   }

@@ -25,7 +25,9 @@ import { timedBar } from "../../progress.ts";
 import { integer } from "../../values.ts";
 import {
   batchFlag,
+  checkOutputs,
   choosePolicies,
+  digestsOf,
   type OpenParts,
   openParts,
   originLine,
@@ -131,6 +133,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       `--tokens must be at least ${2 * total}, so that there is something to choose from`,
     );
   }
+  checkOutputs({ out: settings.out, svg: settings.svg });
   const path = modelPath(settings);
   const texts = await readWindows(settings, path);
   const source = await openModel(path);
@@ -158,7 +161,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       part: settings.part,
       windows: settings.windows,
       rows: settings.rows,
-    });
+    }, digestsOf(texts));
     const isOpen = (name: string, of: PplCase) =>
       !results.figures.some((figure) => figure.text === name && caseName(figure) === caseName(of));
     const todo = texts.map((text) => ({

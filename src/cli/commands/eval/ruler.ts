@@ -1,6 +1,7 @@
 /** `eval ruler`: finding what is hidden in long texts. @module */
 import { POLICY_NAMES } from "../../../butler/settings.ts";
 import { caseName, type PplCase, pplCases } from "../../../eval/ppl.ts";
+import { digestOfText } from "../../../eval/digests.ts";
 import { Results } from "../../../eval/results.ts";
 import {
   fitSample,
@@ -24,6 +25,7 @@ import {
   scoreOf,
 } from "./answers.ts";
 import {
+  checkOutputs,
   choosePolicies,
   fileName,
   numbers,
@@ -139,6 +141,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
       );
     }
   }
+  checkOutputs({ out: settings.out, svg: settings.svg });
   const essay = settings.text === null ? null : readTextFile(settings.text, "--text");
   const session = await open(
     answerOptions(settings, Math.max(...lengths), settings.batch),
@@ -152,14 +155,15 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
       throw new CommandError(`memory allows ${info.contextLength} tokens: take fewer --tokens`);
     }
     const policies = choosePolicies(settings.policies, SELECTING, info, io);
+    const text = settings.text === null ? null : fileName(settings.text);
     const results = new Results<RulerFigure>(settings.out, {
       ...await originOf("ruler", info, settings),
       sinks: settings.sinks,
       window: settings.window,
       samples: settings.samples,
       seed: settings.seed,
-      text: settings.text === null ? null : fileName(settings.text),
-    });
+      text,
+    }, text === null ? {} : { [text]: await digestOfText(essay!) });
     const writer = await PromptWriter.create(session);
     for (const tokens of lengths) {
       const totals = rowsOf("--rows", settings.rows, tokens);

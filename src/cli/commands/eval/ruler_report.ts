@@ -4,7 +4,7 @@ import type { Results } from "../../../eval/results.ts";
 import type { RulerTask } from "../../../eval/ruler/tasks.ts";
 import { lineCharts } from "../../../report/chart.ts";
 import type { CliIo } from "../../io.ts";
-import { type AnswerFigure, scoreOf } from "./answers.ts";
+import { type AnswerFigure, isAsked, scoreOf } from "./answers.ts";
 import { originLine, writePicture } from "./common.ts";
 
 /** What was answered in a case. */
@@ -28,9 +28,11 @@ function exactOf({ answers }: RulerFigure): number {
 export function printRuler(
   settings: RulerReport,
   io: CliIo,
-  { figures, origin }: Results<RulerFigure>,
+  results: Results<RulerFigure>,
   tasks: readonly RulerTask[],
 ): void {
+  const { origin } = results;
+  const figures = results.figures.filter((figure) => isAsked(figure, settings.samples));
   if (settings.json) {
     const lines = figures.map((figure) => ({
       ...figure,
@@ -62,7 +64,7 @@ export function printRuler(
             : `${(100 * scoreOf(figure)).toFixed(1)} (${exactOf(figure)})`;
         const compared: string[] = [];
         for (const { name } of tasks) {
-          const own = sparse.filter(({ task, answers }) => task === name && answers.length > 0);
+          const own = sparse.filter(({ task }) => task === name);
           if (own.length > 0) compared.push(name);
           row(name, [
             cell(dense.find(({ task }) => task === name)),
@@ -100,9 +102,7 @@ function picture(figures: readonly RulerFigure[]): string {
         x: { label: "rows, sinks and window included", scale: "log2" as const },
         y: { label: "score", scale: "linear" as const },
         series: names.map((name) => {
-          const own = here.filter((figure) =>
-            caseName(figure) === name && figure.answers.length > 0
-          );
+          const own = here.filter((figure) => caseName(figure) === name);
           const totals = [...new Set(own.map(({ total }) => total!))].sort((a, b) => a - b);
           return {
             name,
