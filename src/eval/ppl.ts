@@ -16,11 +16,27 @@ export interface PplCase {
 /** What was measured of a case over the windows of a text. */
 export interface PplFigure extends PplCase {
   readonly text: string;
+  /** Windows of the text that are to be scored. */
   readonly windows: number;
+  /** Mean negative log-likelihood of each window so far, in nats; all have as many rows. */
+  readonly nlls: readonly number[];
   /** Rows that were scored. */
   readonly rows: number;
   /** Mean negative log-likelihood in nats. */
   readonly nll: number;
+}
+
+/** The figure with one more window. */
+export function withWindow(figure: PplFigure, scores: readonly number[]): PplFigure {
+  const mean = (values: readonly number[]) =>
+    values.reduce((sum, value) => sum + value, 0) / values.length;
+  const nlls = [...figure.nlls, mean(scores)];
+  return { ...figure, nlls, rows: figure.rows + scores.length, nll: mean(nlls) };
+}
+
+/** Whether all windows were scored. */
+export function isWhole({ windows, nlls }: PplFigure): boolean {
+  return nlls.length === windows;
 }
 
 /** Numbers of rows that all cases share. */

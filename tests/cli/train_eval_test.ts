@@ -67,10 +67,29 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
       Math.abs(nll("oracle", 96) - nll("dense", null)) <
         Math.abs(nll("oracle", 24) - nll("dense", null)),
     );
+    for (const { nll, nlls, rows } of figures) {
+      assert.equal(nlls.length, 2);
+      assert.equal(rows, 126);
+      assert.ok(Math.abs(nll - (nlls[0] + nlls[1]) / 2) < 1e-12);
+    }
     // What is there is not measured again; other settings are another evaluation.
     const text = await Deno.readTextFile(`${folder}/ppl.json`);
     await runWith(pplCommand, ask);
     assert.equal(await Deno.readTextFile(`${folder}/ppl.json`), text);
+    // It goes on with the window that it was ended at, to the same figures.
+    const ended = JSON.parse(text);
+    for (const at of [0, 3]) {
+      const figure = ended.figures[at];
+      figure.nlls.pop();
+      Object.assign(figure, { rows: 63, nll: figure.nlls[0] });
+    }
+    Object.assign(ended.figures.at(-1), { nlls: [], rows: 0, nll: 0 });
+    ended.figures.splice(5, 1);
+    await Deno.writeTextFile(`${folder}/ppl.json`, JSON.stringify(ended));
+    await runWith(pplCommand, ask);
+    const resumed = JSON.parse(await Deno.readTextFile(`${folder}/ppl.json`)).figures;
+    assert.deepEqual(resumed.toSpliced(5, 0, resumed.pop()), figures);
+    await Deno.writeTextFile(`${folder}/ppl.json`, text);
     const io2 = new FakeIo();
     const other = ask.replace("--window 8", "--window 9").split(" ");
     await assert.rejects(
@@ -114,6 +133,12 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
       [evalCommand, `ppl ${text} --totals 20`, 2, /--totals must be at least 36/],
       [evalCommand, `ppl ${text} --totals x`, 2, /--totals wants whole numbers/],
       [evalCommand, `ppl ${text} --policies none`, 2, /wanted some of dense, /],
+      [evalCommand, `ppl ${text} --text ${folder}/a.txt`, 2, /two files are called a\.txt/],
+      [evalCommand, `ppl ${text} --out ${folder}/no/out`, 1, /--out: .*folder does not exist/],
+      [evalCommand, `recall ${text} --svg ${folder}`, 1, /--svg: .*it is a folder/],
+      [evalCommand, `coref --out ${folder}/a.txt/x`, 1, /--out: cannot write/],
+      [evalCommand, `ruler --svg ${folder}/no/x`, 1, /--svg: .*folder does not exist/],
+      [evalCommand, `longbench --data ${folder} --out ${folder}/no/x`, 1, /--out: .*folder does/],
       [evalCommand, `ppl --text ${folder}/short.txt --model ${MODEL}`, 1, /has no window of 2048/],
     ];
     for (const [of, line, code, message] of cases) {

@@ -3,12 +3,14 @@ import type { KvSettings } from "../../../butler/settings.ts";
 import { createEngineParts, type EngineParts } from "../../../engine/create.ts";
 import {
   caseName,
+  isWhole,
   type PplCase,
   pplCases,
   type PplFigure,
   sameCase,
   settingsOfCase,
   timesDense,
+  withWindow,
 } from "../../../eval/ppl.ts";
 import { Results } from "../../../eval/results.ts";
 import { rowsAreIndependent, RowScorer } from "../../../eval/rows.ts";
@@ -21,7 +23,9 @@ import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
   batchFlag,
+  checkOutputs,
   choosePolicies,
+  digestsOf,
   numbers,
   type OpenParts,
   openParts,
@@ -82,6 +86,9 @@ const flags = {
 
 type Flags = Settings<typeof flags>;
 
+/** Windows that are scored together where rows are not. */
+const TOGETHER = 8;
+
 /** The command, over a way to make an engine in this isolate. */
 export function pplCommand(open: OpenParts) {
   return defineCommand({
@@ -107,6 +114,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   if (totals.some((total) => total < least)) {
     throw new UsageError(`--totals must be at least ${least}, the sinks and the window`);
   }
+  checkOutputs({ out: settings.out, svg: settings.svg });
   const path = modelPath(settings);
   const texts = await readWindows(settings, path);
   const parts = await openParts(settings, open, settings.tokens, settings.batch);
@@ -130,7 +138,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       window: settings.window,
       part: settings.part,
       windows: settings.windows,
-    });
+    }, digestsOf(texts));
     await measure(parts, settings, io, texts, cases, results);
     print(settings, io, results);
     return EXIT.ok;
@@ -149,37 +157,42 @@ async function measure(
 ): Promise<void> {
   const prefilled = settings.tokens >> 1;
   const scorer = new RowScorer(parts, settings.tokens);
-  const isOpen = (name: string, of: PplCase) =>
-    !results.figures.some((figure) => figure.text === name && sameCase(figure, of));
-  const open = texts.map(({ name }) => cases.filter(({ of }) => isOpen(name, of)));
-  const total = texts.reduce((sum, { windows }, i) => sum + windows.length * open[i]!.length, 0);
-  const bar = timedBar(io, "Measuring", Math.max(1, total));
+  const placeOf = (text: string, of: PplCase) =>
+    results.figures.findIndex((figure) => figure.text === text && sameCase(figure, of));
+  const scored = (text: string, of: PplCase) =>
+    results.figures[placeOf(text, of)]?.nlls.length ?? 0;
+  const left = texts.flatMap(({ name, windows }) =>
+    cases.map(({ of }) => windows.length - scored(name, of))
+  );
+  const bar = timedBar(io, "Measuring", Math.max(1, left.reduce((sum, count) => sum + count, 0)));
   let done = 0;
+  /** Keeps what some windows, which are next in their case, came to. */
+  const keep = (text: TextWindows, of: PplCase, scores: readonly (readonly number[])[]) => {
+    const empty = { ...of, text: text.name, windows: text.windows.length, nlls: [] };
+    const place = placeOf(text.name, of);
+    const known = results.figures[place] ?? { ...empty, rows: 0, nll: 0 };
+    const figure = scores.reduce(withWindow, known);
+    if (place < 0) results.figures.push(figure);
+    else results.figures[place] = figure;
+    results.save();
+    bar.update(done += scores.length);
+  };
   try {
-    for (const [index, { name, windows }] of texts.entries()) {
-      const add = (of: PplCase, nll: readonly number[]) =>
-        results.add({
-          ...of,
-          text: name,
-          windows: windows.length,
-          rows: nll.length,
-          nll: nll.reduce((sum, value) => sum + value, 0) / nll.length,
-        });
-      const apart = open[index]!.filter((entry) => rowsAreIndependent(entry.settings));
-      const nll = apart.map((): number[] => []);
-      for (const ids of windows) {
+    for (const text of texts) {
+      const { name, windows } = text;
+      const apart = cases.filter((entry) => rowsAreIndependent(entry.settings));
+      for (const [index, ids] of windows.entries()) {
         // All of them over one prefill.
-        for (const [i, entry] of apart.entries()) {
-          const [scores] = await scorer.score([ids], prefilled, entry.settings);
-          nll[i]!.push(...scores!);
-          bar.update(++done);
+        for (const entry of apart.filter(({ of }) => scored(name, of) <= index)) {
+          keep(text, entry.of, await scorer.score([ids], prefilled, entry.settings));
         }
       }
-      apart.forEach(({ of }, i) => add(of, nll[i]!));
-      for (const entry of open[index]!.filter((other) => !apart.includes(other))) {
-        const scores = await scorer.score(windows, prefilled, entry.settings);
-        add(entry.of, scores.flat());
-        bar.update(done += windows.length);
+      for (const entry of cases.filter((other) => !apart.includes(other))) {
+        while (scored(name, entry.of) < windows.length) {
+          const first = scored(name, entry.of);
+          const some = windows.slice(first, first + TOGETHER);
+          keep(text, entry.of, await scorer.score(some, prefilled, entry.settings));
+        }
       }
     }
   } finally {
@@ -187,7 +200,10 @@ async function measure(
   }
 }
 
-function print(settings: Flags, io: CliIo, { figures, origin }: Results<PplFigure>): void {
+function print(settings: Flags, io: CliIo, results: Results<PplFigure>): void {
+  const { origin } = results;
+  // An earlier run may have been ended in the middle of what this one did not ask for.
+  const figures = results.figures.filter(isWhole);
   if (settings.json) io.stdout(`${JSON.stringify({ origin, figures })}\n`);
   else {
     for (const name of new Set(figures.map(({ text }) => text))) {
