@@ -147,7 +147,7 @@ Deno.test("eval longbench: metrics of each data set, over what is too long witho
       return said(request.kv?.policy === "streaming" ? "I do not know" : "The Ann.");
     };
     const line = `--data ${folder} --tokens 1024 --rows 64 --policies oracle,streaming ` +
-      `--out ${folder}/out.json`;
+      `--out ${folder}/out.json --svg ${folder}/out.svg`;
     const { engine, open } = fakeSession({ reply, contextLength: 1024 });
     const io = new FakeIo();
     assert.equal(await runCommand(longbenchCommand(open), line.split(" "), io), 0);
@@ -156,6 +156,7 @@ Deno.test("eval longbench: metrics of each data set, over what is too long witho
       /hotpotqa, 2 samples\n +dense +50\.0\n +oracle, 64 rows +50\.0\n +streaming, 64 rows +0\.0/,
     );
     assert.match(io.out, /trec, 1 samples\n +dense +100\.0/);
+    assert.match(await Deno.readTextFile(`${folder}/out.svg`), /Score of hotpotqa.*Score of trec/s);
     assert.equal(engine.requests.length, 9);
     for (const { promptIds, maxTokens } of engine.requests) {
       assert.ok(promptIds.length + maxTokens <= 1024);

@@ -11,6 +11,7 @@ import {
 import { caseName, type PplCase, pplCases } from "../../../eval/ppl.ts";
 import { digestOfText } from "../../../eval/digests.ts";
 import { Results } from "../../../eval/results.ts";
+import { lineCharts } from "../../../report/chart.ts";
 import { z } from "zod";
 import { CommandError, defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
@@ -39,10 +40,10 @@ import {
   rowsOf,
   SELECTING,
   subjectFlags,
+  writePicture,
 } from "./common.ts";
 
 const group = "Evaluation";
-const { svg: _, ...output } = outputFlags;
 
 const flags = {
   data: valueFlag({
@@ -93,7 +94,7 @@ const flags = {
     schema: integer(1, 64),
     fallback: 4,
   }),
-  ...output,
+  ...outputFlags,
   ...subjectFlags,
 } as const;
 
@@ -137,7 +138,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
   if (totals.some((rows) => rows < least)) {
     throw new UsageError(`--rows must be at least ${least}, the sinks and the window`);
   }
-  checkOutputs({ out: settings.out });
+  checkOutputs({ out: settings.out, svg: settings.svg });
   const loaded = await loadAll(settings.data, settings);
   const session = await open(
     answerOptions(settings, settings.tokens, settings.batch),
@@ -271,24 +272,44 @@ function print(
   if (settings.json) {
     const lines = figures.map((figure) => ({ ...figure, score: scoreOf(figure) }));
     io.stdout(`${JSON.stringify({ origin, figures: lines })}\n`);
-    return;
-  }
-  const nameOf = (figure: PplCase) =>
-    figure.total === null ? "dense" : `${caseName(figure)}, ${figure.total} rows`;
-  const columns = [...new Set(figures.map(nameOf))];
-  io.stdout(`Scores, 100 at most:\n`);
-  // Cases one under the other: there are more of them than data sets would leave room for.
-  for (const { dataset, samples } of loaded) {
-    io.stdout(`${dataset.name}, ${samples.length} samples\n`);
-    for (const column of columns) {
-      const figure = figures.find((of) => of.dataset === dataset.name && nameOf(of) === column);
-      const score = figure === undefined || !isAsked(figure, samples.length)
-        ? "-"
-        : (100 * scoreOf(figure)).toFixed(1);
-      io.stdout(`  ${column.padEnd(44)}${score.padStart(7)}\n`);
+  } else {
+    const nameOf = (figure: PplCase) =>
+      figure.total === null ? "dense" : `${caseName(figure)}, ${figure.total} rows`;
+    const columns = [...new Set(figures.map(nameOf))];
+    io.stdout(`Scores, 100 at most:\n`);
+    // Cases one under the other: there are more of them than data sets would leave room for.
+    for (const { dataset, samples } of loaded) {
+      io.stdout(`${dataset.name}, ${samples.length} samples\n`);
+      for (const column of columns) {
+        const figure = figures.find((of) => of.dataset === dataset.name && nameOf(of) === column);
+        const score = figure === undefined || !isAsked(figure, samples.length)
+          ? "-"
+          : (100 * scoreOf(figure)).toFixed(1);
+        io.stdout(`  ${column.padEnd(44)}${score.padStart(7)}\n`);
+      }
     }
+    io.stdout(originLine(origin));
   }
-  io.stdout(originLine(origin));
+  if (settings.svg !== null) writePicture(settings.svg, picture(figures, loaded));
+}
+
+function picture(figures: readonly LongbenchFigure[], loaded: readonly Loaded[]): string {
+  return lineCharts(loaded.map(({ dataset, samples }) => {
+    const own = figures.filter((figure) =>
+      figure.dataset === dataset.name && figure.total !== null && isAsked(figure, samples.length)
+    );
+    return {
+      title: `Score of ${dataset.name}`,
+      x: { label: "rows, sinks and window included", scale: "log2" as const },
+      y: { label: "score", scale: "linear" as const },
+      series: [...new Set(own.map(caseName))].map((name) => ({
+        name,
+        points: own.filter((figure) => caseName(figure) === name)
+          .map((figure) => [figure.total!, 100 * scoreOf(figure)] as const)
+          .sort(([a], [b]) => a - b),
+      })),
+    };
+  }));
 }
 
 export const command = longbenchCommand(openSession);
