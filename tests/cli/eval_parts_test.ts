@@ -3,7 +3,9 @@ import { runCommand } from "../../src/cli/cli.ts";
 import { corefCommand } from "../../src/cli/commands/eval/coref.ts";
 import { recallCommand } from "../../src/cli/commands/eval/recall.ts";
 import { createEngineParts } from "../../src/engine/create.ts";
-import { makeCalibration } from "../golden/_offload.ts";
+import { PREDICTOR_NAME } from "../../src/model/side_files.ts";
+import { tinyModel } from "../golden/_golden.ts";
+import { makeCalibration, makePredictor } from "../golden/_offload.ts";
 import { withFiles } from "../_model_files.ts";
 import { FakeIo } from "./_io.ts";
 import { runWith } from "./_parts.ts";
@@ -112,6 +114,25 @@ Deno.test("eval coref: tokens of names under each policy; goes on with the story
     assert.ok(
       JSON.parse(await Deno.readTextFile(path)).figures
         .every((of: { stories: string[] }) => of.stories.length === 1),
+    );
+  });
+});
+
+Deno.test("eval says which predictor it leaves aside, and names none in its results", async () => {
+  const others = await makePredictor((await tinyModel("qwen3-qknorm-f32")).path);
+  await withFiles({ "a.txt": TEXT }, async (folder) => {
+    for (const { name } of Deno.readDirSync(MODEL)) {
+      await Deno.copyFile(`${MODEL}/${name}`, `${folder}/${name}`);
+    }
+    await Deno.copyFile(others, `${folder}/${PREDICTOR_NAME}`);
+    const ask = `--model ${folder} --text ${folder}/a.txt --part all --windows 1 --tokens 96 ` +
+      `--rows 2 --budget 12 --window 8 --policies streaming --json`;
+    const io = await runWith(recallCommand, ask);
+    assert.match(io.err, /note: predictor left aside: .* was trained for another model/);
+    assert.equal(JSON.parse(io.out).origin.predictor, null);
+    await assert.rejects(
+      runWith(recallCommand, `${ask} --predictor ${others}`),
+      /was trained for another model/,
     );
   });
 });

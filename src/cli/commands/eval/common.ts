@@ -226,7 +226,7 @@ export async function tokenizerOf(path: string): Promise<Tokenizer> {
 const SEQUENCES = 8;
 
 /**
- * An engine in this isolate for sequences of so many tokens.
+ * An engine in this isolate for sequences of so many tokens; its notes are printed.
  *
  * @throws {CommandError} If memory does not allow them.
  */
@@ -235,6 +235,7 @@ export async function openParts(
   open: OpenParts,
   tokens: number,
   batch: number,
+  io: CliIo,
 ): Promise<EngineParts> {
   const path = modelPath(subject);
   const source = await openModel(path);
@@ -257,6 +258,7 @@ export async function openParts(
     importanceKeys: subject.importanceKeys,
     kernelOverrides: Object.fromEntries(subject.kernel),
   }, () => {});
+  for (const note of parts.info.notes) io.stderr(`note: ${note}\n`);
   if (parts.info.contextLength >= tokens) return parts;
   parts.dispose();
   throw new CommandError(`memory allows windows of ${parts.info.contextLength} tokens: take fewer`);
@@ -270,6 +272,7 @@ export async function originOf(
 ): Promise<Origin> {
   const path = modelPath(subject);
   const { predictor } = predictorOptions(subject);
+  const { canPredict, canProject } = info.kv;
   return {
     evaluation,
     device: info.adapter.description,
@@ -277,10 +280,10 @@ export async function originOf(
     fingerprint: info.model.fingerprint,
     kv: info.kv.type,
     importanceKeys: info.kv.importanceKeys,
-    predictor: predictor === false
-      ? null
-      : await digestOfFile(predictor ?? defaultPredictorPath(path)),
-    calibration: await digestOfFile(subject.calibration ?? defaultCalibrationPath(path)),
+    predictor: canPredict ? await digestOfFile(predictor || defaultPredictorPath(path)) : null,
+    calibration: canProject
+      ? await digestOfFile(subject.calibration ?? defaultCalibrationPath(path))
+      : null,
     commit: commit(),
   };
 }

@@ -143,7 +143,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
     );
   }
   const longest = Math.max(...stories.map(({ ids }) => ids.length));
-  const parts = await openParts(settings, open, longest, settings.batch);
+  const parts = await openParts(settings, open, longest, settings.batch, io);
   try {
     const { info } = parts;
     const chosen = choosePolicies(settings.policies, SELECTING, info, io);

@@ -117,7 +117,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   checkOutputs({ out: settings.out, svg: settings.svg });
   const path = modelPath(settings);
   const texts = await readWindows(settings, path);
-  const parts = await openParts(settings, open, settings.tokens, settings.batch);
+  const parts = await openParts(settings, open, settings.tokens, settings.batch, io);
   try {
     const { info } = parts;
     const situation = situationOf(info);

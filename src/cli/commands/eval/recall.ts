@@ -138,7 +138,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   const texts = await readWindows(settings, path);
   const source = await openModel(path);
   source.close();
-  const parts = await openParts(settings, open, tokens, settings.batch);
+  const parts = await openParts(settings, open, tokens, settings.batch, io);
   try {
     const { info } = parts;
     const policies = choosePolicies(settings.policies, MEASURED, info, io);
