@@ -127,6 +127,12 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
         1,
         /has no tokenizer/,
       ],
+      [
+        command,
+        `--text ${folder}/a.txt --model ${MODEL} --max-parameters 9 --out ${folder}/o --svg ${folder}`,
+        1,
+        /--svg: .*it is a folder/,
+      ],
       [evalCommand, "", 2, /which one\? There are ppl, recall/],
       [evalCommand, "pll", 2, /did you mean ppl/],
       [evalCommand, "ppl", 2, /--text is needed/],

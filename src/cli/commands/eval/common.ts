@@ -1,7 +1,6 @@
 /** What the evaluations share: flags, windows of text, an engine in this isolate, origins. @module */
 import { defaultCalibrationPath } from "../../../butler/calibration/file.ts";
 import { cutWindows } from "../../../butler/calibration/windows.ts";
-import { checkWritable } from "../../../butler/calibration/write.ts";
 import {
   type KvSettings,
   KvSettingsError,
@@ -329,32 +328,4 @@ export function rowsOf(flag: string, list: string, length: number): number[] {
     }
     throw new UsageError(`${flag} wants counts (128) or shares (0.125) with commas between them`);
   });
-}
-
-/**
- * Finds out, before the work, whether what comes of it can be written.
- *
- * @throws {CommandError} If it cannot.
- */
-export function checkOutputs(
-  files: { readonly out: string | null; readonly svg?: string | null },
-): void {
-  for (const [flag, path] of Object.entries(files)) {
-    try {
-      if (path !== null) checkWritable(path);
-    } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new CommandError(`--${flag}: ${why}`);
-    }
-  }
-}
-
-/** Writes a picture. @throws {CommandError} If it cannot. */
-export function writePicture(path: string, svg: string): void {
-  try {
-    Deno.writeTextFileSync(path, svg);
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new CommandError(`--svg: cannot write ${path}: ${why}`);
-  }
 }

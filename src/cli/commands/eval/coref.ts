@@ -21,7 +21,6 @@ import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
   batchFlag,
-  checkOutputs,
   choosePolicies,
   type OpenParts,
   openParts,
@@ -36,8 +35,8 @@ import {
   situationOf,
   subjectFlags,
   tokenizerOf,
-  writePicture,
 } from "./common.ts";
+import { checkOutputs, writePicture } from "../../outputs.ts";
 
 const group = "Evaluation";
 

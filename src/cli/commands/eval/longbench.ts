@@ -30,7 +30,6 @@ import {
   scoreOf,
 } from "./answers.ts";
 import {
-  checkOutputs,
   choosePolicies,
   originLine,
   originOf,
@@ -40,8 +39,8 @@ import {
   rowsOf,
   SELECTING,
   subjectFlags,
-  writePicture,
 } from "./common.ts";
+import { checkOutputs, writePicture } from "../../outputs.ts";
 
 const group = "Evaluation";
 

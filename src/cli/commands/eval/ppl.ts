@@ -23,7 +23,6 @@ import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
   batchFlag,
-  checkOutputs,
   choosePolicies,
   digestsOf,
   numbers,
@@ -41,8 +40,8 @@ import {
   subjectFlags,
   textFlags,
   type TextWindows,
-  writePicture,
 } from "./common.ts";
+import { checkOutputs, writePicture } from "../../outputs.ts";
 import { POLICY_NAMES } from "../../../butler/settings.ts";
 
 const group = "Evaluation";

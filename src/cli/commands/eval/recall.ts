@@ -25,7 +25,6 @@ import { timedBar } from "../../progress.ts";
 import { integer } from "../../values.ts";
 import {
   batchFlag,
-  checkOutputs,
   choosePolicies,
   digestsOf,
   type OpenParts,
@@ -40,8 +39,8 @@ import {
   situationOf,
   subjectFlags,
   textFlags,
-  writePicture,
 } from "./common.ts";
+import { checkOutputs, writePicture } from "../../outputs.ts";
 
 const group = "Evaluation";
 

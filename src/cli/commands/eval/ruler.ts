@@ -25,7 +25,6 @@ import {
   scoreOf,
 } from "./answers.ts";
 import {
-  checkOutputs,
   choosePolicies,
   fileName,
   numbers,
@@ -37,6 +36,7 @@ import {
   SELECTING,
   subjectFlags,
 } from "./common.ts";
+import { checkOutputs } from "../../outputs.ts";
 import { printRuler, type RulerFigure } from "./ruler_report.ts";
 
 const group = "Evaluation";

@@ -1,0 +1,114 @@
+/** What the model computes over the windows of text, kept in files. @module */
+import type { EngineParts } from "../../../engine/create.ts";
+import { DEFAULT_CACHE } from "../../../engine/types.ts";
+import { capture, type CaptureWindow } from "../../../train/capture.ts";
+import { CaptureFile } from "../../../train/capture_file.ts";
+import { CommandError } from "../../command.ts";
+import { modelPath } from "../../model_flags.ts";
+import { timedBar } from "../../progress.ts";
+import type { TrainJob } from "./job.ts";
+
+/** Tokens of a prefill chunk: fixed, so that the same text gives the same bytes. */
+const CHUNK = 256;
+
+/** Both captures, whole. */
+export interface Captured extends Disposable {
+  readonly train: CaptureFile;
+  readonly heldOut: CaptureFile;
+}
+
+/**
+ * Opens the captures of a cache folder and makes what they lack.
+ *
+ * @throws {CommandError} If memory does not allow a window.
+ * @throws {TrainError} If a file cannot be written or is of other windows.
+ */
+export async function captureAll(job: TrainJob, cache: string): Promise<Captured> {
+  const { io, shape, samples } = job;
+  const files: CaptureFile[] = [];
+  const openFile = async (name: string, windows: readonly CaptureWindow[]) => {
+    const first = windows[0]!;
+    const file = CaptureFile.open(`${cache}/${name}.capture`, {
+      shape: {
+        model: shape.model,
+        stride: shape.stride,
+        tokens: first.ids.length,
+        rows: first.positions.length,
+      },
+      content: await digestOf(windows),
+    });
+    files.push(file);
+    for (let i = 0; i < file.windows; i++) {
+      if (file.check(i)) continue;
+      io.stderr(`note: window ${i} of ${file.path} is damaged: it is made again\n`);
+      file.truncate(i);
+    }
+    return file;
+  };
+  try {
+    const train = await openFile("train", samples.train);
+    const heldOut = await openFile("held_out", samples.heldOut);
+    const lacking = samples.train.length - train.windows + samples.heldOut.length - heldOut.windows;
+    if (lacking > 0) {
+      const parts = await openEngine(job);
+      const bar = timedBar(io, "Running the model", lacking);
+      try {
+        let done = 0;
+        const onProgress = () => bar.update(++done);
+        for (
+          const [file, windows] of [[heldOut, samples.heldOut], [train, samples.train]] as const
+        ) {
+          await capture({ parts, file, windows, chunk: parts.info.prefillChunk, onProgress });
+        }
+      } finally {
+        bar.stop();
+        parts.dispose();
+      }
+    }
+    return {
+      train,
+      heldOut,
+      [Symbol.dispose]: () => files.forEach((file) => file[Symbol.dispose]()),
+    };
+  } catch (error) {
+    files.forEach((file) => file[Symbol.dispose]());
+    throw error;
+  }
+}
+
+/**
+ * An engine with room for a window.
+ *
+ * @throws {CommandError} If memory does not allow one.
+ */
+export async function openEngine(
+  { flags, open, kernels, settings: { tokens, heldOutTokens } }: TrainJob,
+): Promise<EngineParts> {
+  const longest = Math.max(tokens, heldOutTokens);
+  const parts = await open(
+    {
+      modelPath: modelPath(flags),
+      // A token of room beside the window: warming up takes a short step of both kinds.
+      contextLength: longest + 1,
+      maxSequences: 1,
+      kvType: "f32",
+      prefillChunk: Math.min(CHUNK, longest),
+      ...DEFAULT_CACHE,
+      kernelOverrides: Object.fromEntries(flags.kernel),
+    },
+    () => {},
+    { kernels },
+  );
+  if (parts.info.contextLength >= longest) return parts;
+  parts.dispose();
+  throw new CommandError(
+    `a window has ${longest} tokens, but memory allows ${parts.info.contextLength}: take fewer ` +
+      "with --tokens",
+  );
+}
+
+async function digestOf(windows: readonly CaptureWindow[]): Promise<string> {
+  const text = JSON.stringify(windows.map(({ ids, positions }) => [ids, positions]));
+  const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return new Uint8Array(bytes).toHex();
+}

@@ -1,0 +1,109 @@
+/** How long a training would take, from a chunk of the prompt and a few steps. @module */
+import { parameterCount, producersOf } from "../../../butler/predictor/shape.ts";
+import type { EngineParts } from "../../../engine/create.ts";
+import { selectPlan } from "../../../gpu/plan.ts";
+import type { CaptureWindow } from "../../../train/capture.ts";
+import { CaptureLayout } from "../../../train/capture_file.ts";
+import { DeviceTrainer } from "../../../train/device_trainer.ts";
+import type { Samples } from "../../../train/samples.ts";
+import { sizesOf } from "../../../train/train.ts";
+import { openEngine } from "./captures.ts";
+import type { TrainJob } from "./job.ts";
+
+const MIB = 2 ** 20;
+
+/** `--dry-run`: how long the work would take and how large it would be. */
+export async function dryRun(job: TrainJob): Promise<void> {
+  const { flags, io, shape, samples } = job;
+  const { rows, tokens, epochs } = job.settings;
+  const layout = (windows: readonly CaptureWindow[]) =>
+    new CaptureLayout({
+      model: shape.model,
+      stride: shape.stride,
+      tokens: windows[0]!.ids.length,
+      rows: windows[0]!.positions.length,
+    }).recordBytes * windows.length;
+  const disk = layout(samples.train) + layout(samples.heldOut);
+  const parts = await openEngine(job);
+  const captureSeconds = await timeCapture(parts, samples);
+  parts.dispose();
+  const places = producersOf(shape);
+  const sizes = sizesOf(shape, places[0]!, { rows, tokens });
+  const device = DeviceTrainer.ownBytes(sizes) +
+    DeviceTrainer.windowBytes(sizes) * samples.train.length;
+  const step = await timeStep(job, sizes);
+  const trainSeconds = step * epochs * samples.train.length * places.length;
+  const plan = {
+    parameters: parameterCount(shape),
+    windows: samples.train.length,
+    held_out: samples.heldOut.length,
+    disk_bytes: disk,
+    device_bytes: Math.min(flags.memory, device),
+    capture_seconds: Math.round(captureSeconds),
+    train_seconds: Math.round(trainSeconds),
+  };
+  if (flags.json) io.stdout(`${JSON.stringify(plan)}\n`);
+  else {
+    io.stdout(
+      `${plan.parameters} parameters; ${plan.windows} windows of ${tokens} tokens to train on, ` +
+        `${plan.held_out} to measure on\n` +
+        `running the model: about ${minutes(captureSeconds)}, ${
+          Math.ceil(disk / MIB)
+        } MiB on disk\n` +
+        `training: about ${minutes(trainSeconds)}, ${
+          Math.ceil(plan.device_bytes / MIB)
+        } MiB on the ` +
+        "device\n",
+    );
+  }
+}
+
+/** Seconds that the model takes for all windows, from a chunk. */
+async function timeCapture({ runner, kv, info }: EngineParts, samples: Samples): Promise<number> {
+  const all = [...samples.train, ...samples.heldOut];
+  const tokens = all[0]!.ids.slice(0, info.prefillChunk);
+  kv.reserve(0, tokens.length);
+  const began = performance.now();
+  await runner.prefill({ slot: 0, start: 0, tokens, sample: null, scoring: null });
+  const each = (performance.now() - began) / 1000 / tokens.length;
+  kv.release(0);
+  return each * all.reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
+/** Seconds of a training step, on random values. */
+async function timeStep(
+  { kernels, flags, settings }: TrainJob,
+  sizes: ReturnType<typeof sizesOf>,
+): Promise<number> {
+  const plan = selectPlan(kernels.caps, Object.fromEntries(flags.kernel));
+  using trainer = await DeviceTrainer.create({
+    kernels,
+    lanes: plan.rowLanes,
+    subgroups: plan.subgroups,
+    sizes,
+    objective: settings,
+    clip: settings.clip,
+    decay: settings.decay,
+  });
+  const { hiddenSize, served, numHeads, numKvHeads, headDim, rows, tokens } = sizes;
+  const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5);
+  using window = trainer.openWindow({
+    positions: Uint32Array.from({ length: rows }, (_, i) => tokens - rows + i),
+    hidden: random(rows * hiddenSize),
+    queries: random(served * numHeads * rows * headDim),
+    keys: random(served * numKvHeads * tokens * headDim),
+  });
+  trainer.step(window, 1e-3);
+  await trainer.loss();
+  const began = performance.now();
+  const steps = 3;
+  for (let i = 0; i < steps; i++) {
+    trainer.step(window, 1e-3);
+    await trainer.loss();
+  }
+  return (performance.now() - began) / 1000 / steps;
+}
+
+function minutes(seconds: number): string {
+  return seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} minutes`;
+}
