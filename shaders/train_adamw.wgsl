@@ -32,5 +32,13 @@ fn main(
   moments[index] = moment;
   let decay = select(0.0, params.decay, index < params.decay_end);
   let step = moment.x * params.correction1 / (sqrt(moment.y * params.correction2) + 1.0e-8);
-  values[index] -= params.rate * (step + decay * values[index]);
+  var rate = params.norm_rate;
+  if (index < params.down_at) {
+    rate = params.up_rate;
+  } else if (index < params.decay_end) {
+    rate = params.down_rate;
+  } else if (index < params.keys_end) {
+    rate = params.keys_rate;
+  }
+  values[index] -= rate * (step + decay * values[index]);
 }

@@ -22,6 +22,7 @@ import {
   trainTeacherSpec,
 } from "../gpu/ops/train.ts";
 import { Readback } from "../gpu/readback.ts";
+import type { RateParts } from "./settings.ts";
 import {
   lossWeights,
   normalized,
@@ -43,6 +44,7 @@ export interface DeviceTrainerOptions {
   readonly clip: number;
   /** Of the matrices of the producer. */
   readonly decay: number;
+  readonly rateParts: RateParts;
 }
 
 /** Names of the trained values, in the order in which they lie. */
@@ -330,7 +332,7 @@ export class DeviceTrainer implements Disposable {
 
   /** Loss and gradients of a window, and (unless `rate` is 0) an update by them. Does not wait. */
   step(window: DeviceWindow, rate: number): void {
-    const { kernels, decay } = this.#options;
+    const { kernels, decay, rateParts } = this.#options;
     const update = rate > 0;
     if (update) {
       this.#steps++;
@@ -341,7 +343,12 @@ export class DeviceTrainer implements Disposable {
           count: this.#count,
           // Key projections, gain and bias have no matrix product to shrink into.
           decay_end: this.#places.keys,
-          rate,
+          down_at: this.#places.down,
+          keys_end: this.#places.gain,
+          up_rate: rate * rateParts.up,
+          down_rate: rate * rateParts.down,
+          keys_rate: rate * rateParts.keys,
+          norm_rate: rate * rateParts.norm,
           decay,
           beta1: BETA1,
           beta2: BETA2,

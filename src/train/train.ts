@@ -16,7 +16,13 @@ import { Draws } from "./draws.ts";
 import { TrainError } from "./errors.ts";
 import { type HeadMeasure, measure } from "./measure.ts";
 import type { ProducerSizes } from "./objective.ts";
-import { MEASURED_BUDGET, MEASURED_COUNTS, rateAt, type TrainSettings } from "./settings.ts";
+import {
+  MEASURED_BUDGET,
+  MEASURED_COUNTS,
+  RATE_PARTS,
+  rateAt,
+  type TrainSettings,
+} from "./settings.ts";
 import { startingValues } from "./start.ts";
 
 /** What a training works with. */
@@ -106,6 +112,7 @@ async function trainProducer(
     objective: settings,
     clip: settings.clip,
     decay: settings.decay,
+    rateParts: RATE_PARTS,
   });
   const count = run.train.windows;
   const steps = settings.epochs * count;
@@ -245,6 +252,7 @@ async function runId(run: TrainRun): Promise<string> {
   const text = JSON.stringify([
     run.shape,
     run.settings,
+    RATE_PARTS,
     run.train.origin.content,
     run.heldOut.origin.content,
   ]);

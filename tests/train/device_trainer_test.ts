@@ -1,5 +1,6 @@
 import { DeviceTrainer } from "../../src/train/device_trainer.ts";
 import { Draws } from "../../src/train/draws.ts";
+import { RATE_PARTS } from "../../src/train/settings.ts";
 import {
   lossAndGradients,
   LOSSES,
@@ -72,6 +73,7 @@ for (const loss of LOSSES) {
           objective,
           clip: 10,
           decay: 0.01,
+          rateParts: RATE_PARTS,
         };
         using trainer = await DeviceTrainer.create(options);
         const { values, window } = madeUp(sizes, new Draws(index, 1));
@@ -102,6 +104,7 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
   const sizes = SHAPES[0]!;
   const objective = { loss: "group" as const, sinks: 2, window: 5 };
   const [clip, decay, rate] = [0.05, 0.1, 0.01];
+  const rateParts = { up: 0.5, down: 1, keys: 2, norm: 0.25 };
   using trainer = await DeviceTrainer.create({
     kernels: rig.kernels,
     lanes: 8,
@@ -110,6 +113,7 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
     objective,
     clip,
     decay,
+    rateParts,
   });
   const { values, window } = madeUp(sizes, new Draws(3, 1));
   const start = trainer.stateOf(values);
@@ -117,7 +121,10 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
   using open = trainer.openWindow(window);
   const plain = Float64Array.from(start.values);
   const moments = new Float64Array(start.moments.length);
-  const decayEnd = values.up.length + values.down.length;
+  const downAt = values.up.length;
+  const decayEnd = downAt + values.down.length;
+  const keysEnd = decayEnd + values.keys.length;
+  const partAt = (i: number) => i < downAt ? 0.5 : i < decayEnd ? 1 : i < keysEnd ? 2 : 0.25;
   for (let step = 1; step <= 3; step++) {
     trainer.step(open, rate);
     const flat = trainer.stateOf(await trainer.gradients()).values;
@@ -129,7 +136,7 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
       moments[2 * i + 1] = 0.999 * moments[2 * i + 1]! + 0.001 * slope * slope;
       const mean = moments[2 * i]! / (1 - 0.9 ** step);
       const square = moments[2 * i + 1]! / (1 - 0.999 ** step);
-      plain[i]! -= rate *
+      plain[i]! -= rate * partAt(i) *
         (mean / (Math.sqrt(square) + 1e-8) + (i < decayEnd ? decay * plain[i]! : 0));
     });
   }
@@ -153,6 +160,7 @@ Deno.test("a trainer goes on from its state to the same result, bit for bit", as
     objective: { loss: "group" as const, sinks: 2, window: 5 },
     clip: 10,
     decay: 0.01,
+    rateParts: RATE_PARTS,
   };
   const { values, window } = madeUp(sizes, new Draws(4, 1));
   const steps = async (trainer: DeviceTrainer, count: number) => {

@@ -57,7 +57,13 @@ export const ADAM_PARAMS = defineParams("AdamParams", {
   count: "u32",
   /** Values before this one decay. */
   decay_end: "u32",
-  rate: "f32",
+  /** Where the second matrix begins, and where key projections end. */
+  down_at: "u32",
+  keys_end: "u32",
+  up_rate: "f32",
+  down_rate: "f32",
+  keys_rate: "f32",
+  norm_rate: "f32",
   decay: "f32",
   beta1: "f32",
   beta2: "f32",

@@ -5,6 +5,7 @@ import { selectPlan } from "../../../gpu/plan.ts";
 import type { CaptureWindow } from "../../../train/capture.ts";
 import { CaptureLayout } from "../../../train/capture_file.ts";
 import { DeviceTrainer } from "../../../train/device_trainer.ts";
+import { RATE_PARTS } from "../../../train/settings.ts";
 import type { Samples } from "../../../train/samples.ts";
 import { sizesOf } from "../../../train/train.ts";
 import { openEngine } from "./captures.ts";
@@ -84,6 +85,7 @@ async function timeStep(
     objective: settings,
     clip: settings.clip,
     decay: settings.decay,
+    rateParts: RATE_PARTS,
   });
   const { hiddenSize, served, numHeads, numKvHeads, headDim, rows, tokens } = sizes;
   const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5);
