@@ -30,6 +30,7 @@ import { type CliIo, EXIT } from "../io.ts";
 import { engineFlags, modelPath } from "../model_flags.ts";
 import { timedBar } from "../progress.ts";
 import { openTextSide } from "../text_side.ts";
+import { writePicture } from "../picture.ts";
 import { decimal, integer, oneOf, sizeBytes, text } from "../values.ts";
 import { VERSION } from "../version.ts";
 
@@ -213,6 +214,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   const share = checkShape(shape, numParameters, settings.maxParameters);
   if (!settings.dryRun) {
     checkWritable(out);
+    if (settings.svg !== null) checkWritable(settings.svg);
     makeFolder(cache);
   }
   const samples = await samplesOf(path, texts, trainSettings);
@@ -233,7 +235,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   );
   const result = await trainAll(settings, io, kernels, shape, trainSettings, captured, cache);
   const seconds = (performance.now() - began) / 1000;
-  const summary = summaryOf(result, shape, share, seconds);
+  const summary = summaryOf(result, shape, share);
   writePredictor(out, {
     predictor: result.predictor,
     notes: {
@@ -243,8 +245,8 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       program: VERSION,
     },
   });
-  if (settings.svg !== null) Deno.writeTextFileSync(settings.svg, picture(result.curves));
-  report(settings, io, out, cache, { ...summary, curves: result.curves });
+  report(settings, io, out, cache, { ...summary, seconds, curves: result.curves });
+  if (settings.svg !== null) writePicture(settings.svg, picture(result.curves));
   return EXIT.ok;
 }
 
@@ -453,7 +455,8 @@ async function trainAll(
 /** What a predictor reached on the held-out windows. */
 type Summary = ReturnType<typeof summaryOf>;
 
-function summaryOf(result: TrainResult, shape: PredictorShape, share: number, seconds: number) {
+/** @returns Nothing that differs from run to run: it is written in the predictor's file. */
+function summaryOf(result: TrainResult, shape: PredictorShape, share: number) {
   const { heads, curves } = result;
   const { numKvHeads } = shape.model;
   const mean = (values: readonly number[]) =>
@@ -477,7 +480,6 @@ function summaryOf(result: TrainResult, shape: PredictorShape, share: number, se
     best_mass: round(mean(heads.map(({ bestMass }) => bestMass))),
     start_recall: round(mean(curves.map(({ recalls }) => recalls[0]!))),
     layers,
-    seconds: Number(seconds.toFixed(1)),
   };
 }
 
@@ -486,10 +488,14 @@ function report(
   io: CliIo,
   out: string,
   cache: string,
-  summary: Summary & { readonly curves: TrainResult["curves"] },
+  { seconds: exact, curves, ...summary }: Summary & {
+    readonly seconds: number;
+    readonly curves: TrainResult["curves"];
+  },
 ): void {
+  const seconds = Number(exact.toFixed(1));
   if (settings.json) {
-    io.stdout(`${JSON.stringify({ out, ...summary })}\n`);
+    io.stdout(`${JSON.stringify({ out, ...summary, seconds, curves })}\n`);
     return;
   }
   io.stdout(
@@ -500,7 +506,7 @@ function report(
       `${MEASURED_BUDGET} rows and attends to ${
         (100 * summary.mass).toFixed(1)
       } % of the attention ` +
-      `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${summary.seconds} s\n` +
+      `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${seconds} s\n` +
       `${cache} can be deleted now\n`,
   );
 }

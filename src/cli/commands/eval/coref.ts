@@ -17,6 +17,7 @@ import { CommandError, defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
+import { writePicture } from "../../picture.ts";
 import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
@@ -36,7 +37,6 @@ import {
   situationOf,
   subjectFlags,
   tokenizerOf,
-  writePicture,
 } from "./common.ts";
 
 const group = "Evaluation";

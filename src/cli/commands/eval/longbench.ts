@@ -17,6 +17,7 @@ import { CommandError, defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
+import { writePicture } from "../../picture.ts";
 import { type OpenSession, openSession } from "../../session.ts";
 import { integer, text, wordList } from "../../values.ts";
 import {
@@ -40,7 +41,6 @@ import {
   rowsOf,
   SELECTING,
   subjectFlags,
-  writePicture,
 } from "./common.ts";
 
 const group = "Evaluation";

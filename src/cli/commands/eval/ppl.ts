@@ -19,6 +19,7 @@ import { defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
+import { writePicture } from "../../picture.ts";
 import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
@@ -41,7 +42,6 @@ import {
   subjectFlags,
   textFlags,
   type TextWindows,
-  writePicture,
 } from "./common.ts";
 import { POLICY_NAMES } from "../../../butler/settings.ts";
 

@@ -21,6 +21,7 @@ import { defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
+import { writePicture } from "../../picture.ts";
 import { timedBar } from "../../progress.ts";
 import { integer } from "../../values.ts";
 import {
@@ -40,7 +41,6 @@ import {
   situationOf,
   subjectFlags,
   textFlags,
-  writePicture,
 } from "./common.ts";
 
 const group = "Evaluation";

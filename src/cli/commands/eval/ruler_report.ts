@@ -5,7 +5,8 @@ import type { RulerTask } from "../../../eval/ruler/tasks.ts";
 import { lineCharts } from "../../../report/chart.ts";
 import type { CliIo } from "../../io.ts";
 import { type AnswerFigure, isAsked, scoreOf } from "./answers.ts";
-import { originLine, writePicture } from "./common.ts";
+import { writePicture } from "../../picture.ts";
+import { originLine } from "./common.ts";
 
 /** What was answered in a case. */
 export interface RulerFigure extends AnswerFigure {
