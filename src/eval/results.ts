@@ -1,6 +1,7 @@
 /** Results of an evaluation on disk: what is there already is not measured again. @module */
 import { z } from "zod";
 import { CommandError } from "../cli/command.ts";
+import { writeWhole } from "../whole_file.ts";
 
 /** What figures rest on: device, model, files, settings, seed, commit. */
 export type Origin = Readonly<Record<string, string | number | null>>;
@@ -77,15 +78,8 @@ export class Results<Figure extends object> {
     this.#origin = { ...this.#origin, commit: [...commits].join(", ") };
     if (this.path === null) return;
     const content = { origin: this.#origin, sources: this.#sources, figures: this.figures };
-    const part = `${this.path}.part`;
     try {
-      try {
-        Deno.writeTextFileSync(part, `${JSON.stringify(content, null, 1)}\n`);
-        Deno.renameSync(part, this.path);
-      } catch (error) {
-        removeIfThere(part);
-        throw error;
-      }
+      writeWhole(this.path, `${JSON.stringify(content, null, 1)}\n`);
     } catch (error) {
       throw new CommandError(`--out: cannot write ${this.path}: ${reason(error)}`);
     }
@@ -104,14 +98,6 @@ function readFile(path: string): z.infer<typeof fileSchema> | null {
     return fileSchema.parse(JSON.parse(text));
   } catch {
     throw new CommandError(`--out: ${path} holds no results: name another file`);
-  }
-}
-
-function removeIfThere(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch {
-    // It was not begun, or the disk is gone: the first error says more.
   }
 }
 

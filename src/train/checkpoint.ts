@@ -4,6 +4,7 @@ import { ModelFileError } from "../model/errors.ts";
 import { ModelFile } from "../model/model_file.ts";
 import { readSafetensors, readSafetensorsMetadata } from "../model/safetensors.ts";
 import { encodeSafetensors, type NamedTensor } from "../model/safetensors_writer.ts";
+import { writeWhole } from "../whole_file.ts";
 import { TrainError } from "./errors.ts";
 
 const FORMAT = "tokenbutler-training-1";
@@ -73,11 +74,15 @@ export function writeCheckpoint(path: string, run: string, checkpoint: Checkpoin
       : [flat("running.values", running.values), flat("running.moments", running.moments)]),
   ]);
   try {
-    Deno.writeFileSync(`${path}.part`, bytes);
-    Deno.renameSync(`${path}.part`, path);
+    writeWhole(path, bytes);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    throw new TrainError("not_writable", `cannot write ${path}: ${why}`, { cause: error });
+    throw new TrainError(
+      "not_writable",
+      `cannot write ${path}: ${why}. Make room, or name another folder with --cache: the same ` +
+        "command goes on from the last checkpoint there",
+      { cause: error },
+    );
   }
 }
 

@@ -1,4 +1,5 @@
 import { Results } from "../../src/eval/results.ts";
+import { withFullDisk } from "../_full_disk.ts";
 import { withFiles } from "../_model_files.ts";
 import { assert } from "std-testing";
 
@@ -53,23 +54,15 @@ Deno.test("figures of something else, or none, are refused", async () => {
 });
 
 Deno.test("what cannot be written leaves the file as it was, and nothing half-written", async () => {
-  await withFiles({}, (folder) => {
+  await withFiles({}, async (folder) => {
     const path = `${folder}/out.json`;
     new Results(path, ORIGIN).add({ value: 1 });
     const before = Deno.readTextFileSync(path);
     const results = new Results<{ value: number }>(path, ORIGIN);
-    const write = Deno.writeTextFileSync;
-    Deno.writeTextFileSync = (file, text) => {
-      write(file, String(text).slice(0, 9));
-      throw new Error("No space left on device");
-    };
-    try {
+    await withFullDisk(9, () => {
       assert.throws(() => results.add({ value: 2 }), /cannot write .*No space left on device/);
-    } finally {
-      Deno.writeTextFileSync = write;
-    }
+    });
     assert.equal(Deno.readTextFileSync(path), before);
     assert.deepEqual([...Deno.readDirSync(folder)].map(({ name }) => name), ["out.json"]);
-    return Promise.resolve();
   });
 });

@@ -1,4 +1,5 @@
 /** Puts a calibration on disk, whole or not at all. @module */
+import { writeWhole } from "../../whole_file.ts";
 import { CalibrationError } from "./errors.ts";
 import { type Calibration, encodeCalibration } from "./file.ts";
 
@@ -10,8 +11,9 @@ import { type Calibration, encodeCalibration } from "./file.ts";
 export function checkWritable(path: string): void {
   attempt(path, () => {
     if (isFolder(path)) throw new Error("it is a folder");
-    Deno.writeFileSync(partOf(path), new Uint8Array(0));
-    Deno.removeSync(partOf(path));
+    const part = `${path}.part`;
+    Deno.writeFileSync(part, new Uint8Array(0));
+    Deno.removeSync(part);
   });
 }
 
@@ -21,20 +23,7 @@ export function checkWritable(path: string): void {
  * @throws {CalibrationError} `not_writable`.
  */
 export function writeCalibration(path: string, calibration: Calibration): void {
-  const part = partOf(path);
-  attempt(path, () => {
-    Deno.writeFileSync(part, encodeCalibration(calibration));
-    try {
-      Deno.renameSync(part, path);
-    } catch (error) {
-      Deno.removeSync(part);
-      throw error;
-    }
-  });
-}
-
-function partOf(path: string): string {
-  return `${path}.part`;
+  attempt(path, () => writeWhole(path, encodeCalibration(calibration)));
 }
 
 function isFolder(path: string): boolean {

@@ -1,4 +1,5 @@
 /** Puts a predictor on disk, whole or not at all. @module */
+import { writeWhole } from "../../whole_file.ts";
 import { PredictorError } from "./errors.ts";
 import { encodePredictor, type StoredPredictor } from "./file.ts";
 
@@ -8,15 +9,8 @@ import { encodePredictor, type StoredPredictor } from "./file.ts";
  * @throws {PredictorError} `not_writable`.
  */
 export function writePredictor(path: string, stored: StoredPredictor): void {
-  const part = `${path}.part`;
   try {
-    Deno.writeFileSync(part, encodePredictor(stored));
-    try {
-      Deno.renameSync(part, path);
-    } catch (error) {
-      Deno.removeSync(part);
-      throw error;
-    }
+    writeWhole(path, encodePredictor(stored));
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new PredictorError("not_writable", `cannot write ${path}: ${why}`, { cause: error });

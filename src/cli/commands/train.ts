@@ -85,7 +85,7 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
   using captured = await captureAll(job, cache);
   const result = await trainAll(job, captured, cache);
   const seconds = (performance.now() - began) / 1000;
-  const summary = summaryOf(result, shape, share, seconds);
+  const summary = summaryOf(result, shape, share);
   writePredictor(out, {
     predictor: result.predictor,
     notes: {
@@ -95,8 +95,8 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
       program: VERSION,
     },
   });
+  report(flags.json, io, out, cache, { ...summary, seconds, curves: result.curves });
   if (flags.svg !== null) writePicture(flags.svg, picture(result.curves));
-  report(flags.json, io, out, cache, { ...summary, curves: result.curves });
   return EXIT.ok;
 }
 

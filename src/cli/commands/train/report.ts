@@ -12,13 +12,9 @@ export type Summary = ReturnType<typeof summaryOf>;
  * Sums a training up.
  *
  * @param share Parameters as a part of the model's.
+ * @returns Nothing that differs from run to run: it is written in the predictor's file.
  */
-export function summaryOf(
-  result: TrainResult,
-  shape: PredictorShape,
-  share: number,
-  seconds: number,
-) {
+export function summaryOf(result: TrainResult, shape: PredictorShape, share: number) {
   const { heads, curves } = result;
   const { numKvHeads } = shape.model;
   const mean = (values: readonly number[]) =>
@@ -42,7 +38,6 @@ export function summaryOf(
     best_mass: round(mean(heads.map(({ bestMass }) => bestMass))),
     start_recall: round(mean(curves.map(({ recalls }) => recalls[0]!))),
     layers,
-    seconds: Number(seconds.toFixed(1)),
   };
 }
 
@@ -52,10 +47,14 @@ export function report(
   io: CliIo,
   out: string,
   cache: string,
-  summary: Summary & { readonly curves: TrainResult["curves"] },
+  { seconds: exact, curves, ...summary }: Summary & {
+    readonly seconds: number;
+    readonly curves: TrainResult["curves"];
+  },
 ): void {
+  const seconds = Number(exact.toFixed(1));
   if (json) {
-    io.stdout(`${JSON.stringify({ out, ...summary })}\n`);
+    io.stdout(`${JSON.stringify({ out, ...summary, seconds, curves })}\n`);
     return;
   }
   io.stdout(
@@ -66,7 +65,7 @@ export function report(
       `${MEASURED_BUDGET} rows and attends to ${
         (100 * summary.mass).toFixed(1)
       } % of the attention ` +
-      `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${summary.seconds} s\n` +
+      `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${seconds} s\n` +
       `${cache} can be deleted now\n`,
   );
 }
