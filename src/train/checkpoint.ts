@@ -79,8 +79,8 @@ export function writeCheckpoint(path: string, run: string, checkpoint: Checkpoin
     const why = error instanceof Error ? error.message : String(error);
     throw new TrainError(
       "not_writable",
-      `cannot write ${path}: ${why}. Make room, or name another folder with --cache: the same ` +
-        "command goes on from the last checkpoint there",
+      `cannot write ${path}: ${why}. Make room, and the same command goes on from where it ` +
+        "was; with another folder (--cache) it begins again",
       { cause: error },
     );
   }
