@@ -14,6 +14,8 @@ const FILE_READERS = [
   "src/engine/host_memory.ts",
   // What lies beside a model.
   "src/butler/side_file.ts",
+  // What commands write as a whole: predictors, calibrations, checkpoints, figures.
+  "src/whole_file.ts",
   // The file that `calibrate` writes.
   "src/butler/calibration/",
   // What `train` writes: a predictor, what the model computed, where it stands.
