@@ -124,8 +124,12 @@ function anyMix(kv: fc.Arbitrary<KvRequest>): fc.Arbitrary<readonly Member[]> {
 function covering(mix: readonly Member[]): readonly Member[] {
   return mix.map((member) => {
     const { kv } = member;
-    if (kv.policy !== "streaming") return member;
-    return { ...member, text: 0, kv: { ...kv, window: CONTEXT } };
+    if (kv.policy === "streaming") return { ...member, text: 0, kv: { ...kv, window: CONTEXT } };
+    const { budget: _, ...rest } = kv;
+    const hasOwn = typeof kv.table === "object" &&
+      kv.table.layers.some(({ role }) => role === "selected");
+    // A table is scaled to the budget's mean: a smaller one would leave heads that do not cover.
+    return hasOwn ? { ...member, kv: rest } : member;
   });
 }
 
