@@ -123,7 +123,15 @@ export interface EngineErrorData {
 
 /** What happens to a request, in order. */
 export type EngineEvent =
-  | { readonly type: "prefill"; readonly processed: number; readonly total: number }
+  /** `processed` of the prompt's `total` tokens have rows; `cached` of them were found. */
+  | {
+    readonly type: "prefill";
+    readonly processed: number;
+    readonly total: number;
+    readonly cached: number;
+    /** Since the sequence got its slot. */
+    readonly ms: number;
+  }
   /**
    * One entry for each prompt token, in pieces as prefill goes on; `start` is the index of the
    * first. The first prompt token has no entry of its own: its piece carries null.

@@ -14,6 +14,7 @@ import {
   saysEngineIsGone,
   shuttingDown,
 } from "./errors.ts";
+import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -36,6 +37,8 @@ export interface AppOptions {
   readonly version: string;
   /** Largest request body; 16 MiB by default. */
   readonly bodyLimitBytes?: number;
+  /** Where it differs from {@linkcode DEFAULT_PACE}. */
+  readonly pace?: Partial<StreamPace>;
   readonly log?: ServerLog;
 }
 
@@ -64,6 +67,7 @@ export function createApp(options: AppOptions): App {
   const { servedName, version, log } = options;
   const bodyLimitBytes = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
   const created = Math.floor(Date.now() / 1000);
+  const pace: StreamPace = { ...DEFAULT_PACE, ...options.pace };
   const stopping = new AbortController();
   let state: ModelState = { status: "loading" };
   if (options.model instanceof Promise) {
@@ -101,6 +105,7 @@ export function createApp(options: AppOptions): App {
       model: model(),
       servedName,
       bodyLimitBytes,
+      pace,
       stopping: stopping.signal,
       onError: report,
     });

@@ -185,6 +185,16 @@ export function clientGone(): RequestError {
   });
 }
 
+/** The client takes nothing of its answer any more: should it read on, this is what it finds. */
+export function clientStalled(): RequestError {
+  return new RequestError(
+    408,
+    "invalid_request_error",
+    "The answer was given up because its client did not read it.",
+    { code: "client_stalled" },
+  );
+}
+
 /** An error that the engine reported, as an answer. */
 export function engineFailure({ code, message: whole, param }: EngineErrorData): RequestError {
   const message = withoutDirectories(whole);

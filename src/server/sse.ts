@@ -1,4 +1,5 @@
 /** Server-sent events, as OpenAI clients read them. @module */
+import { OPEN_PACE, type StreamPace } from "./pace.ts";
 
 /** Headers of a stream; `no-transform` also keeps compression, which would buffer, away. */
 export const STREAM_HEADERS: Readonly<Record<string, string>> = {
@@ -10,28 +11,94 @@ export const STREAM_HEADERS: Readonly<Record<string, string>> = {
 /** The last event of every stream. */
 export const DONE = "[DONE]";
 
+/** A comment without a text: what llama.cpp sends, and clients know from there. */
+const PING = ":\n\n";
+
+/** What a stream tells its owner. */
+export interface StreamHooks {
+  /** The client is gone: `messages` must end soon. */
+  onCancel(): void;
+  /** The client has taken nothing for `slowMs`, or takes again. */
+  onSlow?(isSlow: boolean): void;
+  /**
+   * The client has taken nothing for `stallMs`: `messages` is left as it is.
+   *
+   * @returns What is sent in place of the rest, should the client ever read on.
+   */
+  onStalled?(): Iterable<string>;
+}
+
 /**
  * A body of one event for each message. A message is made when the client has room for it, so that
- * a slow reader slows its own answer instead of filling memory.
- *
- * @param onCancel Called when the client is gone; it must make `messages` end soon.
+ * a slow reader slows its own answer instead of filling memory. While no message comes, comments
+ * keep the connection alive.
  */
 export function eventStream(
   messages: AsyncIterator<string>,
-  onCancel: () => void,
+  hooks: StreamHooks,
+  pace: StreamPace = OPEN_PACE,
 ): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
+  // The blank after the colon matters: common benchmark clients cut six bytes off each line.
+  const encode = (message: string) => encoder.encode(`data: ${message}\n\n`);
+  const leave = () => {
+    // This is answered only after the message that is being made: not waited for.
+    messages.return?.()?.catch(() => {});
+  };
+  let over = false;
+  let isSlow = false;
+  let timers: ReturnType<typeof setTimeout>[] = [];
+  const stopTimers = () => {
+    for (const timer of timers) clearTimeout(timer);
+    timers = [];
+  };
+  const setSlow = (slow: boolean) => {
+    if (isSlow === slow) return;
+    isSlow = slow;
+    hooks.onSlow?.(slow);
+  };
+  /** From here on nothing is asked for until the client takes what lies there. */
+  const waitForReader = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    const { slowMs, stallMs } = pace;
+    if (slowMs !== null) timers.push(setTimeout(() => setSlow(true), slowMs));
+    if (stallMs === null) return;
+    timers.push(setTimeout(() => {
+      over = true;
+      const rest = hooks.onStalled?.() ?? [];
+      leave();
+      for (const message of rest) controller.enqueue(encode(message));
+      controller.close();
+    }, stallMs));
+  };
   return new ReadableStream({
     async pull(controller) {
-      const { value, done } = await messages.next();
-      if (done) controller.close();
-      // The blank after the colon matters: common benchmark clients cut six bytes off each line.
-      else controller.enqueue(encoder.encode(`data: ${value}\n\n`));
+      stopTimers();
+      setSlow(false);
+      let ping: ReturnType<typeof setInterval> | undefined;
+      if (pace.pingMs !== null) {
+        ping = setInterval(() => {
+          // One that nobody has taken yet is enough.
+          if ((controller.desiredSize ?? 0) > 0) controller.enqueue(encoder.encode(PING));
+        }, pace.pingMs);
+      }
+      try {
+        const { value, done } = await messages.next();
+        if (over) return;
+        if (done) {
+          over = true;
+          return controller.close();
+        }
+        controller.enqueue(encode(value));
+      } finally {
+        clearInterval(ping);
+      }
+      if ((controller.desiredSize ?? 0) <= 0) waitForReader(controller);
     },
     cancel() {
-      onCancel();
-      // This is answered only after the message that is being made: not waited for.
-      messages.return?.()?.catch(() => {});
+      over = true;
+      stopTimers();
+      hooks.onCancel();
+      leave();
     },
   });
 }

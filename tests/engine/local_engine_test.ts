@@ -29,10 +29,12 @@ Deno.test("LocalEngine runs a prompt of several chunks and its answer", async ()
   const req = request(prompt(40), 12);
   const got = await collect(engine.generate(req));
   assert.deepEqual({ ids: got.ids, reason: got.end }, expected(req));
+  const prefills = got.events.filter((event) => event.type === "prefill");
   assert.deepEqual(
-    got.events.filter((event) => event.type === "prefill"),
-    [16, 32, 40].map((processed) => ({ type: "prefill", processed, total: 40 })),
+    prefills.map(({ ms: _, ...event }) => event),
+    [16, 32, 40].map((processed) => ({ type: "prefill", processed, total: 40, cached: 0 })),
   );
+  assert.ok(prefills.every(({ ms }, at) => ms >= (prefills[at - 1]?.ms ?? 0)));
   assert.deepEqual(runner.calls.map((call) => call.kind), [
     ...new Array(3).fill("prefill"),
     ...new Array(11).fill("decode"),

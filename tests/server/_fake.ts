@@ -218,6 +218,12 @@ export class FakeEngine implements Engine {
     const reply = script.filter((id) => !request.bannedTokenIds.includes(id));
     let predicted = 0;
     const cached = this.options.cached?.(request) ?? 0;
+    const progressOf = (processed: number) => ({
+      processed,
+      total: promptIds.length,
+      cached,
+      ms: processed,
+    });
     const done = (reason: "stop" | "length" | "cancelled"): EngineEvent => ({
       type: "done",
       reason,
@@ -231,11 +237,12 @@ export class FakeEngine implements Engine {
       },
       kv: this.options.kvReport?.(request) ?? null,
     });
-    for (let start = 0; start < promptIds.length; start += 16) {
+    if (cached > 0) yield { type: "prefill", ...progressOf(cached) };
+    for (let start = cached; start < promptIds.length; start += 16) {
       await this.#wait(this.options.chunkMs ?? 0, live);
       if (live.cancelled) return yield done("cancelled");
       const processed = Math.min(start + 16, promptIds.length);
-      yield { type: "prefill", processed, total: promptIds.length };
+      yield { type: "prefill", ...progressOf(processed) };
       if (request.promptLogprobs !== null) {
         const top = request.promptLogprobs;
         const entries = promptIds.slice(start, processed).map((id, index) =>
