@@ -60,6 +60,10 @@ export async function createLocalEngine(
   const parts = await createEngineParts(options, onProgress);
   const engine = new LocalEngine({ ...parts, onInternalError: (error) => console.error(error) });
   parts.device.lost.then((lost) => engine.markLost(lostMessage(lost)));
+  // After an error of the device every later step fails: see watch().
+  parts.device.addEventListener("uncapturederror", (event) => {
+    engine.markLost(errorMessage(event as GPUUncapturedErrorEvent));
+  });
   return engine;
 }
 
@@ -319,12 +323,15 @@ export async function openKernels(overrides: EngineOptions["kernelOverrides"]): 
 /** Makes later steps fail with the device's own words instead of giving wrong results. */
 function watch(kernels: Kernels): void {
   kernels.device.addEventListener("uncapturederror", (event) => {
-    const { error } = event as GPUUncapturedErrorEvent;
-    kernels.fail(new DeviceError("failed", `the device reported an error: ${error.message}`));
+    kernels.fail(new DeviceError("failed", errorMessage(event as GPUUncapturedErrorEvent)));
   });
   kernels.device.lost.then((info) => {
     kernels.fail(new DeviceError("lost", lostMessage(info)));
   });
+}
+
+function errorMessage({ error }: GPUUncapturedErrorEvent): string {
+  return `the device reported an error: ${error.message}`;
 }
 
 function lostMessage(info: GPUDeviceLostInfo): string {

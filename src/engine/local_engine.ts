@@ -62,6 +62,8 @@ export interface LocalEngineParts {
 /** Runs requests on a {@linkcode Runner}. */
 export class LocalEngine implements Engine {
   readonly info: EngineInfo;
+  readonly lost: Promise<EngineErrorData>;
+  readonly #lost = Promise.withResolvers<EngineErrorData>();
   readonly #kv: KvCache;
   readonly #scheduler: Scheduler;
   readonly #prefixes: PrefixUse;
@@ -81,6 +83,7 @@ export class LocalEngine implements Engine {
 
   constructor(parts: LocalEngineParts) {
     this.info = parts.info;
+    this.lost = this.#lost.promise;
     this.#parts = parts;
     this.#kv = parts.kv;
     this.#prefixes = new PrefixUse(parts.prefixes ?? null);
@@ -282,6 +285,7 @@ export class LocalEngine implements Engine {
     this.#broken = error;
     for (const sequence of this.#scheduler.sequences()) sequence.fail(error);
     this.#live.clear();
+    this.#lost.resolve(error);
   }
 
   #end(sequence: Sequence, reason: FinishReason): void {

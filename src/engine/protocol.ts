@@ -10,6 +10,7 @@
 import { DeviceError } from "../gpu/device.ts";
 import { ModelFileError } from "../model/errors.ts";
 import type {
+  EngineErrorData,
   EngineEvent,
   EngineInfo,
   EngineOptions,
@@ -40,6 +41,7 @@ export type WorkerMessage =
   | { readonly type: "start_failed"; readonly error: ErrorData }
   | { readonly type: "events"; readonly events: readonly KeyedEvent[] }
   | { readonly type: "stats"; readonly key: number; readonly stats: EngineStats }
+  | { readonly type: "lost"; readonly error: EngineErrorData }
   | { readonly type: "settled" }
   | { readonly type: "closed" };
 

@@ -287,6 +287,8 @@ export interface EngineStats {
 /** Makes tokens. */
 export interface Engine {
   readonly info: EngineInfo;
+  /** Kept when nothing can be run any more, though nobody closed it: a lost device, a crash. */
+  readonly lost: Promise<EngineErrorData>;
   /**
    * Runs a sequence. The last event is `done` or `error`. Leaving the loop early, or `cancel`,
    * frees the sequence within one step or prefill chunk.

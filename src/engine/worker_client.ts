@@ -47,6 +47,8 @@ interface LiveRequest {
 
 /** An engine in a worker. */
 export class WorkerEngine implements Engine {
+  readonly lost: Promise<EngineErrorData>;
+  readonly #lost = Promise.withResolvers<EngineErrorData>();
   readonly #port: WorkerPort;
   readonly #closeWithinMs: number;
   readonly #settleWithinMs: number;
@@ -63,6 +65,7 @@ export class WorkerEngine implements Engine {
   #closing: Promise<void> | null = null;
 
   private constructor(port: WorkerPort, hooks: WorkerEngineHooks) {
+    this.lost = this.#lost.promise;
     this.#port = port;
     this.#closeWithinMs = hooks.closeWithinMs ?? 800;
     this.#settleWithinMs = hooks.settleWithinMs ?? 2200;
@@ -206,6 +209,9 @@ export class WorkerEngine implements Engine {
         this.#stats.get(message.key)?.resolve(message.stats);
         this.#stats.delete(message.key);
         break;
+      case "lost":
+        this.#lost.resolve(message.error);
+        break;
       case "settled":
         this.#settled.resolve();
         break;
@@ -233,7 +239,10 @@ export class WorkerEngine implements Engine {
   }
 
   #crash(reason: string): void {
-    this.#end(new EngineGoneError("engine_crashed", `the engine worker died: ${reason}`));
+    // Not in `#end()`: an engine that was closed is not lost.
+    const error = new EngineGoneError("engine_crashed", `the engine worker died: ${reason}`);
+    if (this.#gone === null) this.#lost.resolve({ code: error.code, message: error.message });
+    this.#end(error);
     this.#port.terminate();
   }
 

@@ -57,6 +57,7 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
       });
       created.setTurn(bellTurn(bell, () => numReceived));
       engine = created;
+      created.lost.then((error) => scope.postMessage({ type: "lost", error }));
       scope.postMessage({ type: "started", info: created.info });
     } catch (error) {
       scope.postMessage({ type: "start_failed", error: errorToData(error) });

@@ -162,19 +162,11 @@ export function loadFailed(cause: unknown): RequestError {
   });
 }
 
-/** Codes of errors after which an engine never answers again. */
-const GONE: ReadonlySet<unknown> = new Set(["device_lost", "engine_crashed"]);
-
-/** Whether an error says that the engine is gone for good. */
-export function saysEngineIsGone(error: RequestError): boolean {
-  return GONE.has(error.body.error.code);
-}
-
 /** 503: the server ends. */
 export function shuttingDown(): RequestError {
   return new RequestError(503, "unavailable_error", "The server is shutting down.", {
     code: "shutting_down",
-    headers: { "retry-after": "5" },
+    headers: { "retry-after": "5", connection: "close" },
   });
 }
 

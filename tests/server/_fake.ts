@@ -144,6 +144,8 @@ const REPLY = [...new TextEncoder().encode(REPLY_TEXT), END_ID];
 /** Follows a script. */
 export class FakeEngine implements Engine {
   readonly info: EngineInfo;
+  readonly #lost = Promise.withResolvers<EngineErrorData>();
+  readonly lost = this.#lost.promise;
   /** Every request that came, in order. */
   readonly requests: GenerateRequest[] = [];
   #live = new Map<string, Live>();
@@ -256,6 +258,7 @@ export class FakeEngine implements Engine {
       if (live.cancelled) return yield done("cancelled");
       if (this.options.failAt?.(request) === step) {
         const error = this.options.failure ?? { code: "internal", message: "a kernel broke" };
+        if (["device_lost", "engine_crashed"].includes(error.code)) this.lose(error);
         return yield { type: "error", error };
       }
       const id = reply[step % reply.length] ?? 0;
@@ -294,6 +297,11 @@ export class FakeEngine implements Engine {
       numPages: 64,
       decodeSteps: this.#steps,
     });
+  }
+
+  /** Nothing can be run any more. */
+  lose(error: EngineErrorData): void {
+    this.#lost.resolve(error);
   }
 
   /** Asked to leave everything in order. */
