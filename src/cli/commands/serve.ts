@@ -11,7 +11,9 @@ import { interruptGuard } from "../interrupt.ts";
 import { type CliIo, EXIT, isDebug } from "../io.ts";
 import { lifeFlags, streamPace } from "../life_flags.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
+import { startSelf } from "../self_process.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
+import { pause, supervise } from "../supervisor.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
 import { integer, text } from "../values.ts";
 import { VERSION } from "../version.ts";
@@ -31,7 +33,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       "requests get 503 and running answers may complete (--drain-timeout). A second one ends it " +
       "at once.",
       "An engine that is lost (its device, its worker) is started once more, with the weights " +
-      "loaded again; then the process ends with exit code 1.",
+      "loaded again; then the process ends with exit code 1. With --supervise (./run serve, or deno " +
+      "run with --allow-run) a process of its own serves, and is started again when it fails, after " +
+      "pauses of 1 s to 60 s. Prefixes in --prefix-dir survive that.",
       "There are no API keys yet: whoever reaches the port can use the model.",
     ],
     flags: {
@@ -70,6 +74,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       maxSeqs: maxSeqsFlag(8),
     },
     async run(settings, io) {
+      if (settings.supervise) return await superviseServer(io);
       let keeper: EngineKeeper | undefined;
       const drainMs = settings.drainTimeout * 1000;
       using guard = interruptGuard(io, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
@@ -125,6 +130,17 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         side.template?.close();
       }
     },
+  });
+}
+
+/** Has another process do all of it, without the permission to start processes. */
+function superviseServer(io: CliIo): Promise<number> {
+  return supervise({
+    start: () => startSelf([...io.args, "--no-supervise"], "serve"),
+    onInterrupt: io.onInterrupt,
+    say: (line) => io.stderr(`note: ${line}\n`),
+    nowMs: () => performance.now(),
+    pause,
   });
 }
 
