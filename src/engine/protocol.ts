@@ -27,6 +27,7 @@ export type ClientMessage =
   | { readonly type: "start"; readonly options: EngineOptions; readonly bell: SharedArrayBuffer }
   | { readonly type: "generate"; readonly key: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly key: number }
+  | { readonly type: "hold"; readonly key: number; readonly held: boolean }
   | { readonly type: "stats"; readonly key: number }
   | { readonly type: "settle" }
   | { readonly type: "close" };

@@ -56,6 +56,10 @@ export class Sequence {
   preempted = false;
   /** Its rows in a lower tier, while it has no slot and was not preempted. */
   parked: ParkedRows | null = null;
+  /** Nobody reads its events: it does not go on, and makes room for whoever waits. */
+  held = false;
+  /** It was held once: others may have gone past it. */
+  wasHeld = false;
   /** The runner was told of it since it got its slot. */
   begun = false;
   /** Asked for when the sequence ends. */

@@ -295,6 +295,11 @@ export interface Engine {
    */
   generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent>;
   cancel(id: string): void;
+  /**
+   * Holds a request whose events nobody takes, or lets it go on. While it is held it makes no
+   * tokens, and gives its room on the device to whoever waits. Nothing of its answer changes.
+   */
+  hold(id: string, held: boolean): void;
   stats(): Promise<EngineStats>;
   /** Cancels what runs and frees the device. */
   close(): Promise<void>;

@@ -137,6 +137,11 @@ export class WorkerEngine implements Engine {
     this.#send({ type: "cancel", key });
   }
 
+  hold(id: string, held: boolean): void {
+    const key = this.#keys.get(id);
+    if (key !== undefined) this.#send({ type: "hold", key, held });
+  }
+
   /** @throws {EngineGoneError} If the worker died or was closed. */
   stats(): Promise<EngineStats> {
     if (this.#gone !== null) return Promise.reject(this.#gone);

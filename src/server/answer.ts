@@ -129,7 +129,12 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {
   const { signal, abort, release } = answerSignal(context);
   const messages = streamMessages(context, planned, signal, release);
+  const { engine } = context.model;
   const body = eventStream(messages, {
+    onSlow(isSlow) {
+      // Its tokens would only pile up here, and others can use the room.
+      for (const { request } of planned.specs) engine.hold(request.id, isSlow);
+    },
     onCancel() {
       release();
       abort(clientGone());

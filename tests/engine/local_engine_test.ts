@@ -208,6 +208,30 @@ Deno.test("LocalEngine refuses bad requests with an event and stays alive", asyn
   await engine.close();
 });
 
+Deno.test("LocalEngine makes no tokens for a held request, and goes on with it later", async () => {
+  const { engine } = fakeEngine({ maxSequences: 1 });
+  const [slow, other] = [request(prompt(20), 30), request(prompt(9, 1), 5)];
+  const stream = engine.generate(slow);
+  const seen: number[] = [];
+  for (let tokens = 0; tokens < 3;) {
+    const { value } = await stream.next();
+    if (value?.type !== "token") continue;
+    seen.push(value.id);
+    tokens++;
+  }
+  engine.hold(slow.id, true);
+  // There is one slot, and the held one gives it away.
+  assert.deepEqual((await collect(engine.generate(other))).ids, expected(other).ids);
+  const { decodeSteps } = await engine.stats();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal((await engine.stats()).decodeSteps, decodeSteps);
+  engine.hold("nobody", true);
+  engine.hold(slow.id, false);
+  for await (const event of stream) if (event.type === "token") seen.push(event.id);
+  assert.deepEqual(seen, expected(slow).ids);
+  await engine.close();
+});
+
 Deno.test("LocalEngine refuses what the whole cache could not hold", async () => {
   const { engine } = fakeEngine({ numPages: 4, pageSize: 8 });
   const { end } = await collect(engine.generate(request(prompt(30), 4)));

@@ -134,6 +134,7 @@ export interface FakeEngineOptions {
 
 interface Live {
   cancelled: boolean;
+  held: boolean;
   wake: () => void;
 }
 
@@ -192,7 +193,7 @@ export class FakeEngine implements Engine {
   async *generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent> {
     if (this.#live.has(request.id)) throw new Error(`request ${request.id} is already there`);
     this.requests.push(request);
-    const live: Live = { cancelled: false, wake: () => {} };
+    const live: Live = { cancelled: false, held: false, wake: () => {} };
     this.#live.set(request.id, live);
     let hasSlot = false;
     try {
@@ -287,6 +288,16 @@ export class FakeEngine implements Engine {
     if (live === undefined) return;
     live.cancelled = true;
     live.wake();
+  }
+
+  /** Requests that are held now. */
+  get held(): string[] {
+    return [...this.#live].filter(([, { held }]) => held).map(([id]) => id);
+  }
+
+  hold(id: string, held: boolean): void {
+    const live = this.#live.get(id);
+    if (live !== undefined) live.held = held;
   }
 
   stats(): Promise<EngineStats> {
