@@ -14,6 +14,8 @@ export const DONE = "[DONE]";
 /** A comment without a text: what llama.cpp sends, and clients know from there. */
 const PING = ":\n\n";
 
+type ByteController = ReadableStreamDefaultController<Uint8Array>;
+
 /** What a stream tells its owner. */
 export interface StreamHooks {
   /** The client is gone: `messages` must end soon. */
@@ -47,10 +49,29 @@ export function eventStream(
   };
   let over = false;
   let isSlow = false;
+  /** Of the newest message or comment. */
+  let sentMs = performance.now();
+  let pingTimer: ReturnType<typeof setTimeout> | undefined;
   let timers: ReturnType<typeof setTimeout>[] = [];
   const stopTimers = () => {
     for (const timer of timers) clearTimeout(timer);
     timers = [];
+  };
+  const end = () => {
+    over = true;
+    stopTimers();
+    clearTimeout(pingTimer);
+  };
+  /** One timer for the whole stream: two calls for each message would cost more than the rest. */
+  const pingIn = (ms: number, pingMs: number, controller: ByteController) => {
+    pingTimer = setTimeout(() => {
+      const silentMs = performance.now() - sentMs;
+      if (silentMs < pingMs) return pingIn(pingMs - silentMs, pingMs, controller);
+      // One that nobody has taken yet is enough.
+      if ((controller.desiredSize ?? 0) > 0) controller.enqueue(encoder.encode(PING));
+      sentMs = performance.now();
+      pingIn(pingMs, pingMs, controller);
+    }, ms);
   };
   const setSlow = (slow: boolean) => {
     if (isSlow === slow) return;
@@ -58,12 +79,12 @@ export function eventStream(
     hooks.onSlow?.(slow);
   };
   /** From here on nothing is asked for until the client takes what lies there. */
-  const waitForReader = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+  const waitForReader = (controller: ByteController) => {
     const { slowMs, stallMs } = pace;
     if (slowMs !== null) timers.push(setTimeout(() => setSlow(true), slowMs));
     if (stallMs === null) return;
     timers.push(setTimeout(() => {
-      over = true;
+      end();
       const rest = hooks.onStalled?.() ?? [];
       leave();
       for (const message of rest) controller.enqueue(encode(message));
@@ -71,32 +92,28 @@ export function eventStream(
     }, stallMs));
   };
   return new ReadableStream({
+    start(controller) {
+      if (pace.pingMs !== null) pingIn(pace.pingMs, pace.pingMs, controller);
+    },
     async pull(controller) {
       stopTimers();
       setSlow(false);
-      let ping: ReturnType<typeof setInterval> | undefined;
-      if (pace.pingMs !== null) {
-        ping = setInterval(() => {
-          // One that nobody has taken yet is enough.
-          if ((controller.desiredSize ?? 0) > 0) controller.enqueue(encoder.encode(PING));
-        }, pace.pingMs);
+      const { value, done } = await messages.next().catch((error: unknown) => {
+        // The stream fails with it: nothing can be sent any more.
+        end();
+        throw error;
+      });
+      if (over) return;
+      if (done) {
+        end();
+        return controller.close();
       }
-      try {
-        const { value, done } = await messages.next();
-        if (over) return;
-        if (done) {
-          over = true;
-          return controller.close();
-        }
-        controller.enqueue(encode(value));
-      } finally {
-        clearInterval(ping);
-      }
+      controller.enqueue(encode(value));
+      sentMs = performance.now();
       if ((controller.desiredSize ?? 0) <= 0) waitForReader(controller);
     },
     cancel() {
-      over = true;
-      stopTimers();
+      end();
       hooks.onCancel();
       leave();
     },

@@ -86,6 +86,17 @@ Deno.test("eventStream() leaves no timer behind when its client goes", async () 
   assert.deepEqual([gone, stalled], [1, 0]);
 });
 
+Deno.test("eventStream() fails with its messages, and leaves no timer behind", async () => {
+  const messages = (async function* () {
+    await pause(20);
+    yield "m0";
+    throw new Error("broken");
+  })();
+  const pace = { pingMs: 50, slowMs: 10, stallMs: 30 };
+  await assert.rejects(new Response(eventStream(messages, { onCancel() {} }, pace)).text());
+  await pause(120);
+});
+
 Deno.test("a request names its own interval of comments; 0 and less are none", () => {
   const pace = { pingMs: 15_000, slowMs: 1, stallMs: 2 };
   assert.deepEqual(paceOf(pace, undefined), pace);
