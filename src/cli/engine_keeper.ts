@@ -6,6 +6,8 @@ export interface KeeperParts {
   readonly open: () => Promise<Engine>;
   /** Gets every engine, while it starts. */
   readonly onStart: (engine: Promise<Engine>) => void;
+  /** Fires when the server is to end: what is lost then is not started again. */
+  readonly ending: AbortSignal;
   /** Told in a line what happens. */
   readonly say: (line: string) => void;
 }
@@ -28,7 +30,6 @@ export class EngineKeeper {
   readonly lost = this.#lost.promise;
   /** What is still to be tidied up. */
   #tidying: Promise<void> = Promise.resolve();
-  #ending = false;
 
   constructor(parts: KeeperParts) {
     this.#parts = parts;
@@ -48,7 +49,6 @@ export class EngineKeeper {
 
   /** Leaves everything in order for a process that ends. Waits for an engine that starts. */
   async settle(): Promise<void> {
-    this.#ending = true;
     await this.#tidying;
     await this.#engine.then((engine) => engine.settle(), () => {});
   }
@@ -62,8 +62,8 @@ export class EngineKeeper {
 
   #watch(engine: Engine, mayStartAgain: boolean): void {
     engine.lost.then((reason) => {
-      if (this.#ending) return;
       this.#isUp = false;
+      if (this.#parts.ending.aborted) return;
       if (!mayStartAgain) {
         this.#lost.resolve(new EngineLostError(`the engine is lost again: ${reason.message}`));
       } else this.#tidying = this.#startAgain(engine, reason);

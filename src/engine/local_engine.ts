@@ -305,7 +305,8 @@ export class LocalEngine implements Engine {
     this.#broken = error;
     for (const sequence of this.#scheduler.sequences()) sequence.fail(error);
     this.#live.clear();
-    this.#lost.resolve(error);
+    // Closing an engine destroys its device: that is no loss.
+    if (this.#closing === null) this.#lost.resolve(error);
   }
 
   #end(sequence: Sequence, reason: FinishReason): void {

@@ -8,6 +8,7 @@ const LOST = { code: "device_lost", message: "the driver was reset" };
 /** A keeper whose engines come up as listed. */
 function open(...engines: (FakeEngine | Error | Promise<Engine>)[]) {
   const lines: string[] = [];
+  const ending = new AbortController();
   const started: Promise<Engine>[] = [];
   const keeper = new EngineKeeper({
     open() {
@@ -19,9 +20,10 @@ function open(...engines: (FakeEngine | Error | Promise<Engine>)[]) {
       engine.catch(() => {});
       started.push(engine);
     },
+    ending: ending.signal,
     say: (line) => void lines.push(line),
   });
-  return { keeper, lines, started };
+  return { keeper, lines, started, end: () => ending.abort() };
 }
 
 const turn = () => new Promise((resolve) => setTimeout(resolve, 5));
@@ -72,6 +74,18 @@ Deno.test("EngineKeeper.settle() waits for an engine that starts, and settles it
   starting.resolve(second);
   await settling;
   assert.ok(second.settled);
+});
+
+Deno.test("EngineKeeper starts nothing for a server that is to end", async () => {
+  const first = new FakeEngine();
+  const { keeper, started, end } = open(first);
+  await keeper.engine;
+  end();
+  first.lose(LOST);
+  await turn();
+  assert.equal(started.length, 1);
+  await keeper.settle();
+  assert.ok(first.settled);
 });
 
 Deno.test("EngineKeeper passes on why the first engine does not start", async () => {

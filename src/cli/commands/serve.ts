@@ -104,6 +104,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         keeper = new EngineKeeper({
           open: () => open(options, io),
           onStart: (engine) => app.load(engine.then((engine) => ({ engine, ...side }))),
+          ending: guard.signal,
           say: (line) => io.stderr(`note: ${line}\n`),
         });
         // After an interrupt too: a process should not exit while its device works (see Session).
