@@ -59,12 +59,11 @@ export function serve(app: App, options: ServeOptions): Serving {
   const allSent = async () => {
     while (inFlight.size > 0) await Promise.all(inFlight);
   };
-  const sentWithin = async (ms: number): Promise<boolean> => {
+  const sentWithin = async (ms: number): Promise<void> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const over = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
     await Promise.race([allSent(), over]);
     clearTimeout(timer);
-    return inFlight.size === 0;
   };
   const end = async (drainMs: number) => {
     app.drain();
