@@ -59,17 +59,18 @@ export function serve(app: App, options: ServeOptions): Serving {
   const allSent = async () => {
     while (inFlight.size > 0) await Promise.all(inFlight);
   };
-  const sentWithin = async (ms: number): Promise<void> => {
+  const within = async (ms: number, work: Promise<unknown>): Promise<void> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const over = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
-    await Promise.race([allSent(), over]);
+    await Promise.race([work, over]);
     clearTimeout(timer);
   };
   const end = async (drainMs: number) => {
     app.drain();
-    if (drainMs > 0) await sentWithin(drainMs);
+    // Those that run now: whoever asks how the server is, again and again, keeps nobody waiting.
+    if (drainMs > 0) await within(drainMs, Promise.all(inFlight));
     app.stop();
-    await sentWithin(options.graceMs ?? DEFAULT_GRACE_MS);
+    await within(options.graceMs ?? DEFAULT_GRACE_MS, allSent());
     // Not `server.shutdown()`: it waits for ever for a request that never ends, and once it was
     // called nothing can cut the connection any more.
     cut.abort();

@@ -106,6 +106,22 @@ Deno.test("a drain lets a stream complete and refuses new requests", async () =>
   await assert.rejects(fetch(`${server.url}/live`));
 });
 
+Deno.test("a drain does not wait for those who ask again and again how the server is", async () => {
+  const server = open(20_000);
+  const stream = await post(server, "/v1/completions", { ...STREAM, max_tokens: 20 });
+  server.end();
+  let isOver = false;
+  const asking = Array.from({ length: 8 }, async () => {
+    while (!isOver) await statuses(server).catch(() => isOver = true);
+  });
+  const began = performance.now();
+  await stream.text();
+  await server.finished;
+  assert.ok(performance.now() - began < 10_000, `${performance.now() - began} ms`);
+  isOver = true;
+  await Promise.all(asking);
+});
+
 Deno.test("a stream that outlasts the drain ends with an error event", async () => {
   const server = open(300);
   const response = await post(server, "/v1/completions", { ...STREAM, max_tokens: 2000 });
