@@ -18,6 +18,12 @@ export const ASSET_PATHS = ["shaders", "weights"] as const;
 /** Where the program lies. Its assets are read through the functions below. */
 export const PROGRAM_ROOT = new URL("../", import.meta.url);
 
+/** Absolute paths of what a runtime starts the program from. */
+export const PROGRAM_FILES = {
+  main: decodeURIComponent(new URL("main.ts", PROGRAM_ROOT).pathname),
+  config: decodeURIComponent(new URL("deno.json", PROGRAM_ROOT).pathname),
+} as const;
+
 /** Absolute path of a file of the program, given relative to the project root. */
 export function assetPath(relative: string): string {
   const url = new URL(relative, PROGRAM_ROOT);

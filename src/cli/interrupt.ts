@@ -26,15 +26,20 @@ export interface InterruptGuard extends Disposable {
  * Turns the first interrupt into an abort signal; the second one, or four seconds, end the process.
  *
  * @param exitCode Exit code of a process that had to be ended.
+ * @param moreMs Asked at the interrupt: time beyond the four seconds.
  */
-export function interruptGuard(io: CliIo, exitCode: number): InterruptGuard {
+export function interruptGuard(
+  io: CliIo,
+  exitCode: number,
+  moreMs: () => number = () => 0,
+): InterruptGuard {
   const controller = new AbortController();
   let received: Interrupt | undefined;
   let limit: Disposable | undefined;
   const listener = io.onInterrupt((signal) => {
     if (received !== undefined) io.exit(exitCode);
     received = signal;
-    limit = exitLimit(io, exitCode);
+    limit = exitLimit(io, exitCode, GRACE_MS + moreMs());
     controller.abort();
   });
   return {

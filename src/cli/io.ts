@@ -21,6 +21,8 @@ export interface CliIo {
   stdinLines(): AsyncIterableIterator<string>;
   /** Calls `handler` at each interrupt until the answer is disposed of. */
   onInterrupt(handler: (signal: Interrupt) => void): Disposable;
+  /** All arguments of the program, the command's name first. */
+  readonly args: readonly string[];
   /** Ends the process now, whatever runs. */
   exit(code: number): never;
 }
@@ -35,8 +37,9 @@ export function isDebug(io: CliIo): boolean {
 }
 
 /**
- * One key press can arrive twice: the terminal sends it to the whole group, and `deno task`, which
- * is in it, forwards its own copy. Copies are this near to each other.
+ * One signal can arrive twice: the terminal (a key press) or whoever looks after the process sends it
+ * to the whole group, and `deno task` or a supervisor, which is in it, forwards its own copy. Copies
+ * are this near to each other.
  */
 const SAME_PRESS_MS = 100;
 
@@ -57,6 +60,7 @@ export function processIo(): CliIo {
     env: (name) => Deno.env.get(name),
     stdinLines,
     onInterrupt,
+    args: Deno.args,
     exit: (code) => Deno.exit(code),
   };
 }
@@ -80,11 +84,11 @@ let listening = false;
  */
 function listen(): void {
   listening = true;
-  let last = -Infinity;
+  const last = { SIGINT: -Infinity, SIGTERM: -Infinity };
   const take = (signal: Interrupt) => {
     const now = performance.now();
-    const copy = signal === "SIGINT" && now - last < SAME_PRESS_MS;
-    if (signal === "SIGINT") last = now;
+    const copy = now - last[signal] < SAME_PRESS_MS;
+    last[signal] = now;
     if (copy) return;
     if (handlers.size === 0) Deno.exit(signal === "SIGINT" ? 130 : 143);
     for (const handler of [...handlers]) handler(signal);

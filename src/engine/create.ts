@@ -12,17 +12,17 @@ import { findPredictor, readPredictor } from "../butler/predictor/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
 import { type Calibration, findCalibration, readCalibration } from "../butler/calibration/file.ts";
 import { resolveKv } from "../butler/settings.ts";
-import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
+import { limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
 import { TieredCache } from "../kv/tiered_cache.ts";
-
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
+import { failWithDevice, onDeviceGone } from "./device_watch.ts";
 import { closeStore, openStore, storedRows, type StoreSystem } from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
@@ -57,9 +57,13 @@ export async function createLocalEngine(
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
 ): Promise<LocalEngine> {
-  const parts = await createEngineParts(options, onProgress);
+  return watchedEngine(await createEngineParts(options, onProgress));
+}
+
+/** An engine that ends with its device. */
+export function watchedEngine(parts: EngineParts): LocalEngine {
   const engine = new LocalEngine({ ...parts, onInternalError: (error) => console.error(error) });
-  parts.device.lost.then((lost) => engine.markLost(lostMessage(lost)));
+  onDeviceGone(parts.device, (message) => engine.markLost(message));
   return engine;
 }
 
@@ -312,23 +316,8 @@ async function loadPredictor(
 export async function openKernels(overrides: EngineOptions["kernelOverrides"]): Promise<Kernels> {
   const { device, caps } = await openDevice();
   const kernels = new Kernels(device, limitCaps(caps, overrides));
-  watch(kernels);
+  failWithDevice(kernels);
   return kernels;
-}
-
-/** Makes later steps fail with the device's own words instead of giving wrong results. */
-function watch(kernels: Kernels): void {
-  kernels.device.addEventListener("uncapturederror", (event) => {
-    const { error } = event as GPUUncapturedErrorEvent;
-    kernels.fail(new DeviceError("failed", `the device reported an error: ${error.message}`));
-  });
-  kernels.device.lost.then((info) => {
-    kernels.fail(new DeviceError("lost", lostMessage(info)));
-  });
-}
-
-function lostMessage(info: GPUDeviceLostInfo): string {
-  return `the device was lost: ${info.message || info.reason}`;
 }
 
 function readbackOverride(options: EngineOptions): { readback?: "sync" | "awaited" } {

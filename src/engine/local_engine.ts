@@ -36,6 +36,12 @@ export interface KvPlanner {
   refusal(need: SequenceNeed): string | null;
 }
 
+/** A request that was taken in. */
+export interface Submitted {
+  cancel(): void;
+  hold(held: boolean): void;
+}
+
 /** What a {@linkcode LocalEngine} is made of. */
 export interface LocalEngineParts {
   readonly runner: Runner;
@@ -62,6 +68,8 @@ export interface LocalEngineParts {
 /** Runs requests on a {@linkcode Runner}. */
 export class LocalEngine implements Engine {
   readonly info: EngineInfo;
+  readonly lost: Promise<EngineErrorData>;
+  readonly #lost = Promise.withResolvers<EngineErrorData>();
   readonly #kv: KvCache;
   readonly #scheduler: Scheduler;
   readonly #prefixes: PrefixUse;
@@ -81,6 +89,7 @@ export class LocalEngine implements Engine {
 
   constructor(parts: LocalEngineParts) {
     this.info = parts.info;
+    this.lost = this.#lost.promise;
     this.#parts = parts;
     this.#kv = parts.kv;
     this.#prefixes = new PrefixUse(parts.prefixes ?? null);
@@ -101,7 +110,7 @@ export class LocalEngine implements Engine {
   generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent> {
     let cancel = () => {};
     const stream = new EventStream(() => cancel());
-    cancel = this.submit(request, (event) => stream.push(event));
+    ({ cancel } = this.submit(request, (event) => stream.push(event)));
     return stream;
   }
 
@@ -110,14 +119,14 @@ export class LocalEngine implements Engine {
    *
    * @param emit Gets the events as they happen, those of one step without a pause between them.
    *   A refused request gets its `error` before this returns.
-   * @returns Cancels the request; harmless once it has ended.
+   * @returns Acts on the request; harmless once it has ended.
    */
-  submit(request: GenerateRequest, emit: EmitEvent): () => void {
+  submit(request: GenerateRequest, emit: EmitEvent): Submitted {
     const error = this.#refusal(request);
     const kv = error === null ? this.#resolveKv(request) : null;
     if (error !== null || kv === null || "error" in kv) {
       emit({ type: "error", error: error ?? (kv as { error: EngineErrorData }).error });
-      return () => {};
+      return { cancel() {}, hold() {} };
     }
     const sequence = new Sequence(
       request,
@@ -130,12 +139,20 @@ export class LocalEngine implements Engine {
     this.#live.set(request.id, sequence);
     this.#scheduler.submit(sequence);
     this.#loop ??= this.#run();
-    return () => this.#cancel(sequence);
+    return {
+      cancel: () => this.#cancel(sequence),
+      hold: (held) => this.#hold(sequence, held),
+    };
   }
 
   cancel(id: string): void {
     const sequence = this.#live.get(id);
     if (sequence !== undefined) this.#cancel(sequence);
+  }
+
+  hold(id: string, held: boolean): void {
+    const sequence = this.#live.get(id);
+    if (sequence !== undefined) this.#hold(sequence, held);
   }
 
   stats(): Promise<EngineStats> {
@@ -228,6 +245,12 @@ export class LocalEngine implements Engine {
     else this.#end(sequence, "cancelled");
   }
 
+  #hold(sequence: Sequence, held: boolean): void {
+    if (sequence.ended || sequence.cancelled) return;
+    this.#scheduler.hold(sequence, held);
+    if (!held) this.#loop ??= this.#run();
+  }
+
   /** Steps until there is nothing to do. */
   async #run(): Promise<void> {
     for (;;) {
@@ -282,6 +305,8 @@ export class LocalEngine implements Engine {
     this.#broken = error;
     for (const sequence of this.#scheduler.sequences()) sequence.fail(error);
     this.#live.clear();
+    // Closing an engine destroys its device: that is no loss.
+    if (this.#closing === null) this.#lost.resolve(error);
   }
 
   #end(sequence: Sequence, reason: FinishReason): void {

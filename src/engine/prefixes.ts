@@ -53,7 +53,7 @@ export class PrefixUse {
     if (most === 0) return;
     const { keys } = this.#of(sequence);
     const numRows = await this.#prefixes.adopt(slot, keys.slice(0, most));
-    if (numRows > 0) sequence.adopt(numRows);
+    if (numRows > 0) sequence.adopt(numRows, performance.now());
   }
 
   /** Offers the whole blocks of a sequence that are not offered yet. */

@@ -10,6 +10,7 @@
 import { DeviceError } from "../gpu/device.ts";
 import { ModelFileError } from "../model/errors.ts";
 import type {
+  EngineErrorData,
   EngineEvent,
   EngineInfo,
   EngineOptions,
@@ -26,6 +27,7 @@ export type ClientMessage =
   | { readonly type: "start"; readonly options: EngineOptions; readonly bell: SharedArrayBuffer }
   | { readonly type: "generate"; readonly key: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly key: number }
+  | { readonly type: "hold"; readonly key: number; readonly held: boolean }
   | { readonly type: "stats"; readonly key: number }
   | { readonly type: "settle" }
   | { readonly type: "close" };
@@ -40,6 +42,7 @@ export type WorkerMessage =
   | { readonly type: "start_failed"; readonly error: ErrorData }
   | { readonly type: "events"; readonly events: readonly KeyedEvent[] }
   | { readonly type: "stats"; readonly key: number; readonly stats: EngineStats }
+  | { readonly type: "lost"; readonly error: EngineErrorData }
   | { readonly type: "settled" }
   | { readonly type: "closed" };
 

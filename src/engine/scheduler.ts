@@ -3,7 +3,8 @@
  * devices, time or events.
  *
  * Sequences run in order of arrival. All that run are older than all that wait, also after a
- * preemption, so the oldest one always gets on and nobody waits for ever.
+ * preemption, so the oldest one always gets on and nobody waits for ever. Only those that are held go
+ * out of this order: they keep their place, and others go past them.
  *
  * @module
  */
@@ -86,22 +87,33 @@ export class Scheduler {
     this.#waiting.push(sequence);
   }
 
+  /**
+   * Holds a sequence or lets it go on. A held one keeps its rows on the device until somebody waits
+   * for the room.
+   */
+  hold(sequence: Sequence, held: boolean): void {
+    sequence.held = held;
+    sequence.wasHeld ||= held;
+  }
+
   /** Forgets a sequence and frees its slot and pages; one that is unknown is left alone. */
   remove(sequence: Sequence): void {
     if (sequence.slot !== null) this.#evict(sequence);
-    else this.#waiting = this.#waiting.filter((other) => other !== sequence);
+    else this.#leaveQueue(sequence);
   }
 
   /** Decides the next step and makes room for it; null when there is nothing to do. */
   next(nowMs: number): Step | null {
     this.#admit(nowMs);
+    const idle = this.#idleHeld();
+    if (idle !== undefined) return { kind: "park", sequence: idle };
     const restore = this.#running.find((sequence) => sequence.parked !== null);
     if (restore !== undefined) return { kind: "restore", sequence: restore };
     const prefill = this.#nextPrefill();
-    const decoding = this.#running.some((sequence) => sequence.decodes);
+    const decoding = this.#running.some((sequence) => sequence.decodes && !sequence.held);
     if (!decoding) {
       if (prefill !== null) return this.#prefillStep(prefill, this.#options.prefillChunk);
-      return this.#refuseHead();
+      return this.#running.length > 0 ? null : this.#refuseHead();
     }
     if (prefill !== null && this.#decodesSincePrefill >= this.#options.decodesPerPrefill) {
       const { prefillChunk, sharedPrefillChunk } = this.#options;
@@ -114,14 +126,14 @@ export class Scheduler {
   parked(sequence: Sequence, rows: ParkedRows): void {
     this.#evict(sequence);
     sequence.park(rows);
-    this.#waiting.unshift(sequence);
+    this.#queue(sequence);
   }
 
   /** A sequence loses its rows, and waits at the head of the queue to be prefilled again. */
   preempt(sequence: Sequence): void {
     this.#evict(sequence);
     sequence.preempt();
-    this.#waiting.unshift(sequence);
+    this.#queue(sequence);
   }
 
   /** A sequence's rows are back. */
@@ -135,9 +147,11 @@ export class Scheduler {
    * @throws {Error} If an invariant is broken.
    */
   checkInvariants(): void {
-    const all = this.sequences();
-    for (let i = 1; i < all.length; i++) {
-      assertScheduler(all[i - 1]!.arrival < all[i]!.arrival, "not in order of arrival");
+    const inTurn = this.sequences().filter((sequence) => !sequence.wasHeld);
+    for (const list of [inTurn, this.#running, this.#waiting]) {
+      for (let i = 1; i < list.length; i++) {
+        assertScheduler(list[i - 1]!.arrival < list[i]!.arrival, "not in order of arrival");
+      }
     }
     for (const sequence of this.#running) {
       assertScheduler(sequence.slot !== null, "a running sequence has no slot");
@@ -153,19 +167,41 @@ export class Scheduler {
   }
 
   #admit(nowMs: number): void {
-    for (let head = this.#waiting[0]; head !== undefined; head = this.#waiting[0]) {
+    for (let head = this.#head(); head !== undefined; head = this.#head()) {
       const slot = this.#slots.indexOf(null);
       if (slot < 0) return;
       const { need } = head;
       if (!this.#kv.canBegin(slot, need)) return;
       if (head.preempted && !this.#hasSlack(need.numRows)) return;
       this.#kv.begin(slot, need);
-      this.#waiting.shift();
+      this.#leaveQueue(head);
       this.#slots[slot] = head;
       this.#running.push(head);
+      if (head.wasHeld) this.#running.sort((one, other) => one.arrival - other.arrival);
       this.#prefillTurns.push(head);
       head.admit(slot, nowMs);
     }
+  }
+
+  /** Who waits for longest and would go on. */
+  #head(): Sequence | undefined {
+    return this.#waiting.find((sequence) => !sequence.held);
+  }
+
+  /** Back into the queue, where its arrival puts it: at the head, unless one was held before. */
+  #queue(sequence: Sequence): void {
+    const at = this.#waiting.findIndex(({ arrival }) => arrival > sequence.arrival);
+    this.#waiting.splice(at < 0 ? this.#waiting.length : at, 0, sequence);
+  }
+
+  #leaveQueue(sequence: Sequence): void {
+    this.#waiting = this.#waiting.filter((other) => other !== sequence);
+  }
+
+  /** The youngest of the held ones that others wait for. */
+  #idleHeld(): Sequence | undefined {
+    if (this.#head() === undefined) return undefined;
+    return this.#running.findLast((sequence) => sequence.held && sequence.parked === null);
   }
 
   /**
@@ -180,16 +216,16 @@ export class Scheduler {
 
   #nextPrefill(): Sequence | null {
     for (let head = this.#prefillTurns[0]; head !== undefined; head = this.#prefillTurns[0]) {
-      if (!head.decodes) return head;
+      if (!head.decodes) break;
       this.#prefillTurns.shift();
     }
-    return null;
+    return this.#prefillTurns.find((sequence) => !sequence.decodes && !sequence.held) ?? null;
   }
 
   /** Long prompts take turns, so that a short one does not wait for all of a long one. */
   #prefillStep(sequence: Sequence, most: number): Step {
     this.#decodesSincePrefill = 0;
-    this.#prefillTurns.shift();
+    this.#prefillTurns = this.#prefillTurns.filter((other) => other !== sequence);
     this.#prefillTurns.push(sequence);
     return { kind: "prefill", sequence, count: Math.min(sequence.numPending, most) };
   }
@@ -199,7 +235,7 @@ export class Scheduler {
    * has to give up its own.
    */
   #decodeStep(): Step {
-    const sequences = this.#running.filter((sequence) => sequence.decodes);
+    const sequences = this.#running.filter((sequence) => sequence.decodes && !sequence.held);
     for (const sequence of sequences) {
       const { slot, numTokens } = sequence;
       assertScheduler(slot !== null, "a running sequence has no slot");
@@ -211,7 +247,7 @@ export class Scheduler {
   }
 
   #giveWay(): Step {
-    const sequence = this.#running.at(-1);
+    const sequence = this.#running.findLast(({ held }) => held) ?? this.#running.at(-1);
     assertScheduler(sequence !== undefined, "nobody runs");
     if (this.#running.length > 1) return { kind: "park", sequence };
     this.#evict(sequence);
@@ -230,8 +266,10 @@ export class Scheduler {
 
   #refuseHead(): Step | null {
     assertScheduler(this.#running.length === 0, "a running sequence has nothing to do");
-    const sequence = this.#waiting.shift();
-    return sequence === undefined ? null : { kind: "refuse", sequence };
+    const sequence = this.#head();
+    if (sequence === undefined) return null;
+    this.#leaveQueue(sequence);
+    return { kind: "refuse", sequence };
   }
 }
 

@@ -56,6 +56,10 @@ export class Sequence {
   preempted = false;
   /** Its rows in a lower tier, while it has no slot and was not preempted. */
   parked: ParkedRows | null = null;
+  /** Nobody reads its events: it does not go on, and makes room for whoever waits. */
+  held = false;
+  /** It was held once: others may have gone past it. */
+  wasHeld = false;
   /** The runner was told of it since it got its slot. */
   begun = false;
   /** Asked for when the sequence ends. */
@@ -163,13 +167,13 @@ export class Sequence {
   }
 
   /** Gets the rows of its first tokens, which were made before. */
-  adopt(numRows: number): void {
+  adopt(numRows: number, nowMs: number): void {
     assertSequence(this.slot !== null && this.#numWritten === 0, "rows are there already");
     assertSequence(numRows > 0 && numRows < this.numPrompt, "nothing is left to prefill");
     this.#numWritten = numRows;
     this.#numCached = numRows;
     this.#numReported = numRows;
-    this.#emit({ type: "prefill", processed: numRows, total: this.numPrompt });
+    this.#reportPrefill(numRows, nowMs);
   }
 
   /** Loses its slot and its rows, and keeps its tokens. */
@@ -234,7 +238,7 @@ export class Sequence {
     const processed = Math.min(this.#numWritten, this.numPrompt);
     if (processed > this.#numReported) {
       this.#numReported = processed;
-      this.#emit({ type: "prefill", processed, total: this.numPrompt });
+      this.#reportPrefill(processed, nowMs);
     }
     if (this.request.promptLogprobs !== null) this.#acceptScores(chunk.start, result.scores);
     if (result.sampled !== null) this.#acceptToken(result.sampled, nowMs);
@@ -300,6 +304,16 @@ export class Sequence {
     if (entries.length === 0) return;
     this.#numScored += entries.length;
     this.#emit({ type: "prompt_logprobs", start: first, entries });
+  }
+
+  #reportPrefill(processed: number, nowMs: number): void {
+    this.#emit({
+      type: "prefill",
+      processed,
+      total: this.numPrompt,
+      cached: this.#numCached,
+      ms: nowMs - (this.#admittedMs ?? nowMs),
+    });
   }
 
   #kvReport(): KvReport | null {

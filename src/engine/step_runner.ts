@@ -67,6 +67,8 @@ export class StepRunner {
     const parked = await this.#options.runner.park(sequence.slot!);
     if (parked !== null) this.#options.scheduler.parked(sequence, parked);
     else if (sequence.kv.policy === "dense") this.#options.scheduler.preempt(sequence);
+    // Nobody reads what it says, but that is no reason to lose it.
+    else if (sequence.held) this.#options.scheduler.hold(sequence, false);
     else {
       // Its rows were made while it attended to some of the others: a new prefill would differ.
       sequence.fail({

@@ -123,7 +123,15 @@ export interface EngineErrorData {
 
 /** What happens to a request, in order. */
 export type EngineEvent =
-  | { readonly type: "prefill"; readonly processed: number; readonly total: number }
+  /** `processed` of the prompt's `total` tokens have rows; `cached` of them were found. */
+  | {
+    readonly type: "prefill";
+    readonly processed: number;
+    readonly total: number;
+    readonly cached: number;
+    /** Since the sequence got its slot. */
+    readonly ms: number;
+  }
   /**
    * One entry for each prompt token, in pieces as prefill goes on; `start` is the index of the
    * first. The first prompt token has no entry of its own: its piece carries null.
@@ -279,12 +287,19 @@ export interface EngineStats {
 /** Makes tokens. */
 export interface Engine {
   readonly info: EngineInfo;
+  /** Kept when nothing can be run any more, though nobody closed it: a lost device, a crash. */
+  readonly lost: Promise<EngineErrorData>;
   /**
    * Runs a sequence. The last event is `done` or `error`. Leaving the loop early, or `cancel`,
    * frees the sequence within one step or prefill chunk.
    */
   generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent>;
   cancel(id: string): void;
+  /**
+   * Holds a request whose events nobody takes, or lets it go on. While it is held it makes no
+   * tokens, and gives its room on the device to whoever waits. Nothing of its answer changes.
+   */
+  hold(id: string, held: boolean): void;
   stats(): Promise<EngineStats>;
   /** Cancels what runs and frees the device. */
   close(): Promise<void>;

@@ -47,6 +47,8 @@ interface LiveRequest {
 
 /** An engine in a worker. */
 export class WorkerEngine implements Engine {
+  readonly lost: Promise<EngineErrorData>;
+  readonly #lost = Promise.withResolvers<EngineErrorData>();
   readonly #port: WorkerPort;
   readonly #closeWithinMs: number;
   readonly #settleWithinMs: number;
@@ -63,6 +65,7 @@ export class WorkerEngine implements Engine {
   #closing: Promise<void> | null = null;
 
   private constructor(port: WorkerPort, hooks: WorkerEngineHooks) {
+    this.lost = this.#lost.promise;
     this.#port = port;
     this.#closeWithinMs = hooks.closeWithinMs ?? 800;
     this.#settleWithinMs = hooks.settleWithinMs ?? 2200;
@@ -132,6 +135,11 @@ export class WorkerEngine implements Engine {
     if (key === undefined) return;
     this.#keys.delete(id);
     this.#send({ type: "cancel", key });
+  }
+
+  hold(id: string, held: boolean): void {
+    const key = this.#keys.get(id);
+    if (key !== undefined) this.#send({ type: "hold", key, held });
   }
 
   /** @throws {EngineGoneError} If the worker died or was closed. */
@@ -206,6 +214,9 @@ export class WorkerEngine implements Engine {
         this.#stats.get(message.key)?.resolve(message.stats);
         this.#stats.delete(message.key);
         break;
+      case "lost":
+        this.#lost.resolve(message.error);
+        break;
       case "settled":
         this.#settled.resolve();
         break;
@@ -233,7 +244,10 @@ export class WorkerEngine implements Engine {
   }
 
   #crash(reason: string): void {
-    this.#end(new EngineGoneError("engine_crashed", `the engine worker died: ${reason}`));
+    // Not in `#end()`: an engine that was closed is not lost.
+    const error = new EngineGoneError("engine_crashed", `the engine worker died: ${reason}`);
+    if (this.#gone === null) this.#lost.resolve({ code: error.code, message: error.message });
+    this.#end(error);
     this.#port.terminate();
   }
 

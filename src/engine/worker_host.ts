@@ -1,5 +1,5 @@
 /** The worker's end of the protocol. @module */
-import type { LocalEngine } from "./local_engine.ts";
+import type { LocalEngine, Submitted } from "./local_engine.ts";
 import {
   type ClientMessage,
   errorToData,
@@ -25,7 +25,7 @@ export type CreateEngine = (
 export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
   let engine: LocalEngine | null = null;
   let numReceived = 0;
-  const cancels = new Map<number, () => void>();
+  const live = new Map<number, Submitted>();
   let batch: KeyedEvent[] = [];
 
   const flush = () => {
@@ -36,7 +36,7 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
 
   // The events of a step come without a pause between them, so that they share a message.
   const emit = (key: number, event: KeyedEvent[1]) => {
-    if (event.type === "done" || event.type === "error") cancels.delete(key);
+    if (event.type === "done" || event.type === "error") live.delete(key);
     if (batch.push([key, event]) === 1) queueMicrotask(flush);
   };
 
@@ -57,6 +57,7 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
       });
       created.setTurn(bellTurn(bell, () => numReceived));
       engine = created;
+      created.lost.then((error) => scope.postMessage({ type: "lost", error }));
       scope.postMessage({ type: "started", info: created.info });
     } catch (error) {
       scope.postMessage({ type: "start_failed", error: errorToData(error) });
@@ -76,15 +77,18 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
           break;
         }
         let ended = false;
-        const cancel = engine.submit(request, (event) => {
+        const submitted = engine.submit(request, (event) => {
           ended = event.type === "done" || event.type === "error";
           emit(key, event);
         });
-        if (!ended) cancels.set(key, cancel);
+        if (!ended) live.set(key, submitted);
         break;
       }
       case "cancel":
-        cancels.get(message.key)?.();
+        live.get(message.key)?.cancel();
+        break;
+      case "hold":
+        live.get(message.key)?.hold(message.held);
         break;
       case "stats": {
         const { key } = message;

@@ -1,6 +1,7 @@
 /** Answers a planned request, whole or as a stream. @module */
-import { asRequestError, clientGone } from "./errors.ts";
-import { type DeltaEvent, type FinishEvent, generate } from "./generation.ts";
+import { asRequestError, clientGone, clientStalled } from "./errors.ts";
+import { type DeltaEvent, type FinishEvent, generate, type ProgressEvent } from "./generation.ts";
+import { paceOf, type StreamPace } from "./pace.ts";
 import type { SequenceSpec } from "./plan.ts";
 import type { ServedModel } from "./served_model.ts";
 import { DONE, eventStream, STREAM_HEADERS } from "./sse.ts";
@@ -13,6 +14,8 @@ export interface RequestContext {
   readonly model: ServedModel;
   readonly servedName: string;
   readonly bodyLimitBytes: number;
+  /** Pace of streams whose requests do not name one. */
+  readonly pace: StreamPace;
   /** Fires when the server ends. */
   readonly stopping: AbortSignal;
   /** Called with errors that come when the answer has already begun. */
@@ -43,6 +46,7 @@ export interface AnswerShape {
   wholeExtra(): object;
   delta(event: DeltaEvent): Iterable<Chunk>;
   finish(event: FinishEvent): Iterable<Chunk>;
+  progress(event: ProgressEvent): Iterable<Chunk>;
 }
 
 /** A request that is ready to run. */
@@ -57,12 +61,15 @@ export interface PlannedAnswer {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly continuousUsage: boolean;
+  /** Seconds between the comments of a silent stream; 0 and less: none. */
+  readonly pingSeconds: number | undefined;
 }
 
 /** A signal of one answer: fires when its client goes away, or when the server ends. */
 function answerSignal({ request, stopping }: RequestContext) {
   const controller = new AbortController();
-  const gone = () => controller.abort(clientGone());
+  const abort = (reason: Error) => controller.abort(reason);
+  const gone = () => abort(clientGone());
   const stop = () => controller.abort(stopping.reason);
   // Not AbortSignal.any(): nothing of an answer may stay attached to the signal of the server.
   request.signal.addEventListener("abort", gone);
@@ -73,7 +80,7 @@ function answerSignal({ request, stopping }: RequestContext) {
     request.signal.removeEventListener("abort", gone);
     stopping.removeEventListener("abort", stop);
   };
-  return { signal: controller.signal, gone, release };
+  return { signal: controller.signal, abort, release };
 }
 
 /** Runs the request; the response of a stream comes back before anything is computed. */
@@ -95,6 +102,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     for await (const event of generate(context.model, specs, signal)) {
       const part = parts[event.index];
       if (part === undefined) throw new RangeError(`no choice ${event.index}`);
+      if (event.type === "progress") continue;
       if (event.type === "finish") {
         tally.finish(event);
         part.reason = event.reason;
@@ -119,13 +127,27 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
 }
 
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {
-  const { signal, gone, release } = answerSignal(context);
+  const { signal, abort, release } = answerSignal(context);
   const messages = streamMessages(context, planned, signal, release);
-  const onCancel = () => {
-    release();
-    gone();
-  };
-  return new Response(eventStream(messages, onCancel), { headers: STREAM_HEADERS });
+  const { engine } = context.model;
+  const body = eventStream(messages, {
+    onSlow(isSlow) {
+      // Its tokens would only pile up here, and others can use the room.
+      for (const { request } of planned.specs) engine.hold(request.id, isSlow);
+    },
+    onCancel() {
+      release();
+      abort(clientGone());
+    },
+    onStalled() {
+      const error = clientStalled();
+      release();
+      abort(error);
+      context.onError(error);
+      return [JSON.stringify(error.body), DONE];
+    },
+  }, paceOf(context.pace, planned.pingSeconds));
+  return new Response(body, { headers: STREAM_HEADERS });
 }
 
 async function* streamMessages(
@@ -146,6 +168,10 @@ async function* streamMessages(
         const ending = tally.finish(event);
         for (const { choice, extra } of shape.finish(event)) {
           yield write({ ...extra, choices: [choice], ...usage(), ...ending });
+        }
+      } else if (event.type === "progress") {
+        for (const { choice, extra } of shape.progress(event)) {
+          yield write({ ...extra, choices: [choice], ...usage() });
         }
       } else {
         tally.add(event);

@@ -6,14 +6,9 @@
  */
 import { type Context, Hono } from "std-http";
 import type { RequestContext } from "./answer.ts";
-import {
-  asRequestError,
-  loadFailed,
-  loading,
-  RequestError,
-  saysEngineIsGone,
-  shuttingDown,
-} from "./errors.ts";
+import { asRequestError, RequestError, shuttingDown } from "./errors.ts";
+import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
+import { ModelLife } from "./life/model_life.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -36,6 +31,8 @@ export interface AppOptions {
   readonly version: string;
   /** Largest request body; 16 MiB by default. */
   readonly bodyLimitBytes?: number;
+  /** Where it differs from {@linkcode DEFAULT_PACE}. */
+  readonly pace?: Partial<StreamPace>;
   readonly log?: ServerLog;
 }
 
@@ -43,18 +40,16 @@ export interface AppOptions {
 export interface App {
   /** Answers a request. Never rejects. */
   fetch(request: Request): Response | Promise<Response>;
-  /** Ends running answers with an error and refuses new requests. */
+  /** Serves another model, or the same on a new engine; until the promise is kept, 503. */
+  load(model: ServedModel | Promise<ServedModel>): void;
+  /** Refuses new requests; those that run go on. */
+  drain(): void;
+  /** The same, and ends those that run with an error. */
   stop(): void;
 }
 
 /** Body limit where none is given: a prompt of a million token ids, with room to spare. */
 export const DEFAULT_BODY_LIMIT_BYTES = 16 * 1024 * 1024;
-
-type ModelState =
-  | { readonly status: "loading" }
-  | { readonly status: "ready"; readonly model: ServedModel }
-  | { readonly status: "failed"; readonly cause: unknown }
-  | { readonly status: "gone"; readonly error: RequestError };
 
 /** A request id that is safe to send back in a header and to write to a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
@@ -64,28 +59,12 @@ export function createApp(options: AppOptions): App {
   const { servedName, version, log } = options;
   const bodyLimitBytes = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
   const created = Math.floor(Date.now() / 1000);
+  const pace: StreamPace = { ...DEFAULT_PACE, ...options.pace };
   const stopping = new AbortController();
-  let state: ModelState = { status: "loading" };
-  if (options.model instanceof Promise) {
-    options.model.then(
-      (model) => state = { status: "ready", model },
-      (cause: unknown) => state = { status: "failed", cause },
-    );
-  } else {
-    state = { status: "ready", model: options.model };
-  }
-
-  const model = (): ServedModel => {
-    if (stopping.signal.aborted) throw shuttingDown();
-    if (state.status === "loading") throw loading();
-    if (state.status === "failed") throw loadFailed(state.cause);
-    if (state.status === "gone") throw state.error;
-    return state.model;
-  };
+  const life = new ModelLife(options.model, (error) => log?.error(error.message, error.cause));
+  const model = () => life.model();
   const report = (thrown: unknown) => {
     const error = asRequestError(thrown);
-    // From here on `/health` says so too: whoever looks after the program can start it again.
-    if (state.status === "ready" && saysEngineIsGone(error)) state = { status: "gone", error };
     // Not being ready yet is an answer, not a fault.
     if (error.status >= 500 && error.status !== 503) {
       const { message, cause } = error;
@@ -101,6 +80,7 @@ export function createApp(options: AppOptions): App {
       model: model(),
       servedName,
       bodyLimitBytes,
+      pace,
       stopping: stopping.signal,
       onError: report,
     });
@@ -135,6 +115,9 @@ export function createApp(options: AppOptions): App {
   route("GET", "/v1/models", () => listModels(info()));
   route("GET", "/v1/models/:name{.+}", (c) => showModel(info(), c.req.param("name") ?? ""));
   route("GET", "/props", () => props(info()));
+  // The process answers: nothing that a new start would mend is wrong with it.
+  route("GET", "/live", () => Response.json({ status: "ok" }));
+  route("GET", "/ready", health);
   route("GET", "/health", health);
   route("GET", "/v1/health", health);
   hono.notFound((c) => {
@@ -159,7 +142,10 @@ export function createApp(options: AppOptions): App {
       response.headers.set("x-request-id", id);
       return response;
     },
+    load: (next) => life.load(next),
+    drain: () => life.drain(),
     stop() {
+      life.drain();
       stopping.abort(shuttingDown());
     },
   };

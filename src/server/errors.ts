@@ -162,19 +162,11 @@ export function loadFailed(cause: unknown): RequestError {
   });
 }
 
-/** Codes of errors after which an engine never answers again. */
-const GONE: ReadonlySet<unknown> = new Set(["device_lost", "engine_crashed"]);
-
-/** Whether an error says that the engine is gone for good. */
-export function saysEngineIsGone(error: RequestError): boolean {
-  return GONE.has(error.body.error.code);
-}
-
 /** 503: the server ends. */
 export function shuttingDown(): RequestError {
   return new RequestError(503, "unavailable_error", "The server is shutting down.", {
     code: "shutting_down",
-    headers: { "retry-after": "5" },
+    headers: { "retry-after": "5", connection: "close" },
   });
 }
 
@@ -183,6 +175,16 @@ export function clientGone(): RequestError {
   return new RequestError(499, "invalid_request_error", "The client closed the request.", {
     code: "client_closed_request",
   });
+}
+
+/** The client takes nothing of its answer any more: should it read on, this is what it finds. */
+export function clientStalled(): RequestError {
+  return new RequestError(
+    408,
+    "invalid_request_error",
+    "The answer was given up because its client did not read it.",
+    { code: "client_stalled" },
+  );
 }
 
 /** An error that the engine reported, as an answer. */

@@ -31,8 +31,21 @@ export interface FinishEvent {
   readonly kv: KvReport | null;
 }
 
+/** How far the prompt of a choice is, in tokens. */
+export interface ProgressEvent {
+  readonly type: "progress";
+  readonly index: number;
+  readonly total: number;
+  /** Of these, rows were found. */
+  readonly cached: number;
+  /** The cached ones among them. */
+  readonly processed: number;
+  /** Since the sequence began to run. */
+  readonly ms: number;
+}
+
 /** What happens to the choices of a request, in order for each of them. */
-export type GenerationEvent = DeltaEvent | FinishEvent;
+export type GenerationEvent = DeltaEvent | FinishEvent | ProgressEvent;
 
 /** Gathers what one sequence has to say until there is something to send. */
 class Choice {
@@ -99,6 +112,7 @@ async function* runSequence(
     for await (const event of engine.generate(request)) {
       switch (event.type) {
         case "prefill":
+          if (spec.reportProgress) yield { ...event, type: "progress", index: spec.index };
           break;
         case "prompt_logprobs": {
           if (spec.echo === null) break;

@@ -25,6 +25,8 @@ export interface SequenceSpec {
   readonly skipSpecial: boolean;
   /** Report the ids of the answer's tokens. */
   readonly reportIds: boolean;
+  /** Tell how far its prompt is. */
+  readonly reportProgress: boolean;
 }
 
 /** What differs between completions and chat. */
@@ -211,6 +213,7 @@ export function planSequences(
         skipSpecial: body.skip_special_tokens,
         // Without a tokenizer ids are all there is to tell.
         reportIds: body.return_token_ids || tokenizer === undefined,
+        reportProgress: body.stream && body.return_progress,
       };
     });
   });

@@ -20,7 +20,7 @@ import {
   parseBody,
 } from "./schemas.ts";
 import type { ServedModel } from "./served_model.ts";
-import { type Envelope, newId } from "./wire.ts";
+import { type Envelope, newId, progressBody } from "./wire.ts";
 
 /** Tokens of an answer when a completion names no number, as OpenAI has it. */
 const DEFAULT_COMPLETION_TOKENS = 16;
@@ -51,6 +51,7 @@ function streamFlags(body: GenerationBody) {
     stream: body.stream,
     includeUsage: body.stream_options?.include_usage ?? false,
     continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
+    pingSeconds: body.sse_ping_interval,
   };
 }
 
@@ -126,6 +127,10 @@ function completionShape(model: ServedModel, options: ShapeOptions): AnswerShape
     *finish({ index, reason }) {
       const choice = { index, text: "", logprobs: null, finish_reason: reason };
       yield { choice: { ...choice, ...idsOf(index, []) } };
+    },
+    *progress(event) {
+      const choice = { index: event.index, text: "", logprobs: null, finish_reason: null };
+      yield { choice, extra: progressBody(event) };
     },
   };
 }
@@ -228,6 +233,15 @@ function chatShape(model: ServedModel, options: ShapeOptions): AnswerShape {
     *finish({ index, reason }) {
       yield* begin(index);
       yield { choice: { index, delta: {}, logprobs: null, finish_reason: reason } };
+    },
+    *progress(event) {
+      const { index } = event;
+      const [opening] = [...begin(index)];
+      const empty = { index, delta: {}, logprobs: null, finish_reason: null };
+      yield {
+        choice: opening?.choice ?? empty,
+        extra: { ...opening?.extra, ...progressBody(event) },
+      };
     },
   };
 }

@@ -27,6 +27,8 @@ const MAX_STOP_IDS = 1024;
 const MAX_BIASES = 1024;
 const MAX_MESSAGES = 16_384;
 const MAX_NAME = 256;
+/** The most that `sse_ping_interval` can be. */
+export const MAX_PING_SECONDS = 86_400;
 /** Tokenizing holds up everything else that this isolate does. */
 const MAX_TOKENIZE_LENGTH = 512 * 1024;
 
@@ -127,6 +129,9 @@ const generationFields = {
   // As llama.cpp and vLLM name them.
   cache_prompt: flag().default(true),
   cache_salt: text(MAX_NAME).optional(),
+  return_progress: flag().default(false),
+  /** Seconds; 0 and less are "none". */
+  sse_ping_interval: num(-1, MAX_PING_SECONDS).optional(),
 };
 
 const generationSchema = z.object(generationFields);

@@ -6,9 +6,11 @@ export interface ServeOptions {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
-  /** Starts {@linkcode Serving.shutdown}. */
+  /** Starts {@linkcode Serving.shutdown} with {@linkcode drainMs}. */
   readonly signal?: AbortSignal;
-  /** Time that answers have to end at a shutdown; connections are cut then. */
+  /** Time that running answers have to complete after the signal; none by default. */
+  readonly drainMs?: number;
+  /** Time that answers have to send their last event; connections are cut then. */
   readonly graceMs?: number;
 }
 
@@ -20,8 +22,13 @@ export interface Serving {
   readonly url: string;
   /** Ends with the server. */
   readonly finished: Promise<void>;
-  /** Ends answers with an error, sends what there is to send within the grace time, and closes. */
-  shutdown(): Promise<void>;
+  /** Requests whose answers are not wholly sent. */
+  readonly numInFlight: number;
+  /**
+   * Refuses new requests, lets answers complete for `drainMs`, ends the others with an error, sends
+   * what there is to send within the grace time, and closes. What a second call says is ignored.
+   */
+  shutdown(drainMs?: number): Promise<void>;
 }
 
 /** Leaves room for the rest of the program to end within five seconds of a signal. */
@@ -52,28 +59,36 @@ export function serve(app: App, options: ServeOptions): Serving {
   const allSent = async () => {
     while (inFlight.size > 0) await Promise.all(inFlight);
   };
-  const end = async () => {
-    app.stop();
+  const within = async (ms: number, work: Promise<unknown>): Promise<void> => {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const graceOver = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, options.graceMs ?? DEFAULT_GRACE_MS);
-    });
-    await Promise.race([allSent(), graceOver]);
+    const over = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
+    await Promise.race([work, over]);
     clearTimeout(timer);
+  };
+  const end = async (drainMs: number) => {
+    app.drain();
+    // Those that run now: whoever asks how the server is, again and again, keeps nobody waiting.
+    if (drainMs > 0) await within(drainMs, Promise.all(inFlight));
+    app.stop();
+    await within(options.graceMs ?? DEFAULT_GRACE_MS, allSent());
     // Not `server.shutdown()`: it waits for ever for a request that never ends, and once it was
     // called nothing can cut the connection any more.
     cut.abort();
     await server.finished;
   };
-  const shutdown = () => ending ??= end();
-  options.signal?.addEventListener("abort", () => void shutdown(), { once: true });
-  if (options.signal?.aborted) void shutdown();
+  const shutdown = (drainMs = 0) => ending ??= end(drainMs);
+  const onSignal = () => void shutdown(options.drainMs);
+  options.signal?.addEventListener("abort", onSignal, { once: true });
+  if (options.signal?.aborted) onSignal();
 
   return {
     host,
     port,
     url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`,
     finished: server.finished,
+    get numInFlight() {
+      return inFlight.size;
+    },
     shutdown,
   };
 }

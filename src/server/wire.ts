@@ -3,7 +3,7 @@ import { combineReports, wireReport } from "../butler/report.ts";
 import type { KvReport } from "../butler/settings.ts";
 import type { RequestTimings } from "../engine/types.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
-import type { FinishEvent } from "./generation.ts";
+import type { FinishEvent, ProgressEvent } from "./generation.ts";
 
 /** Members that every answer and every chunk of one request have in common. */
 export interface Envelope {
@@ -51,6 +51,11 @@ export function timingsBody(timings: RequestTimings) {
     predicted_per_token_ms: predicted.perTokenMs,
     predicted_per_second: predicted.perSecond,
   };
+}
+
+/** How far a prompt is, as llama.cpp says it. */
+export function progressBody({ total, cached, processed, ms }: ProgressEvent) {
+  return { prompt_progress: { total, cache: cached, processed, time_ms: Math.round(ms) } };
 }
 
 /** Member `kv` of an answer: what was done with the KV cache, where anything is known of it. */

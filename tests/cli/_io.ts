@@ -13,6 +13,7 @@ export class FakeIo implements CliIo {
   out = "";
   err = "";
   readonly stderrIsTerminal = false;
+  readonly args: readonly string[] = [];
   readonly stdinIsTerminal: boolean;
   #handlers = new Set<(signal: Interrupt) => void>();
 

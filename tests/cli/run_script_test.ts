@@ -51,6 +51,22 @@ Deno.test("./run hands every argument over unchanged, in the caller's folder", a
   }
 });
 
+Deno.test("./run gives the permission to start processes to a supervisor alone", async () => {
+  using machine = new Machine().withDeno().withVulkan();
+  const cases = [
+    ["supervise", ["serve", "--port", "1", "--supervise"], {}],
+    ["supervise", ["serve"], { TOKENBUTLER_SUPERVISE: "yes" }],
+    ["serve", ["serve"], { TOKENBUTLER_SUPERVISE: "0" }],
+    ["serve", ["serve", "--supervise", "--no-supervise"], {}],
+    ["serve", ["serve", "--no-supervise"], { TOKENBUTLER_SUPERVISE: "1" }],
+    ["cli", ["chat", "--supervise"], { TOKENBUTLER_SUPERVISE: "1" }],
+  ] as const;
+  for (const [set, args, env] of cases) {
+    const { started } = await machine.run([...args], { env });
+    assert.deepEqual(started?.slice(2), [...command(machine, set), ...args]);
+  }
+});
+
 Deno.test("./run hands a task's arguments over unchanged", async () => {
   using machine = new Machine().withDeno().withVulkan();
   const { started } = await machine.run(["test", ...HARD_ARGUMENTS]);

@@ -29,13 +29,15 @@ Deno.test("the tasks start the commands as ./run does", () => {
 });
 
 Deno.test("every command has the least permissions that it needs", () => {
-  const { cli, serve, bench } = manifest.permissions;
+  const { cli, serve, bench, supervise } = manifest.permissions;
   const least = { read: true, env: ["TOKENBUTLER_*"] };
   // Rows that memory has no room for, prefixes and calibration files go where a user says.
   assert.deepEqual(cli, { ...least, write: true });
   // `bench http` is its own server and client.
   assert.deepEqual(bench, { ...least, write: true, net: ["127.0.0.1"] });
   assert.deepEqual(serve, { ...least, write: true, net: true });
+  // Who starts processes neither listens nor writes.
+  assert.deepEqual(supervise, { ...least, run: true });
   const everything = /(^|\s)(-A|--allow-all|--allow-run|--allow-ffi)(\s|=|$)/;
   for (const task of Object.values(manifest.tasks)) assert.doesNotMatch(task.command, everything);
   assert.doesNotMatch(RUN, everything);

@@ -29,10 +29,12 @@ Deno.test("LocalEngine runs a prompt of several chunks and its answer", async ()
   const req = request(prompt(40), 12);
   const got = await collect(engine.generate(req));
   assert.deepEqual({ ids: got.ids, reason: got.end }, expected(req));
+  const prefills = got.events.filter((event) => event.type === "prefill");
   assert.deepEqual(
-    got.events.filter((event) => event.type === "prefill"),
-    [16, 32, 40].map((processed) => ({ type: "prefill", processed, total: 40 })),
+    prefills.map(({ ms: _, ...event }) => event),
+    [16, 32, 40].map((processed) => ({ type: "prefill", processed, total: 40, cached: 0 })),
   );
+  assert.ok(prefills.every(({ ms }, at) => ms >= (prefills[at - 1]?.ms ?? 0)));
   assert.deepEqual(runner.calls.map((call) => call.kind), [
     ...new Array(3).fill("prefill"),
     ...new Array(11).fill("decode"),
@@ -203,6 +205,30 @@ Deno.test("LocalEngine refuses bad requests with an event and stays alive", asyn
     collect(engine.generate({ ...good, maxTokens: 1 })),
   ]);
   assert.deepEqual(got.map(({ end }) => end), ["length", "invalid_request"]);
+  await engine.close();
+});
+
+Deno.test("LocalEngine makes no tokens for a held request, and goes on with it later", async () => {
+  const { engine } = fakeEngine({ maxSequences: 1 });
+  const [slow, other] = [request(prompt(20), 30), request(prompt(9, 1), 5)];
+  const stream = engine.generate(slow);
+  const seen: number[] = [];
+  for (let tokens = 0; tokens < 3;) {
+    const { value } = await stream.next();
+    if (value?.type !== "token") continue;
+    seen.push(value.id);
+    tokens++;
+  }
+  engine.hold(slow.id, true);
+  // There is one slot, and the held one gives it away.
+  assert.deepEqual((await collect(engine.generate(other))).ids, expected(other).ids);
+  const { decodeSteps } = await engine.stats();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal((await engine.stats()).decodeSteps, decodeSteps);
+  engine.hold("nobody", true);
+  engine.hold(slow.id, false);
+  for await (const event of stream) if (event.type === "token") seen.push(event.id);
+  assert.deepEqual(seen, expected(slow).ids);
   await engine.close();
 });
 

@@ -221,7 +221,45 @@ Deno.test("Scheduler refuses settings that make no sense", () => {
   assert.throws(() => world(10, { sharedPrefillChunk: 1.5 }), RangeError);
 });
 
+Deno.test("Scheduler lets a held sequence keep its room until somebody waits for it", () => {
+  const w = world(100, { maxSequences: 2 }, true);
+  const [a] = [w.add(4, 6), w.add(4, 12)];
+  assert.equal(names(w, 4), "P0:4 D0 P1:4 D01");
+  w.scheduler.hold(a.sequence, true);
+  assert.equal(names(w, 2), "D1 D1");
+  assert.equal(w.scheduler.numRunning, 2);
+  const c = w.add(4, 3);
+  assert.equal(names(w, 5), "down0 P2:4 D12 D12 D1");
+  assert.equal(a.sequence.ended, false);
+  assert.ok(c.sequence.ended);
+  w.scheduler.hold(a.sequence, false);
+  const rest = names(w, 12).replace(/( -)+$/, "");
+  assert.match(rest, /^up0 D01 /);
+  assert.equal(a.events.filter(({ type }) => type === "token").length, 6);
+  assert.equal(w.pool.usage.pagesInUse, 0);
+});
+
+Deno.test("Scheduler does nothing while all that it has is held", () => {
+  const w = world();
+  const { sequence } = w.add(20, 4);
+  assert.equal(names(w, 1), "P0:16");
+  w.scheduler.hold(sequence, true);
+  assert.equal(names(w, 2), "- -");
+  w.scheduler.hold(sequence, false);
+  assert.equal(names(w, 5), "P0:4 D0 D0 D0 -");
+});
+
 Deno.test("Scheduler brings every sequence to its end whatever the room", () => {
+  bringsToEnd(fc.constant(null));
+});
+
+Deno.test("Scheduler brings every sequence to its end, also those that were held", () => {
+  const step = fc.integer({ min: 0, max: 40 });
+  bringsToEnd(fc.option(fc.record({ from: step, steps: step })));
+});
+
+/** @param hold How many steps after its arrival a sequence is held, and for how many. */
+function bringsToEnd(hold: fc.Arbitrary<{ from: number; steps: number } | null>) {
   const sequence = fc.record({
     numPrompt: fc.integer({ min: 1, max: 40 }),
     maxTokens: fc.integer({ min: 0, max: 30 }),
@@ -229,6 +267,7 @@ Deno.test("Scheduler brings every sequence to its end whatever the room", () => 
     at: fc.integer({ min: 0, max: 60 }),
     /** Steps after which it is removed, if it still lives. */
     life: fc.option(fc.integer({ min: 0, max: 40 })),
+    hold,
   });
   fc.assert(
     fc.property(
@@ -260,11 +299,19 @@ Deno.test("Scheduler brings every sequence to its end whatever the room", () => 
               added.sequence.finish("cancelled", 0);
             }
           }
-          const streams = w.scheduler.sequences().filter((s) => s.decodes && s.slot !== null);
+          let isHeld = false;
+          for (const { plan: { at, hold }, added: { sequence } } of live) {
+            const held = hold !== null && tick >= at + hold.from &&
+              tick < at + hold.from + hold.steps;
+            w.scheduler.hold(sequence, held);
+            isHeld ||= held;
+          }
+          const streams = w.scheduler.sequences()
+            .filter((s) => s.decodes && s.slot !== null && !s.held);
           const step = w.step();
           // One that had to give up its room waits for longer.
           const wereDecoding = streams.some((s) => s.slot !== null || s.ended);
-          if (step === null && plansInOrder.length === 0) break;
+          if (step === null && plansInOrder.length === 0 && !isHeld) break;
           if (step?.kind === "prefill") {
             assert.ok(step.count <= (wereDecoding ? sharedPrefillChunk : prefillChunk));
             // Never two chunks in a row past a stream that runs.
@@ -291,4 +338,4 @@ Deno.test("Scheduler brings every sequence to its end whatever the room", () => 
     ),
     { seed: 3, numRuns: 300 },
   );
-});
+}

@@ -116,6 +116,26 @@ Deno.test("WorkerEngine.start() refuses a worker module that cannot be loaded", 
   await assert.rejects(WorkerEngine.start(worker, optionsOf("works")), { code: "engine_crashed" });
 });
 
+Deno.test("WorkerEngine.hold() lets others go past a request, which goes on later", async () => {
+  const engine = await start("works");
+  const slow = request(prompt(9), 200);
+  const stream = engine.generate(slow);
+  const seen: number[] = [];
+  while (seen.length < 2) {
+    const { value } = await stream.next();
+    if (value?.type === "token") seen.push(value.id);
+  }
+  engine.hold(slow.id, true);
+  await engine.stats();
+  const { decodeSteps } = await engine.stats();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal((await engine.stats()).decodeSteps, decodeSteps);
+  engine.hold(slow.id, false);
+  for await (const event of stream) if (event.type === "token") seen.push(event.id);
+  assert.deepEqual(seen, expected(slow).ids);
+  await engine.close();
+});
+
 Deno.test("WorkerEngine ends what is pending with engine_crashed when its worker dies", async () => {
   const engine = await start("crashes");
   const running = [0, 1, 2, 3, 4, 5].map((i) => collect(engine.generate(request(prompt(9, i), 5))));

@@ -1,7 +1,8 @@
 /** The engine and its device: memory while loading, no device at all, a device that goes away. */
 import { assert } from "std-testing";
 import type { LoadProbe } from "./_load_probe.ts";
-import { openEngine } from "./_engine.ts";
+import { createEngineParts, createLocalEngine, watchedEngine } from "../../src/engine/create.ts";
+import { openEngine, TINY_OPTIONS } from "./_engine.ts";
 import { SMOLLM2_PATH, tinyModel } from "./_golden.ts";
 import { generate, request, run } from "./_requests.ts";
 
@@ -67,6 +68,29 @@ Deno.test("engine ends every request with device_lost when the device goes away"
   assert.ok(answers[0].ids.length >= 5 && answers[0].ids.length < 200);
   const later = await run(engine, request([1], 4));
   assert.equal(later.error?.code, "device_lost");
+});
+
+Deno.test("engine tells when it is lost: by its device, by an error of it, not by being closed", async () => {
+  const harms = [
+    (device: GPUDevice) => device.destroy(),
+    // Nobody catches this error: later steps could give anything.
+    (device: GPUDevice) => void device.createBuffer({ size: 16, usage: 0 }),
+  ];
+  const options = { ...TINY_OPTIONS, modelPath: (await tinyModel("llama31-bf16")).path };
+  for (const harm of harms) {
+    const parts = await createEngineParts(options, () => {});
+    const engine = watchedEngine(parts);
+    harm(parts.device);
+    assert.equal((await engine.lost).code, "device_lost");
+    assert.equal((await run(engine, request([1], 4))).error?.code, "device_lost");
+    await engine.close();
+  }
+  const closed = await createLocalEngine(options, () => {});
+  let isLost = false;
+  closed.lost.then(() => isLost = true);
+  await closed.close();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.ok(!isLost);
 });
 
 Deno.test("engine starts again on a new device after one was lost", async () => {

@@ -134,6 +134,7 @@ export interface FakeEngineOptions {
 
 interface Live {
   cancelled: boolean;
+  held: boolean;
   wake: () => void;
 }
 
@@ -144,6 +145,8 @@ const REPLY = [...new TextEncoder().encode(REPLY_TEXT), END_ID];
 /** Follows a script. */
 export class FakeEngine implements Engine {
   readonly info: EngineInfo;
+  readonly #lost = Promise.withResolvers<EngineErrorData>();
+  readonly lost = this.#lost.promise;
   /** Every request that came, in order. */
   readonly requests: GenerateRequest[] = [];
   #live = new Map<string, Live>();
@@ -190,7 +193,7 @@ export class FakeEngine implements Engine {
   async *generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent> {
     if (this.#live.has(request.id)) throw new Error(`request ${request.id} is already there`);
     this.requests.push(request);
-    const live: Live = { cancelled: false, wake: () => {} };
+    const live: Live = { cancelled: false, held: false, wake: () => {} };
     this.#live.set(request.id, live);
     let hasSlot = false;
     try {
@@ -218,6 +221,12 @@ export class FakeEngine implements Engine {
     const reply = script.filter((id) => !request.bannedTokenIds.includes(id));
     let predicted = 0;
     const cached = this.options.cached?.(request) ?? 0;
+    const progressOf = (processed: number) => ({
+      processed,
+      total: promptIds.length,
+      cached,
+      ms: processed,
+    });
     const done = (reason: "stop" | "length" | "cancelled"): EngineEvent => ({
       type: "done",
       reason,
@@ -231,11 +240,12 @@ export class FakeEngine implements Engine {
       },
       kv: this.options.kvReport?.(request) ?? null,
     });
-    for (let start = 0; start < promptIds.length; start += 16) {
+    if (cached > 0) yield { type: "prefill", ...progressOf(cached) };
+    for (let start = cached; start < promptIds.length; start += 16) {
       await this.#wait(this.options.chunkMs ?? 0, live);
       if (live.cancelled) return yield done("cancelled");
       const processed = Math.min(start + 16, promptIds.length);
-      yield { type: "prefill", processed, total: promptIds.length };
+      yield { type: "prefill", ...progressOf(processed) };
       if (request.promptLogprobs !== null) {
         const top = request.promptLogprobs;
         const entries = promptIds.slice(start, processed).map((id, index) =>
@@ -249,6 +259,7 @@ export class FakeEngine implements Engine {
       if (live.cancelled) return yield done("cancelled");
       if (this.options.failAt?.(request) === step) {
         const error = this.options.failure ?? { code: "internal", message: "a kernel broke" };
+        if (["device_lost", "engine_crashed"].includes(error.code)) this.lose(error);
         return yield { type: "error", error };
       }
       const id = reply[step % reply.length] ?? 0;
@@ -279,6 +290,16 @@ export class FakeEngine implements Engine {
     live.wake();
   }
 
+  /** Requests that are held now. */
+  get held(): string[] {
+    return [...this.#live].filter(([, { held }]) => held).map(([id]) => id);
+  }
+
+  hold(id: string, held: boolean): void {
+    const live = this.#live.get(id);
+    if (live !== undefined) live.held = held;
+  }
+
   stats(): Promise<EngineStats> {
     return Promise.resolve({
       runningSequences: this.#running,
@@ -287,6 +308,11 @@ export class FakeEngine implements Engine {
       numPages: 64,
       decodeSteps: this.#steps,
     });
+  }
+
+  /** Nothing can be run any more. */
+  lose(error: EngineErrorData): void {
+    this.#lost.resolve(error);
   }
 
   /** Asked to leave everything in order. */

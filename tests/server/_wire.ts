@@ -47,6 +47,12 @@ export const kv = z.strictObject({
   recall: z.strictObject({ mass: z.number(), overlap: z.number(), steps: z.int() }).optional(),
   notes: z.array(z.string()).optional(),
 });
+const progress = z.strictObject({
+  total: z.int(),
+  cache: z.int(),
+  processed: z.int(),
+  time_ms: z.int(),
+});
 const finishReason = z.enum(["stop", "length"]);
 const ids = z.array(z.int());
 
@@ -102,6 +108,7 @@ export const completionChunk = z.strictObject({
     .max(1),
   usage: usage.nullish(),
   timings: timings.optional(),
+  prompt_progress: progress.optional(),
   kv: kv.optional(),
 });
 export const chat = z.strictObject({
@@ -137,6 +144,7 @@ export const chatChunk = z.strictObject({
   })).max(1),
   usage: usage.nullish(),
   timings: timings.optional(),
+  prompt_progress: progress.optional(),
   kv: kv.optional(),
 });
 export const failure = z.strictObject({

@@ -10,16 +10,9 @@ import OpenAI from "openai";
 import { assert } from "std-testing";
 import { z } from "zod";
 import { CONTEXT_LENGTH, withTestEngine } from "./_engine.ts";
+import { llmperfText, vllmBenchText } from "./_bench_clients.ts";
 import { openFakeServer, SERVED_NAME, type TestServer } from "./_server.ts";
-import {
-  chatChunk,
-  eventData,
-  eventually,
-  only,
-  post,
-  postCompletion,
-  postFailing,
-} from "./_wire.ts";
+import { eventData, eventually, only, post, postCompletion, postFailing } from "./_wire.ts";
 
 const openTestServer = withTestEngine();
 const messages = [{ role: "user" as const, content: "Say something." }];
@@ -208,33 +201,6 @@ Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () =>
   assert.ok(numOutput !== undefined && numOutput > 0);
   assert.equal(typeof await new LangChainCompletion(options).invoke("Once"), "string");
 });
-
-/** How llmperf reads a stream: six bytes off each line that is not empty, the rest is JSON. */
-function llmperfText(body: string): string {
-  let text = "";
-  for (const line of body.split("\n").map((line) => line.trim())) {
-    if (line === "") continue;
-    const stem = line.slice("data: ".length);
-    if (stem === "[DONE]") continue;
-    text += chatChunk.parse(JSON.parse(stem)).choices[0]?.delta.content ?? "";
-  }
-  return text;
-}
-
-/** How `vllm bench serve` reads one: whole events, comments skipped, `data: ` taken off. */
-function vllmBenchText(body: string): { text: string; completionTokens: number } {
-  let text = "";
-  let completionTokens = 0;
-  for (const message of body.split("\n\n").map((part) => part.trim())) {
-    if (message === "" || message.startsWith(":")) continue;
-    const chunk = message.startsWith("data: ") ? message.slice("data: ".length) : message;
-    if (chunk === "[DONE]") continue;
-    const { choices, usage } = chatChunk.parse(JSON.parse(chunk));
-    if (choices.length > 0) text += choices[0]?.delta.content ?? "";
-    else completionTokens = usage?.completion_tokens ?? 0;
-  }
-  return { text, completionTokens };
-}
 
 Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole text", async () => {
   await using server = openTestServer();

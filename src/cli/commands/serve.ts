@@ -1,15 +1,19 @@
 /** `serve`: the OpenAI HTTP API. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { TRAIN_HINT } from "../../butler/settings.ts";
-import type { Engine } from "../../engine/types.ts";
 import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES, type ServerLog } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
+import type { ServedModel } from "../../server/served_model.ts";
 import { CommandError, defineCommand } from "../command.ts";
+import { EngineKeeper } from "../engine_keeper.ts";
 import { valueFlag } from "../flags.ts";
 import { interruptGuard } from "../interrupt.ts";
 import { type CliIo, EXIT, isDebug } from "../io.ts";
+import { lifeFlags, streamPace } from "../life_flags.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
+import { startSelf } from "../self_process.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
+import { pause, supervise } from "../supervisor.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
 import { integer, text } from "../values.ts";
 import { VERSION } from "../version.ts";
@@ -25,7 +29,13 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
     usage: ["serve [flags]"],
     notes: [
       "Prints its address on standard output when the model can answer; /health gives 503 until " +
-      "then. Ctrl-C or SIGTERM ends it within five seconds, with exit code 0.",
+      "then. Ctrl-C or SIGTERM ends it, with exit code 0: at once where nothing runs, else new " +
+      "requests get 503 and running answers may complete (--drain-timeout). A second one ends it " +
+      "at once.",
+      "An engine that is lost (its device, its worker) is started once more, with the weights " +
+      "loaded again; then the process ends with exit code 1. With --supervise (./run serve, or deno " +
+      "run with --allow-run) a process of its own serves, and is started again when it fails, after " +
+      "pauses of 1 s to 60 s. Prefixes in --prefix-dir survive that.",
       "There are no API keys yet: whoever reaches the port can use the model.",
     ],
     flags: {
@@ -59,39 +69,46 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         schema: integer(1024, 2 ** 30),
         fallback: DEFAULT_BODY_LIMIT_BYTES,
       }),
+      ...lifeFlags,
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
     },
     async run(settings, io) {
-      using guard = interruptGuard(io, EXIT.ok);
+      if (settings.supervise) return await superviseServer(io);
+      let keeper: EngineKeeper | undefined;
+      const drainMs = settings.drainTimeout * 1000;
+      using guard = interruptGuard(io, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
       const options = engineOptions(settings, settings.maxSeqs);
       const side = await openSide(options.modelPath, "chat");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
-      const starting = Promise.withResolvers<Engine>();
-      // Whoever asks while the model loads is answered; the failure itself is handled below.
-      starting.promise.catch(() => {});
       const app = createApp({
-        model: starting.promise.then((engine) => ({ engine, ...side })),
+        // Until the keeper below brings one.
+        model: new Promise<ServedModel>(() => {}),
         servedName,
         version: VERSION,
         bodyLimitBytes: settings.bodyLimit,
+        pace: streamPace(settings),
         log: serverLog(io),
       });
       let server: Serving | undefined;
-      let engine: Engine | undefined;
       try {
-        server = listen(app, { host: settings.host, port: settings.port, signal: guard.signal });
+        const { host, port } = settings;
+        server = listen(app, { host, port, signal: guard.signal, drainMs });
+        noteDrain(server, guard.signal, settings.drainTimeout, io);
         if (!LOOPBACK.includes(settings.host)) {
           io.stderr(
             `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
           );
         }
-        const opening = open(options, io);
-        opening.then(starting.resolve, starting.reject);
+        keeper = new EngineKeeper({
+          open: () => open(options, io),
+          onStart: (engine) => app.load(engine.then((engine) => ({ engine, ...side }))),
+          ending: guard.signal,
+          say: (line) => io.stderr(`note: ${line}\n`),
+        });
         // After an interrupt too: a process should not exit while its device works (see Session).
-        engine = await opening;
-        const { info } = engine;
+        const { info } = await keeper.engine;
         if (guard.received !== undefined) return EXIT.ok;
         io.stderr(
           `${servedName}: context ${info.contextLength}, up to ${info.maxSequences} sequences, ` +
@@ -105,15 +122,39 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
           );
         }
         io.stdout(`listening on ${server.url}\n`);
-        await server.finished;
+        const lost = await Promise.race([server.finished, keeper.lost]);
+        if (lost !== undefined) throw lost;
         return EXIT.ok;
       } finally {
         await server?.shutdown();
-        await engine?.settle();
+        await keeper?.settle();
         side.template?.close();
       }
     },
   });
+}
+
+/** Has another process do all of it, without the permission to start processes. */
+function superviseServer(io: CliIo): Promise<number> {
+  return supervise({
+    start: () => startSelf([...io.args, "--no-supervise"], "serve"),
+    onInterrupt: io.onInterrupt,
+    say: (line) => io.stderr(`note: ${line}\n`),
+    nowMs: () => performance.now(),
+    pause,
+  });
+}
+
+/** Tells whoever ends the server what it still waits for. */
+function noteDrain(server: Serving, signal: AbortSignal, seconds: number, io: CliIo): void {
+  signal.addEventListener("abort", () => {
+    const { numInFlight } = server;
+    if (numInFlight === 0 || seconds === 0) return;
+    io.stderr(
+      `note: ${numInFlight} running, which may complete within ${seconds} s (--drain-timeout); ` +
+        "a second signal ends them now\n",
+    );
+  }, { once: true });
 }
 
 function serverLog(io: CliIo): ServerLog {

@@ -1,0 +1,90 @@
+/**
+ * Starts a process again when it fails, with growing pauses. Some losses of a device end the whole
+ * process, and none of its own code can help then.
+ *
+ * @module
+ */
+import type { Interrupt } from "./io.ts";
+import { EXIT } from "./io.ts";
+
+/** How a process ended. */
+export interface ProcessEnd {
+  readonly code: number;
+  /** What ended it, if it was a signal. */
+  readonly signal: string | null;
+}
+
+/** A process that was started. */
+export interface ChildProcess {
+  readonly pid: number;
+  readonly ended: Promise<ProcessEnd>;
+  /** Harmless once it has ended. */
+  signal(name: Interrupt): void;
+}
+
+/** What a supervisor works with. */
+export interface SupervisorParts {
+  readonly start: () => ChildProcess;
+  /** Calls the handler at each interrupt until the answer is disposed of. */
+  readonly onInterrupt: (handler: (signal: Interrupt) => void) => Disposable;
+  readonly say: (line: string) => void;
+  readonly nowMs: () => number;
+  /** Ends early when the signal fires. */
+  readonly pause: (ms: number, signal: AbortSignal) => Promise<void>;
+}
+
+const FIRST_PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 60_000;
+/** A process that ran for so long was well: whatever comes then is a new trouble. */
+const STEADY_MS = 60_000;
+
+/** The pause after a process that ran for so long, where the one before it was so long. */
+export function nextPause(lastMs: number | null, ranMs: number): number {
+  if (lastMs === null || ranMs >= STEADY_MS) return FIRST_PAUSE_MS;
+  return Math.min(LONGEST_PAUSE_MS, lastMs * 2);
+}
+
+/**
+ * Runs a process until it ends well, is told to end, or was called wrongly: none of these would be
+ * different the next time. Interrupts go on to the process.
+ *
+ * @returns The exit code.
+ */
+export async function supervise(parts: SupervisorParts): Promise<number> {
+  const ending = new AbortController();
+  let child: ChildProcess | undefined;
+  using _listener = parts.onInterrupt((name) => {
+    ending.abort();
+    child?.signal(name);
+  });
+  let pauseMs: number | null = null;
+  for (;;) {
+    const began = parts.nowMs();
+    child = parts.start();
+    parts.say(`process ${child.pid} serves`);
+    const { code, signal } = await child.ended;
+    if (ending.signal.aborted || code === EXIT.ok || code === EXIT.usage) return code;
+    const ranMs = parts.nowMs() - began;
+    pauseMs = nextPause(pauseMs, ranMs);
+    const how = signal === null ? `exit code ${code}` : signal;
+    parts.say(
+      `process ${child.pid} ended with ${how} after ${Math.round(ranMs / 1000)} s; ` +
+        `the next one starts in ${pauseMs / 1000} s`,
+    );
+    await parts.pause(pauseMs, ending.signal);
+    if (ending.signal.aborted) return EXIT.ok;
+  }
+}
+
+/** A pause that an abort ends. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+  });
+}

@@ -1,0 +1,156 @@
+/** The whole program under signals: it drains, and it comes back after it was killed. */
+import { assert } from "std-testing";
+import {
+  completionChunk,
+  eventData,
+  eventually,
+  failure,
+  only,
+  post,
+  postCompletion,
+  postFailing,
+  readChunks,
+} from "../server/_wire.ts";
+import { MODEL, start, waitFor } from "./_process.ts";
+
+/** A start takes a second or two; a machine with other work takes longer. */
+const START_MS = 60_000;
+const SERVE = ["serve", "--model", MODEL, "--context", "512"];
+
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
+/** A stream whose first chunk has come, and the rest of its text. */
+async function openStream(url: string, body: object) {
+  const asked = { prompt: [1, 2, 3], temperature: 0, ignore_eos: true, stream: true, ...body };
+  const response = await post({ url }, "/v1/completions", asked);
+  const [head, rest] = response.body?.tee() ?? [];
+  await head?.getReader().read();
+  return new Response(rest, { headers: response.headers });
+}
+
+async function isReady(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(`${url}/ready`);
+    await response.body?.cancel();
+    return response.status === 200;
+  } catch {
+    return false;
+  }
+}
+
+Deno.test("SIGTERM while a stream runs: it completes, new requests are refused, exit code 0", async () => {
+  const server = start([...SERVE, "--port", "0"]);
+  const stderr = new Response(server.stderr).text();
+  const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
+  const stream = await openStream(url, { max_tokens: 450 });
+  server.kill("SIGTERM");
+  await eventually(async () => !await isReady(url), 2000);
+  const error = await postFailing({ url }, "/v1/completions", { prompt: [1] }, 503);
+  assert.equal(error.code, "shutting_down");
+  const chunks = await readChunks(completionChunk, stream);
+  assert.equal(only(chunks.at(-1)?.choices ?? []).finish_reason, "length");
+  assert.equal(chunks.at(-1)?.timings?.predicted_n, 450);
+  assert.equal((await server.status).code, 0, await stderr);
+  assert.match(await stderr, /note: 1 running, which may complete within 25 s/);
+  await assert.rejects(fetch(`${url}/live`));
+});
+
+Deno.test("SIGTERM while a stream is stuck: an error event after --drain-timeout, exit code 0", async () => {
+  const server = start([...SERVE, "--port", "0", "--drain-timeout", "0.2"]);
+  const stderr = new Response(server.stderr).text();
+  const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
+  const streams = await Promise.all(
+    Array.from({ length: 8 }, () => openStream(url, { max_tokens: 500 })),
+  );
+  server.kill("SIGTERM");
+  for (const stream of streams) {
+    const data = eventData(await stream.text());
+    assert.equal(data.pop(), "[DONE]");
+    assert.equal(failure.parse(JSON.parse(data.pop() ?? "")).error.code, "shutting_down");
+  }
+  assert.equal((await server.status).code, 0, await stderr);
+  await stderr;
+});
+
+Deno.test("a second SIGTERM ends a drain at once", async () => {
+  const server = start([...SERVE, "--port", "0"]);
+  const stderr = new Response(server.stderr).text();
+  const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
+  const streams = await Promise.all(
+    Array.from({ length: 8 }, () => openStream(url, { max_tokens: 500 })),
+  );
+  server.kill("SIGTERM");
+  await eventually(async () => !await isReady(url), 2000);
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  const began = performance.now();
+  server.kill("SIGTERM");
+  await server.status;
+  assert.ok(performance.now() - began < 1000, `${performance.now() - began} ms`);
+  await Promise.allSettled(streams.map((stream) => stream.text()));
+  await stderr;
+});
+
+Deno.test("--supervise: a process that was killed is followed by another, which knows its prefixes", async () => {
+  const prefixes = await Deno.makeTempDir({ prefix: "tokenbutler-" });
+  const port = freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const flags = ["--port", String(port), "--prefix-dir", prefixes, "--supervise"];
+  const supervisor = start([...SERVE, ...flags]);
+  const pids: number[] = [];
+  let stderr = "";
+  let stopped = false;
+  const reading = (async () => {
+    for await (const text of supervisor.stderr.pipeThrough(new TextDecoderStream())) {
+      stderr += text;
+      pids.push(...text.matchAll(/process (\d+) serves/g).map((match) => Number(match[1])));
+    }
+  })();
+  const out = new Response(supervisor.stdout).text();
+  try {
+    await eventually(() => isReady(url), START_MS);
+    const prompt = Array.from({ length: 150 }, (_, index) => 3 + (index * 7) % 300);
+    const asked = { prompt, temperature: 0, max_tokens: 16 };
+    const before = await postCompletion({ url }, asked);
+    assert.equal(before.usage.prompt_tokens_details.cached_tokens, 0);
+    // Blocks are saved while nobody waits.
+    const numFiles = () => [...Deno.readDirSync(prefixes)].filter(({ isFile }) => isFile).length;
+    const saved = async () =>
+      (await postCompletion({ url }, { ...asked, max_tokens: 1 })).usage.prompt_tokens_details
+          .cached_tokens >= 128 && numFiles() > 0;
+    await eventually(saved, 10_000);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+
+    const stream = await openStream(url, { max_tokens: 500 });
+    assert.equal(pids.length, 1, stderr);
+    Deno.kill(pids[0]!, "SIGKILL");
+    await assert.rejects(stream.text());
+    await eventually(() => isReady(url), START_MS);
+    assert.equal(pids.length, 2, stderr);
+    const after = await postCompletion({ url }, asked);
+    assert.equal(only(after.choices).text, only(before.choices).text);
+    assert.equal(after.usage.prompt_tokens_details.cached_tokens, 128);
+    assert.match(stderr, /ended with SIGKILL after \d+ s; the next one starts in 1 s/);
+
+    // Told to end, it waits for what runs and is not followed by another.
+    const last = await openStream(url, { max_tokens: 400 });
+    supervisor.kill("SIGTERM");
+    const chunks = await readChunks(completionChunk, last);
+    assert.equal(only(chunks.at(-1)?.choices ?? []).finish_reason, "length");
+    const { code } = await supervisor.status;
+    stopped = true;
+    assert.equal(code, 0, stderr);
+    assert.equal(pids.length, 2, stderr);
+  } finally {
+    // Harmless after a test that went well: both have ended.
+    if (!stopped) {
+      supervisor.kill("SIGKILL");
+      for (const pid of pids.slice(-1)) Deno.kill(pid, "SIGKILL");
+    }
+    await reading;
+    await out;
+    await Deno.remove(prefixes, { recursive: true });
+  }
+});

@@ -1,0 +1,96 @@
+import { assert } from "std-testing";
+import type { Interrupt } from "../../src/cli/io.ts";
+import { nextPause, pause, type ProcessEnd, supervise } from "../../src/cli/supervisor.ts";
+
+/** A supervisor over processes that end as listed; the clock moves while they run and in pauses. */
+function open(ends: readonly (ProcessEnd & { readonly ranMs?: number })[]) {
+  let nowMs = 0;
+  let handler: ((signal: Interrupt) => void) | undefined;
+  const lines: string[] = [];
+  const pauses: number[] = [];
+  const signals: string[] = [];
+  let count = 0;
+  const running: PromiseWithResolvers<ProcessEnd>[] = [];
+  const code = supervise({
+    start() {
+      const end = ends[count++];
+      const ended = Promise.withResolvers<ProcessEnd>();
+      running.push(ended);
+      if (end !== undefined) {
+        nowMs += end.ranMs ?? 0;
+        ended.resolve(end);
+      }
+      return {
+        pid: 100 + count,
+        ended: ended.promise,
+        signal: (name) => void signals.push(name),
+      };
+    },
+    onInterrupt(take) {
+      handler = take;
+      return { [Symbol.dispose]: () => handler = undefined };
+    },
+    say: (line) => void lines.push(line),
+    nowMs: () => nowMs,
+    pause: (ms) => {
+      nowMs += ms;
+      pauses.push(ms);
+      return Promise.resolve();
+    },
+  });
+  const press = (name: Interrupt) => handler?.(name);
+  return { code, lines, pauses, signals, running, press, listens: () => handler !== undefined };
+}
+
+const FAILED = { code: 1, signal: null };
+const KILLED = { code: 137, signal: "SIGKILL" };
+
+Deno.test("supervise() starts a process again until it ends well", async () => {
+  const { code, lines, pauses, listens } = open([FAILED, KILLED, { code: 0, signal: null }]);
+  assert.equal(await code, 0);
+  assert.deepEqual(pauses, [1000, 2000]);
+  assert.deepEqual(lines, [
+    "process 101 serves",
+    "process 101 ended with exit code 1 after 0 s; the next one starts in 1 s",
+    "process 102 serves",
+    "process 102 ended with SIGKILL after 0 s; the next one starts in 2 s",
+    "process 103 serves",
+  ]);
+  assert.ok(!listens());
+});
+
+Deno.test("supervise() does not repeat a mistake on the command line", async () => {
+  const { code, pauses } = open([{ code: 2, signal: null }]);
+  assert.equal(await code, 2);
+  assert.deepEqual(pauses, []);
+});
+
+Deno.test("supervise() passes every signal on and ends with the process", async () => {
+  const { code, signals, running, press } = open([]);
+  press("SIGTERM");
+  press("SIGTERM");
+  running[0]?.resolve({ code: 143, signal: "SIGTERM" });
+  assert.equal(await code, 143);
+  assert.deepEqual(signals, ["SIGTERM", "SIGTERM"]);
+});
+
+Deno.test("pauses double up to a minute, and begin anew after a process that ran for one", async () => {
+  const { code, pauses } = open([
+    ...new Array(8).fill(FAILED),
+    { ...FAILED, ranMs: 60_000 },
+    FAILED,
+    { code: 0, signal: null },
+  ]);
+  assert.equal(await code, 0);
+  const first = [1, 2, 4, 8, 16, 32, 60, 60].map((seconds) => seconds * 1000);
+  assert.deepEqual(pauses, [...first, 1000, 2000]);
+  assert.equal(nextPause(null, 0), 1000);
+});
+
+Deno.test("pause() ends with its time, or with an abort", async () => {
+  const controller = new AbortController();
+  await pause(5, controller.signal);
+  const long = pause(60_000, controller.signal);
+  controller.abort();
+  await long;
+});
