@@ -12,7 +12,11 @@ import type { EngineErrorData } from "../engine/types.ts";
 /** The kinds of error that clients tell apart. */
 export type ErrorType =
   | "invalid_request_error"
+  | "authentication_error"
+  | "permission_error"
   | "not_found_error"
+  | "rate_limit_error"
+  | "timeout_error"
   | "server_error"
   | "unavailable_error";
 

@@ -17,7 +17,7 @@ export const CONTEXT_LENGTH = 512;
  *
  * @returns Opens a server over it; closing the server leaves the engine running.
  */
-export function withTestEngine(): () => TestServer {
+export function withTestEngine(): () => Promise<TestServer> {
   let model: ServedModel | undefined;
   Deno.test.beforeAll(async () => {
     const engine = await startEngine({

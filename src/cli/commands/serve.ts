@@ -81,7 +81,11 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       let server: Serving | undefined;
       let engine: Engine | undefined;
       try {
-        server = listen(app, { host: settings.host, port: settings.port, signal: guard.signal });
+        server = await listen(app, {
+          host: settings.host,
+          port: settings.port,
+          signal: guard.signal,
+        });
         if (!LOOPBACK.includes(settings.host)) {
           io.stderr(
             `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
@@ -125,9 +129,9 @@ function serverLog(io: CliIo): ServerLog {
   };
 }
 
-function listen(app: App, options: ServeOptions): Serving {
+async function listen(app: App, options: ServeOptions): Promise<Serving> {
   try {
-    return serve(app, options);
+    return await serve(app, options);
   } catch (error) {
     if (error instanceof Deno.errors.AddrInUse) {
       throw new CommandError(
