@@ -5,6 +5,9 @@
  * @module
  */
 import { type Context, Hono } from "std-http";
+import { Admission } from "./admission/admission.ts";
+import { BodyBudget } from "./admission/body_budget.ts";
+import { DEFAULT_LIMITS, type RequestLimits } from "./admission/limits.ts";
 import type { RequestContext } from "./answer.ts";
 import {
   asRequestError,
@@ -14,6 +17,7 @@ import {
   saysEngineIsGone,
   shuttingDown,
 } from "./errors.ts";
+import { createGuard, type GuardOptions, NO_GUARD } from "./guard/guard.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -34,8 +38,10 @@ export interface AppOptions {
   readonly servedName: string;
   /** Version of the program, for `/props`. */
   readonly version: string;
-  /** Largest request body; 16 MiB by default. */
-  readonly bodyLimitBytes?: number;
+  /** Bounds of requests; each has a default. */
+  readonly limits?: Partial<RequestLimits>;
+  /** Who may ask; everybody where nothing is said. */
+  readonly guard?: GuardOptions;
   readonly log?: ServerLog;
 }
 
@@ -46,9 +52,6 @@ export interface App {
   /** Ends running answers with an error and refuses new requests. */
   stop(): void;
 }
-
-/** Body limit where none is given: a prompt of a million token ids, with room to spare. */
-export const DEFAULT_BODY_LIMIT_BYTES = 16 * 1024 * 1024;
 
 type ModelState =
   | { readonly status: "loading" }
@@ -62,7 +65,14 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 /** Makes the application. It holds no socket: see {@linkcode serve}. */
 export function createApp(options: AppOptions): App {
   const { servedName, version, log } = options;
-  const bodyLimitBytes = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const admission = new Admission(limits.maxQueue);
+  const bodyLimits = {
+    maxBytes: limits.bodyBytes,
+    timeoutMs: limits.bodyTimeoutMs,
+    budget: new BodyBudget(Math.max(limits.bodyBufferBytes, limits.bodyBytes)),
+  };
+  const guard = createGuard(options.guard ?? NO_GUARD);
   const created = Math.floor(Date.now() / 1000);
   const stopping = new AbortController();
   let state: ModelState = { status: "loading" };
@@ -86,8 +96,8 @@ export function createApp(options: AppOptions): App {
     const error = asRequestError(thrown);
     // From here on `/health` says so too: whoever looks after the program can start it again.
     if (state.status === "ready" && saysEngineIsGone(error)) state = { status: "gone", error };
-    // Not being ready yet is an answer, not a fault.
-    if (error.status >= 500 && error.status !== 503) {
+    // Not being ready yet is an answer, not a fault; neither is a deadline that did its work.
+    if (error.status >= 500 && error.status !== 503 && error.status !== 504) {
       const { message, cause } = error;
       // What clients are not told, because it may name paths of this machine, is in the cause.
       const known = !(cause instanceof Error) || cause.message === message;
@@ -100,7 +110,10 @@ export function createApp(options: AppOptions): App {
       request: c.req.raw,
       model: model(),
       servedName,
-      bodyLimitBytes,
+      limits,
+      bodyLimits,
+      admission,
+      cacheScope: guard.scopeOf(c),
       stopping: stopping.signal,
       onError: report,
     });
@@ -110,6 +123,7 @@ export function createApp(options: AppOptions): App {
   };
 
   const hono = new Hono();
+  hono.use(...guard.middleware);
   const route = (
     method: "GET" | "POST",
     path: string,

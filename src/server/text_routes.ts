@@ -17,7 +17,7 @@ function piece(bytes: Uint8Array): string | number[] {
 
 /** `POST /tokenize`. */
 export async function tokenize(context: RequestContext): Promise<Response> {
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(tokenizeSchema, raw);
   const tokenizer = needTokenizer(context.model, "content");
   const ids = tokenizer.encode(body.content.toWellFormed(), {
@@ -31,7 +31,7 @@ export async function tokenize(context: RequestContext): Promise<Response> {
 
 /** `POST /detokenize`. */
 export async function detokenize(context: RequestContext): Promise<Response> {
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   const { tokens } = parseBody(detokenizeSchema, raw);
   const tokenizer = needTokenizer(context.model, "tokens");
   checkIds(tokens, tokenizer.vocabSize, "tokens");
@@ -40,10 +40,10 @@ export async function detokenize(context: RequestContext): Promise<Response> {
 
 /** `POST /apply-template`. */
 export async function applyTemplate(context: RequestContext): Promise<Response> {
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(applyTemplateSchema, raw);
   const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkCharacters(context.model, length, "messages");
+  checkCharacters(context.model, context.limits, length, "messages");
   const { text } = await renderMessages(body, context.model);
   return Response.json({ prompt: text });
 }

@@ -132,7 +132,7 @@ Deno.test("POST /v1/* is not harmed by hostile members", async () => {
 
 Deno.test("POST /v1/* refuses a body over the limit, announced or not, and takes one at it", async () => {
   const bodyLimitBytes = 1000;
-  await using server = await openFakeServer({ app: { bodyLimitBytes } });
+  await using server = await openFakeServer({ app: { limits: { bodyBytes: bodyLimitBytes } } });
   const sized = (bytes: number) => {
     const body = { prompt: "x", max_tokens: 1, pad: "" };
     return JSON.stringify({ ...body, pad: "p".repeat(bytes - JSON.stringify(body).length) });

@@ -2,10 +2,18 @@
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { TRAIN_HINT } from "../../butler/settings.ts";
 import type { Engine } from "../../engine/types.ts";
-import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES, type ServerLog } from "../../server/app.ts";
+import { type App, createApp, type ServerLog } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { valueFlag } from "../flags.ts";
+import {
+  accessFlags,
+  connectionLimits,
+  guardNotes,
+  guardOptions,
+  limitFlags,
+  requestLimits,
+} from "../guard_flags.ts";
 import { interruptGuard } from "../interrupt.ts";
 import { type CliIo, EXIT, isDebug } from "../io.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
@@ -15,7 +23,6 @@ import { integer, text } from "../values.ts";
 import { VERSION } from "../version.ts";
 
 const group = "Server";
-const LOOPBACK = ["127.0.0.1", "localhost", "::1"];
 
 /** The command, over ways to open the two sides of a model. */
 export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
@@ -26,7 +33,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
     notes: [
       "Prints its address on standard output when the model can answer; /health gives 503 until " +
       "then. Ctrl-C or SIGTERM ends it within five seconds, with exit code 0.",
-      "There are no API keys yet: whoever reaches the port can use the model.",
+      "Without a key it listens on the loopback only, and answers to no web page but its own " +
+      "(--api-key, --insecure, --cors-origin). Several keys in TOKENBUTLER_API_KEY are a JSON " +
+      "array. Requests with different keys share no cached rows of prompts.",
     ],
     flags: {
       host: valueFlag({
@@ -52,19 +61,15 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         fallback: null,
         fallbackText: "the model's own",
       }),
-      bodyLimit: valueFlag({
-        group,
-        help: "bytes that the body of a request may have",
-        placeholder: "BYTES",
-        schema: integer(1024, 2 ** 30),
-        fallback: DEFAULT_BODY_LIMIT_BYTES,
-      }),
+      ...accessFlags,
+      ...limitFlags,
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
     },
     async run(settings, io) {
       using guard = interruptGuard(io, EXIT.ok);
       const options = engineOptions(settings, settings.maxSeqs);
+      const guardSettings = guardOptions(settings, settings.host);
       const side = await openSide(options.modelPath, "chat");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
@@ -75,7 +80,8 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         model: starting.promise.then((engine) => ({ engine, ...side })),
         servedName,
         version: VERSION,
-        bodyLimitBytes: settings.bodyLimit,
+        limits: requestLimits(settings),
+        guard: guardSettings,
         log: serverLog(io),
       });
       let server: Serving | undefined;
@@ -85,12 +91,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
           host: settings.host,
           port: settings.port,
           signal: guard.signal,
+          limits: connectionLimits(settings),
         });
-        if (!LOOPBACK.includes(settings.host)) {
-          io.stderr(
-            `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
-          );
-        }
+        for (const note of guardNotes(guardSettings, settings.host)) io.stderr(`note: ${note}\n`);
         const opening = open(options, io);
         opening.then(starting.resolve, starting.reject);
         // After an interrupt too: a process should not exit while its device works (see Session).
