@@ -6,7 +6,7 @@ import { nTooLarge } from "./admission/refusals.ts";
 import { badRequest, contextExceeded, textTooLong } from "./errors.ts";
 import { notBuilt } from "./not_built.ts";
 import type { GenerationBody, Prompt } from "./schemas.ts";
-import { endIdsOf, leastTokens, type ServedModel } from "./served_model.ts";
+import { encodeTexts, endIdsOf, leastTokens, type ServedModel } from "./served_model.ts";
 
 /** A prompt as the engine takes it. */
 export interface PromptIds {
@@ -103,7 +103,7 @@ export function checkTextLength(
  * @throws {RequestError} 400 for an id outside the vocabulary, an empty prompt, or text without a
  * tokenizer.
  */
-export function promptIds(
+export async function promptIds(
   prompt: Prompt,
   model: ServedModel,
   options: {
@@ -112,7 +112,7 @@ export function promptIds(
     readonly parseSpecial: boolean;
     readonly limits: RequestLimits;
   },
-): PromptIds {
+): Promise<PromptIds> {
   const { param, addBos, parseSpecial, limits } = options;
   if (typeof prompt !== "string") {
     checkIds(prompt, model.engine.info.model.vocabSize, param);
@@ -120,7 +120,8 @@ export function promptIds(
   }
   const tokenizer = needTokenizer(model, param);
   checkTextLength(model, limits, prompt.length, param);
-  const ids = tokenizer.encode(prompt.toWellFormed(), { parseSpecial, addBos });
+  const part = { text: prompt.toWellFormed(), parseSpecial, addBos };
+  const [ids = []] = await encodeTexts(model, tokenizer, [part]);
   const added = addBos && tokenizer.addsBos && ids[0] === tokenizer.bosId;
   return { ids: notEmpty(ids, param), numAdded: added ? 1 : 0, param };
 }

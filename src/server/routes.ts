@@ -73,12 +73,13 @@ export async function completions(context: RequestContext): Promise<Response> {
   for (const [index, prompt] of body.prompt.entries()) {
     // Between two texts whoever else waits has a turn.
     if (index > 0 && typeof prompt === "string") await new Promise((go) => setTimeout(go, 0));
-    prompts.push(promptIds(prompt, model, {
+    const ids = await promptIds(prompt, model, {
       param: several ? `prompt[${index}]` : "prompt",
       addBos: body.add_special_tokens,
       parseSpecial: body.parse_special,
       limits,
-    }));
+    });
+    prompts.push(ids);
   }
   const envelope = envelopeOf(context, "cmpl");
   const logprobs = body.logprobs ?? null;

@@ -4,6 +4,7 @@ import { readJsonObject } from "./body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./plan.ts";
 import { renderMessages } from "./routes.ts";
 import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from "./schemas.ts";
+import { encodeTexts } from "./served_model.ts";
 import { tokenBytes } from "./wire.ts";
 
 /** A token's text, or its bytes where they are not whole characters. */
@@ -20,10 +21,11 @@ export async function tokenize(context: RequestContext): Promise<Response> {
   const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(tokenizeSchema, raw);
   const tokenizer = needTokenizer(context.model, "content");
-  const ids = tokenizer.encode(body.content.toWellFormed(), {
+  const [ids = []] = await encodeTexts(context.model, tokenizer, [{
+    text: body.content.toWellFormed(),
     parseSpecial: body.parse_special,
     addBos: body.add_special,
-  });
+  }]);
   if (!body.with_pieces) return Response.json({ tokens: ids });
   const tokens = ids.map((id) => ({ id, piece: piece(tokenBytes(tokenizer, id)) }));
   return Response.json({ tokens });

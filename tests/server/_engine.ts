@@ -29,11 +29,12 @@ export function withTestEngine(): (options?: Partial<AppOptions>) => Promise<Tes
       kernelOverrides: {},
       ...DEFAULT_CACHE,
     });
-    const side = await openTextSide(MODEL, "chat");
+    const side = await openTextSide(MODEL, "serve");
     model = { engine, ...side };
   });
   Deno.test.afterAll(async () => {
     model?.template?.close();
+    model?.encoder?.close();
     await model?.engine.close();
   });
   return (options = {}) => {

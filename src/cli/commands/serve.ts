@@ -70,7 +70,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       using guard = interruptGuard(io, EXIT.ok);
       const options = engineOptions(settings, settings.maxSeqs);
       const guardSettings = guardOptions(settings, settings.host);
-      const side = await openSide(options.modelPath, "chat");
+      const side = await openSide(options.modelPath, "serve");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
       const starting = Promise.withResolvers<Engine>();
@@ -118,6 +118,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         await server?.shutdown();
         await engine?.settle();
         side.template?.close();
+        side.encoder?.close();
       }
     },
   });
