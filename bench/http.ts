@@ -46,7 +46,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const context = Math.max(options.contextLength ?? 0, settings.prompt + settings.tokens);
   const engine = await startEngine({ ...options, contextLength: context });
   const app = createApp({ model: { engine, ...side }, servedName: side.name, version: "bench" });
-  const server = serve(app, { host: "127.0.0.1", port: 0 });
+  const server = await serve(app, { host: "127.0.0.1", port: 0 });
   const client = new Worker(new URL("./_http_client.ts", import.meta.url), { type: "module" });
   const { adapter, kv } = engine.info;
   const report = new Report(io, "http", {

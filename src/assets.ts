@@ -9,6 +9,7 @@
 /** Worker modules, by name. Every `new Worker` of the program takes its URL from here. */
 export const WORKERS = {
   engine: new URL("./engine/worker.ts", import.meta.url),
+  encode: new URL("./tokenizer/encode_worker.ts", import.meta.url),
   template: new URL("./tokenizer/template_worker.ts", import.meta.url),
 } as const;
 

@@ -1,4 +1,8 @@
 /** Answers a planned request, whole or as a stream. @module */
+import type { Admission } from "./admission/admission.ts";
+import type { RequestLimits } from "./admission/limits.ts";
+import { answerTooSlow } from "./admission/refusals.ts";
+import type { BodyLimits } from "./body.ts";
 import { asRequestError, clientGone, clientStalled } from "./errors.ts";
 import { type DeltaEvent, type FinishEvent, generate, type ProgressEvent } from "./generation.ts";
 import { paceOf, type StreamPace } from "./pace.ts";
@@ -13,9 +17,13 @@ export interface RequestContext {
   readonly request: Request;
   readonly model: ServedModel;
   readonly servedName: string;
-  readonly bodyLimitBytes: number;
   /** Pace of streams whose requests do not name one. */
   readonly pace: StreamPace;
+  readonly limits: RequestLimits;
+  readonly bodyLimits: BodyLimits;
+  readonly admission: Admission;
+  /** Prompts share cached rows only with those of the same scope; undefined: with all. */
+  readonly cacheScope: string | undefined;
   /** Fires when the server ends. */
   readonly stopping: AbortSignal;
   /** Called with errors that come when the answer has already begun. */
@@ -65,10 +73,21 @@ export interface PlannedAnswer {
   readonly pingSeconds: number | undefined;
 }
 
-/** A signal of one answer: fires when its client goes away, or when the server ends. */
-function answerSignal({ request, stopping }: RequestContext) {
+/**
+ * Takes on the sequences of an answer. Its signal fires when its client goes away, when its time is
+ * over, or when the server ends.
+ *
+ * @throws {RequestError} If the queue is full.
+ */
+function answerSignal(context: RequestContext, numSequences: number) {
+  const { request, stopping, admission, model, limits: { requestTimeoutMs } } = context;
+  const leave = admission.admit(numSequences, model.engine.info.maxSequences);
   const controller = new AbortController();
   const abort = (reason: Error) => controller.abort(reason);
+  const timer = requestTimeoutMs === null ? undefined : setTimeout(
+    () => abort(answerTooSlow(requestTimeoutMs)),
+    requestTimeoutMs,
+  );
   const gone = () => abort(clientGone());
   const stop = () => controller.abort(stopping.reason);
   // Not AbortSignal.any(): nothing of an answer may stay attached to the signal of the server.
@@ -77,15 +96,21 @@ function answerSignal({ request, stopping }: RequestContext) {
   if (request.signal.aborted) gone();
   if (stopping.aborted) stop();
   const release = () => {
+    clearTimeout(timer);
+    leave();
     request.signal.removeEventListener("abort", gone);
     stopping.removeEventListener("abort", stop);
   };
   return { signal: controller.signal, abort, release };
 }
 
-/** Runs the request; the response of a stream comes back before anything is computed. */
-export function answer(context: RequestContext, planned: PlannedAnswer): Promise<Response> {
-  return planned.stream ? Promise.resolve(streamed(context, planned)) : whole(context, planned);
+/**
+ * Runs the request; the response of a stream comes back before anything is computed.
+ *
+ * @throws {RequestError} If the queue is full, or for what goes wrong before a stream begins.
+ */
+export async function answer(context: RequestContext, planned: PlannedAnswer): Promise<Response> {
+  return planned.stream ? streamed(context, planned) : await whole(context, planned);
 }
 
 async function whole(context: RequestContext, planned: PlannedAnswer): Promise<Response> {
@@ -97,7 +122,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     ids: [] as number[],
     reason: "length" as FinishEvent["reason"],
   }));
-  const { signal, release } = answerSignal(context);
+  const { signal, release } = answerSignal(context, specs.length);
   try {
     for await (const event of generate(context.model, specs, signal)) {
       const part = parts[event.index];
@@ -127,7 +152,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
 }
 
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {
-  const { signal, abort, release } = answerSignal(context);
+  const { signal, abort, release } = answerSignal(context, planned.specs.length);
   const messages = streamMessages(context, planned, signal, release);
   const { engine } = context.model;
   const body = eventStream(messages, {

@@ -5,10 +5,14 @@
  * @module
  */
 import { type Context, Hono } from "std-http";
+import { Admission } from "./admission/admission.ts";
+import { BodyBudget } from "./admission/body_budget.ts";
+import { DEFAULT_LIMITS, type RequestLimits } from "./admission/limits.ts";
 import type { RequestContext } from "./answer.ts";
 import { asRequestError, RequestError, shuttingDown } from "./errors.ts";
-import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
+import { createGuard, type GuardOptions, NO_GUARD } from "./guard/guard.ts";
 import { ModelLife } from "./life/model_life.ts";
+import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -29,10 +33,12 @@ export interface AppOptions {
   readonly servedName: string;
   /** Version of the program, for `/props`. */
   readonly version: string;
-  /** Largest request body; 16 MiB by default. */
-  readonly bodyLimitBytes?: number;
   /** Where it differs from {@linkcode DEFAULT_PACE}. */
   readonly pace?: Partial<StreamPace>;
+  /** Bounds of requests; each has a default. */
+  readonly limits?: Partial<RequestLimits>;
+  /** Who may ask; everybody where nothing is said. */
+  readonly guard?: GuardOptions;
   readonly log?: ServerLog;
 }
 
@@ -48,16 +54,20 @@ export interface App {
   stop(): void;
 }
 
-/** Body limit where none is given: a prompt of a million token ids, with room to spare. */
-export const DEFAULT_BODY_LIMIT_BYTES = 16 * 1024 * 1024;
-
 /** A request id that is safe to send back in a header and to write to a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** Makes the application. It holds no socket: see {@linkcode serve}. */
 export function createApp(options: AppOptions): App {
   const { servedName, version, log } = options;
-  const bodyLimitBytes = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const admission = new Admission(limits.maxQueue);
+  const bodyLimits = {
+    maxBytes: limits.bodyBytes,
+    timeoutMs: limits.bodyTimeoutMs,
+    budget: new BodyBudget(Math.max(limits.bodyBufferBytes, limits.bodyBytes)),
+  };
+  const guard = createGuard(options.guard ?? NO_GUARD);
   const created = Math.floor(Date.now() / 1000);
   const pace: StreamPace = { ...DEFAULT_PACE, ...options.pace };
   const stopping = new AbortController();
@@ -65,8 +75,8 @@ export function createApp(options: AppOptions): App {
   const model = () => life.model();
   const report = (thrown: unknown) => {
     const error = asRequestError(thrown);
-    // Not being ready yet is an answer, not a fault.
-    if (error.status >= 500 && error.status !== 503) {
+    // Not being ready yet is an answer, not a fault; neither is a deadline that did its work.
+    if (error.status >= 500 && error.status !== 503 && error.status !== 504) {
       const { message, cause } = error;
       // What clients are not told, because it may name paths of this machine, is in the cause.
       const known = !(cause instanceof Error) || cause.message === message;
@@ -79,8 +89,11 @@ export function createApp(options: AppOptions): App {
       request: c.req.raw,
       model: model(),
       servedName,
-      bodyLimitBytes,
       pace,
+      limits,
+      bodyLimits,
+      admission,
+      cacheScope: guard.scopeOf(c),
       stopping: stopping.signal,
       onError: report,
     });
@@ -89,7 +102,14 @@ export function createApp(options: AppOptions): App {
     return Response.json({ status: "ok" });
   };
 
+  const ready = () => {
+    const { maxSequences } = model().engine.info;
+    if (!admission.isOpen(maxSequences)) throw admission.refusal(maxSequences);
+    return Response.json({ status: "ok" });
+  };
+
   const hono = new Hono();
+  hono.use(...guard.middleware);
   const route = (
     method: "GET" | "POST",
     path: string,
@@ -117,7 +137,7 @@ export function createApp(options: AppOptions): App {
   route("GET", "/props", () => props(info()));
   // The process answers: nothing that a new start would mend is wrong with it.
   route("GET", "/live", () => Response.json({ status: "ok" }));
-  route("GET", "/ready", health);
+  route("GET", "/ready", ready);
   route("GET", "/health", health);
   route("GET", "/v1/health", health);
   hono.notFound((c) => {

@@ -1,5 +1,16 @@
-/** Reads and parses a request body within a limit. @module */
+/** Reads and parses a request body within its limits. @module */
+import type { BodyBudget } from "./admission/body_budget.ts";
+import { bodyTooSlow } from "./admission/refusals.ts";
 import { badRequest, RequestError } from "./errors.ts";
+
+/** What a body is read within. */
+export interface BodyLimits {
+  readonly maxBytes: number;
+  /** Milliseconds that it may bring nothing. */
+  readonly timeoutMs: number;
+  /** Shared by all bodies that are being read. */
+  readonly budget: BodyBudget;
+}
 
 function tooLarge(limitBytes: number): RequestError {
   return new RequestError(
@@ -11,20 +22,52 @@ function tooLarge(limitBytes: number): RequestError {
   );
 }
 
-async function readBytes(request: Request, limitBytes: number): Promise<Uint8Array<ArrayBuffer>> {
-  if (Number(request.headers.get("content-length") ?? 0) > limitBytes) throw tooLarge(limitBytes);
+/** Chunks of a body; each has to come in time. */
+async function* chunksInTime(
+  body: ReadableStream<Uint8Array>,
+  timeoutMs: number,
+): AsyncGenerator<Uint8Array> {
+  const reader = body.getReader();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isDone = false;
+  try {
+    for (;;) {
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(bodyTooSlow(timeoutMs)), timeoutMs);
+      });
+      const { value, done } = await Promise.race([reader.read(), late]);
+      clearTimeout(timer);
+      isDone = done;
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    clearTimeout(timer);
+    // Not waited for: what has to come first may never come.
+    if (!isDone) reader.cancel().catch(() => {});
+  }
+}
+
+async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
+  const { maxBytes, timeoutMs, budget } = limits;
+  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
   const chunks: Uint8Array[] = [];
   let sizeBytes = 0;
   try {
-    // The header may be absent or lie: what counts is what comes.
-    for await (const chunk of request.body ?? []) {
-      sizeBytes += chunk.byteLength;
-      if (sizeBytes > limitBytes) throw tooLarge(limitBytes);
-      chunks.push(chunk);
+    if (request.body !== null) {
+      // The header may be absent or lie: what counts is what comes.
+      for await (const chunk of chunksInTime(request.body, timeoutMs)) {
+        if (sizeBytes + chunk.byteLength > maxBytes) throw tooLarge(maxBytes);
+        budget.take(chunk.byteLength);
+        sizeBytes += chunk.byteLength;
+        chunks.push(chunk);
+      }
     }
   } catch (cause) {
     if (cause instanceof RequestError) throw cause;
     throw badRequest("The request body broke off before its end.", { cause });
+  } finally {
+    budget.give(sizeBytes);
   }
   const bytes = new Uint8Array(sizeBytes);
   let at = 0;
@@ -39,13 +82,14 @@ async function readBytes(request: Request, limitBytes: number): Promise<Uint8Arr
  * The body of a request as a JSON object. Members that are null are left out: clients send them
  * for "not set".
  *
- * @throws {RequestError} 413 over the limit; 400 for what is not UTF-8, not JSON or no object.
+ * @throws {RequestError} 413 over the limit; 408 if it stops coming; 429 if too much is coming; 400
+ * for what is not UTF-8, not JSON or no object.
  */
 export async function readJsonObject(
   request: Request,
-  limitBytes: number,
+  limits: BodyLimits,
 ): Promise<Record<string, unknown>> {
-  const bytes = await readBytes(request, limitBytes);
+  const bytes = await readBytes(request, limits);
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));

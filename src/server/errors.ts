@@ -6,13 +6,18 @@
  */
 import { DeviceError } from "../gpu/device.ts";
 import { ModelFileError } from "../model/errors.ts";
+import { EncodeError } from "../tokenizer/background_encoder.ts";
 import { TemplateError } from "../tokenizer/types.ts";
 import type { EngineErrorData } from "../engine/types.ts";
 
 /** The kinds of error that clients tell apart. */
 export type ErrorType =
   | "invalid_request_error"
+  | "authentication_error"
+  | "permission_error"
   | "not_found_error"
+  | "rate_limit_error"
+  | "timeout_error"
   | "server_error"
   | "unavailable_error";
 
@@ -214,6 +219,20 @@ export function engineFailure({ code, message: whole, param }: EngineErrorData):
   }
 }
 
+/** A text that was not tokenized. */
+function encodeFailure(error: EncodeError): RequestError {
+  const { code, message } = error;
+  const details = { code: `tokenize_${code}`, cause: error };
+  if (code === "timeout") return badRequest(`The prompt is refused: ${message}.`, details);
+  if (code === "busy") {
+    return new RequestError(429, "rate_limit_error", `Try again in a second: ${message}.`, {
+      ...details,
+      headers: { "retry-after": "1" },
+    });
+  }
+  return new RequestError(500, "server_error", "The prompt could not be tokenized.", details);
+}
+
 /** Any thrown value as a {@linkcode RequestError}; what is unknown becomes a plain 500. */
 export function asRequestError(thrown: unknown): RequestError {
   if (thrown instanceof RequestError) return thrown;
@@ -224,6 +243,7 @@ export function asRequestError(thrown: unknown): RequestError {
       cause: thrown,
     });
   }
+  if (thrown instanceof EncodeError) return encodeFailure(thrown);
   // The message of an unforeseen error may name paths of this machine: it goes to the log only.
   return new RequestError(500, "server_error", "The server failed to answer this request.", {
     code: "internal",

@@ -1,10 +1,12 @@
 /** Turns a checked body into sequences for the engine. @module */
 import { KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
 import type { Engine, GenerateRequest, SamplingParams } from "../engine/types.ts";
+import type { RequestLimits } from "./admission/limits.ts";
+import { nTooLarge } from "./admission/refusals.ts";
 import { badRequest, contextExceeded, textTooLong } from "./errors.ts";
 import { notBuilt } from "./not_built.ts";
 import type { GenerationBody, Prompt } from "./schemas.ts";
-import { endIdsOf, leastTokens, type ServedModel } from "./served_model.ts";
+import { encodeTexts, endIdsOf, leastTokens, type ServedModel } from "./served_model.ts";
 
 /** A prompt as the engine takes it. */
 export interface PromptIds {
@@ -37,6 +39,9 @@ export interface PlanOptions {
   readonly defaultMaxTokens: number | null;
   readonly logprobs: number | null;
   readonly echo: boolean;
+  readonly limits: RequestLimits;
+  /** Whose cached rows its prompts may use; undefined: everybody's. */
+  readonly cacheScope: string | undefined;
 }
 
 /** 400 for a token id that the vocabulary does not have. */
@@ -69,18 +74,29 @@ const CHARACTERS_PER_TOKEN = 16;
 const ALWAYS_TOKENIZED = 4096;
 
 /** Refuses a text whose tokenizing would hold up everything else for too long. */
-export function checkCharacters(model: ServedModel, length: number, param: string): void {
+export function checkCharacters(
+  model: ServedModel,
+  limits: RequestLimits,
+  length: number,
+  param: string,
+): void {
   const { contextLength } = model.engine.info;
-  const maxLength = Math.max(ALWAYS_TOKENIZED, CHARACTERS_PER_TOKEN * contextLength);
+  const maxLength = limits.maxPromptCharacters ??
+    Math.max(ALWAYS_TOKENIZED, CHARACTERS_PER_TOKEN * contextLength);
   if (length > maxLength) throw textTooLong(length, maxLength, contextLength, param);
 }
 
 /** Refuses early a text that cannot fit, before time is spent on tokenizing it. */
-export function checkTextLength(model: ServedModel, length: number, param: string): void {
+export function checkTextLength(
+  model: ServedModel,
+  limits: RequestLimits,
+  length: number,
+  param: string,
+): void {
   const least = leastTokens(needTokenizer(model, param), length);
   const { contextLength } = model.engine.info;
   if (least > contextLength) throw contextExceeded(least, contextLength, param, false);
-  checkCharacters(model, length, param);
+  checkCharacters(model, limits, length, param);
 }
 
 /**
@@ -89,19 +105,25 @@ export function checkTextLength(model: ServedModel, length: number, param: strin
  * @throws {RequestError} 400 for an id outside the vocabulary, an empty prompt, or text without a
  * tokenizer.
  */
-export function promptIds(
+export async function promptIds(
   prompt: Prompt,
   model: ServedModel,
-  options: { readonly param: string; readonly addBos: boolean; readonly parseSpecial: boolean },
-): PromptIds {
-  const { param, addBos, parseSpecial } = options;
+  options: {
+    readonly param: string;
+    readonly addBos: boolean;
+    readonly parseSpecial: boolean;
+    readonly limits: RequestLimits;
+  },
+): Promise<PromptIds> {
+  const { param, addBos, parseSpecial, limits } = options;
   if (typeof prompt !== "string") {
     checkIds(prompt, model.engine.info.model.vocabSize, param);
     return { ids: notEmpty(prompt, param), numAdded: 0, param };
   }
   const tokenizer = needTokenizer(model, param);
-  checkTextLength(model, prompt.length, param);
-  const ids = tokenizer.encode(prompt.toWellFormed(), { parseSpecial, addBos });
+  checkTextLength(model, limits, prompt.length, param);
+  const part = { text: prompt.toWellFormed(), parseSpecial, addBos };
+  const [ids = []] = await encodeTexts(model, tokenizer, [part]);
   const added = addBos && tokenizer.addsBos && ids[0] === tokenizer.bosId;
   return { ids: notEmpty(ids, param), numAdded: added ? 1 : 0, param };
 }
@@ -166,6 +188,8 @@ export function planSequences(
 ): SequenceSpec[] {
   const { engine, tokenizer } = model;
   const { vocabSize } = engine.info.model;
+  const { maxAnswers } = options.limits;
+  if (body.n > maxAnswers) throw nTooLarge(body.n, maxAnswers);
   checkIds(body.stop_token_ids ?? [], vocabSize, "stop_token_ids");
   for (const id of [...body.logit_bias?.added ?? []].map(([id]) => id)) checkBias(id, vocabSize);
   for (const id of body.logit_bias?.banned ?? []) checkBias(id, vocabSize);
@@ -185,6 +209,7 @@ export function planSequences(
 
   const endIds = [...endIdsOf(model)];
   const stopTokenIds = [...(body.ignore_eos ? [] : endIds), ...body.stop_token_ids ?? []];
+  const cacheSalt = saltOf(options.cacheScope, body.cache_salt);
   const bannedTokenIds = [...(body.ignore_eos ? endIds : []), ...body.logit_bias?.banned ?? []];
   return prompts.flatMap((prompt, nthPrompt) => {
     const room = roomFor(prompt, engine, asked);
@@ -206,7 +231,7 @@ export function planSequences(
           promptLogprobs: options.echo ? options.logprobs : null,
           ...(body.kv === undefined ? {} : { kv: body.kv }),
           ...(body.cache_prompt ? {} : { cachePrompt: false }),
-          ...(body.cache_salt === undefined ? {} : { cacheSalt: body.cache_salt }),
+          ...(cacheSalt === undefined ? {} : { cacheSalt }),
         },
         echo: options.echo ? { numAdded: prompt.numAdded } : null,
         stopStrings: body.stop ?? [],
@@ -217,6 +242,11 @@ export function planSequences(
       };
     });
   });
+}
+
+/** What keeps cached rows apart: no salt of one scope is a salt of another. */
+function saltOf(scope: string | undefined, salt: string | undefined): string | undefined {
+  return scope === undefined ? salt : JSON.stringify([scope, salt ?? null]);
 }
 
 /** Settings of the KV cache that do not suit this model are refused before a stream begins. */

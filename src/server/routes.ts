@@ -55,10 +55,17 @@ function streamFlags(body: GenerationBody) {
   };
 }
 
+/** Says so before a body is received that could not be answered. */
+function refuseWhenFull({ admission, model }: RequestContext): void {
+  const { maxSequences } = model.engine.info;
+  if (!admission.isOpen(maxSequences)) throw admission.refusal(maxSequences);
+}
+
 /** `POST /v1/completions`. */
 export async function completions(context: RequestContext): Promise<Response> {
-  const { model } = context;
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const { model, limits, cacheScope } = context;
+  refuseWhenFull(context);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   checkModelName(raw, context.servedName);
   refuseNotBuilt(raw, "completion");
   const body = parseBody(completionSchema, raw);
@@ -67,11 +74,13 @@ export async function completions(context: RequestContext): Promise<Response> {
   for (const [index, prompt] of body.prompt.entries()) {
     // Between two texts whoever else waits has a turn.
     if (index > 0 && typeof prompt === "string") await new Promise((go) => setTimeout(go, 0));
-    prompts.push(promptIds(prompt, model, {
+    const ids = await promptIds(prompt, model, {
       param: several ? `prompt[${index}]` : "prompt",
       addBos: body.add_special_tokens,
       parseSpecial: body.parse_special,
-    }));
+      limits,
+    });
+    prompts.push(ids);
   }
   const envelope = envelopeOf(context, "cmpl");
   const logprobs = body.logprobs ?? null;
@@ -80,6 +89,8 @@ export async function completions(context: RequestContext): Promise<Response> {
     defaultMaxTokens: DEFAULT_COMPLETION_TOKENS,
     logprobs,
     echo: body.echo,
+    limits,
+    cacheScope,
   });
   const reportIds = specs.some((spec) => spec.reportIds);
   return answer(context, {
@@ -135,10 +146,13 @@ function completionShape(model: ServedModel, options: ShapeOptions): AnswerShape
   };
 }
 
-async function renderChat(body: ChatBody, model: ServedModel): Promise<PromptIds> {
+async function renderChat(
+  body: ChatBody,
+  { model, limits }: RequestContext,
+): Promise<PromptIds> {
   const param = "messages";
   const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkTextLength(model, length, param);
+  checkTextLength(model, limits, length, param);
   const { ids } = await renderMessages(body, model);
   return { ids: notEmpty(ids, param), numAdded: 0, param };
 }
@@ -170,8 +184,9 @@ export function renderMessages(
 
 /** `POST /v1/chat/completions`. */
 export async function chatCompletions(context: RequestContext): Promise<Response> {
-  const { model } = context;
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const { model, limits, cacheScope } = context;
+  refuseWhenFull(context);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   checkModelName(raw, context.servedName);
   refuseNotBuilt(raw, "chat");
   const body = parseBody(chatSchema, raw);
@@ -181,13 +196,15 @@ export async function chatCompletions(context: RequestContext): Promise<Response
       code: "invalid_value",
     });
   }
-  const prompt = await renderChat(body, model);
+  const prompt = await renderChat(body, context);
   const envelope = envelopeOf(context, "chatcmpl");
   const specs = planSequences(body, model, [prompt], {
     id: envelope.id,
     defaultMaxTokens: null,
     logprobs: body.logprobs ? body.top_logprobs ?? 0 : null,
     echo: false,
+    limits,
+    cacheScope,
   });
   return answer(context, {
     envelope,

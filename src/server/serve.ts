@@ -1,5 +1,6 @@
 /** Puts an application on a socket. @module */
 import type { App } from "./app.ts";
+import { type ConnectionLimits, listen } from "./listener/listener.ts";
 
 /** Where to listen. */
 export interface ServeOptions {
@@ -12,6 +13,8 @@ export interface ServeOptions {
   readonly drainMs?: number;
   /** Time that answers have to send their last event; connections are cut then. */
   readonly graceMs?: number;
+  /** Bounds of connections; each has a default. */
+  readonly limits?: ConnectionLimits;
 }
 
 /** A server that runs. */
@@ -39,17 +42,15 @@ const DEFAULT_GRACE_MS = 2000;
  *
  * @throws {Deno.errors.AddrInUse} If the port is taken.
  */
-export function serve(app: App, options: ServeOptions): Serving {
-  const cut = new AbortController();
+export async function serve(app: App, options: ServeOptions): Promise<Serving> {
   /** Requests whose answers are not wholly sent. */
   const inFlight = new Set<Promise<void>>();
-  const server = Deno.serve({
+  const server = await listen({
     hostname: options.host,
     port: options.port,
-    signal: cut.signal,
-    onListen() {},
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
   }, (request, { completed }) => {
-    const sent = completed.catch(() => {}).then(() => void inFlight.delete(sent));
+    const sent = completed.then(() => void inFlight.delete(sent));
     inFlight.add(sent);
     return app.fetch(request);
   });
@@ -71,9 +72,7 @@ export function serve(app: App, options: ServeOptions): Serving {
     if (drainMs > 0) await within(drainMs, Promise.all(inFlight));
     app.stop();
     await within(options.graceMs ?? DEFAULT_GRACE_MS, allSent());
-    // Not `server.shutdown()`: it waits for ever for a request that never ends, and once it was
-    // called nothing can cut the connection any more.
-    cut.abort();
+    server.cut();
     await server.finished;
   };
   const shutdown = (drainMs = 0) => ending ??= end(drainMs);

@@ -1,5 +1,6 @@
 /** What a loaded model is to the server. @module */
 import type { Engine } from "../engine/types.ts";
+import { encodeHere, type EncodePart, type PartEncoder } from "../tokenizer/background_encoder.ts";
 import type { ChatTemplate, Tokenizer } from "../tokenizer/types.ts";
 
 /** A model that can answer. */
@@ -13,6 +14,17 @@ export interface ServedModel {
   readonly fileName?: string | undefined;
   /** Absent for a model without a chat template: it completes only. */
   readonly template?: ChatTemplate | undefined;
+  /** Encodes what others should not wait for; without one the tokenizer does. */
+  readonly encoder?: PartEncoder | undefined;
+}
+
+/** Ids of texts, by the model's encoder or else by its tokenizer. */
+export function encodeTexts(
+  { encoder }: Pick<ServedModel, "encoder">,
+  tokenizer: Tokenizer,
+  parts: readonly EncodePart[],
+): Promise<readonly (readonly number[])[]> {
+  return encoder?.encode(parts) ?? encodeHere(tokenizer, parts);
 }
 
 /** Tokens that end a text: the tokenizer's, or those that the model's settings name. */

@@ -4,6 +4,7 @@ import { readJsonObject } from "./body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./plan.ts";
 import { renderMessages } from "./routes.ts";
 import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from "./schemas.ts";
+import { encodeTexts } from "./served_model.ts";
 import { tokenBytes } from "./wire.ts";
 
 /** A token's text, or its bytes where they are not whole characters. */
@@ -17,13 +18,14 @@ function piece(bytes: Uint8Array): string | number[] {
 
 /** `POST /tokenize`. */
 export async function tokenize(context: RequestContext): Promise<Response> {
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(tokenizeSchema, raw);
   const tokenizer = needTokenizer(context.model, "content");
-  const ids = tokenizer.encode(body.content.toWellFormed(), {
+  const [ids = []] = await encodeTexts(context.model, tokenizer, [{
+    text: body.content.toWellFormed(),
     parseSpecial: body.parse_special,
     addBos: body.add_special,
-  });
+  }]);
   if (!body.with_pieces) return Response.json({ tokens: ids });
   const tokens = ids.map((id) => ({ id, piece: piece(tokenBytes(tokenizer, id)) }));
   return Response.json({ tokens });
@@ -31,7 +33,7 @@ export async function tokenize(context: RequestContext): Promise<Response> {
 
 /** `POST /detokenize`. */
 export async function detokenize(context: RequestContext): Promise<Response> {
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   const { tokens } = parseBody(detokenizeSchema, raw);
   const tokenizer = needTokenizer(context.model, "tokens");
   checkIds(tokens, tokenizer.vocabSize, "tokens");
@@ -40,10 +42,10 @@ export async function detokenize(context: RequestContext): Promise<Response> {
 
 /** `POST /apply-template`. */
 export async function applyTemplate(context: RequestContext): Promise<Response> {
-  const raw = await readJsonObject(context.request, context.bodyLimitBytes);
+  const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(applyTemplateSchema, raw);
   const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkCharacters(context.model, length, "messages");
+  checkCharacters(context.model, context.limits, length, "messages");
   const { text } = await renderMessages(body, context.model);
   return Response.json({ prompt: text });
 }

@@ -7,6 +7,7 @@
 
 import { WORKERS } from "../assets.ts";
 import { ModelFileError } from "../model/errors.ts";
+import { encodeHere, type EncodePart, type PartEncoder } from "./background_encoder.ts";
 import { SpecialTokens } from "./special.ts";
 import {
   type TemplateLimits,
@@ -34,6 +35,8 @@ export interface ChatTemplateOptions {
   readonly maxLength?: number;
   /** Default 2,048. */
   readonly maxMessages?: number;
+  /** Encodes the prompt; without one it is encoded where it is rendered. */
+  readonly encoder?: PartEncoder | undefined;
 }
 
 /** UTF-16 units of a template; the longest in use have about 20,000. */
@@ -62,6 +65,7 @@ export class WorkerChatTemplate implements ChatTemplate {
   readonly #tokens: TemplateTokens;
   readonly #limits: TemplateLimits;
   readonly #maxMessages: number;
+  readonly #encoder: PartEncoder | undefined;
   #special: SpecialTokens | undefined;
   #worker: Promise<Worker> | undefined;
   /** Renderings follow one another; this is the end of the last. */
@@ -81,6 +85,7 @@ export class WorkerChatTemplate implements ChatTemplate {
       maxLength: options.maxLength ?? 4 * 1024 * 1024,
     };
     this.#maxMessages = options.maxMessages ?? 2048;
+    this.#encoder = options.encoder;
   }
 
   /**
@@ -146,7 +151,7 @@ export class WorkerChatTemplate implements ChatTemplate {
     if (reply.type === "failed") {
       throw new TemplateError(reply.code === "parse" ? "invalid" : reply.code, reply.message);
     }
-    return this.#rendered(reply.type === "text" ? reply.text : "", mark);
+    return await this.#rendered(reply.type === "text" ? reply.text : "", mark);
   }
 
   close(): void {
@@ -169,28 +174,35 @@ export class WorkerChatTemplate implements ChatTemplate {
     };
   }
 
-  #rendered(marked: string, mark: string): RenderedChat {
+  async #rendered(marked: string, mark: string): Promise<RenderedChat> {
     const tokenizer = this.#tokenizer;
     const text = marked.replaceAll(mark, "");
-    let ids: number[];
-    if (text.length === marked.length) {
-      ids = tokenizer.encode(text, { parseSpecial: true, addBos: false });
-    } else {
-      ids = [];
-      for (const part of this.#specialTokens().split(marked)) {
-        if (typeof part === "number") {
-          ids.push(part);
-          continue;
+    const pieces = text.length === marked.length
+      ? [{ text, parseSpecial: true, addBos: false }]
+      : this.#specialTokens().split(marked).map((piece) =>
+        typeof piece === "number" ? piece : {
+          text: piece.replaceAll(mark, ""),
+          parseSpecial: false,
+          addBos: false,
         }
-        const plain = part.replaceAll(mark, "");
-        for (const id of tokenizer.encode(plain, { parseSpecial: false, addBos: false })) {
-          ids.push(id);
-        }
-      }
-    }
+      );
+    const ids = await this.#encode(pieces);
     const { bosId } = tokenizer;
     if (tokenizer.addsBos && bosId !== undefined && ids[0] !== bosId) ids.unshift(bosId);
     return { text, ids };
+  }
+
+  /** Ids of pieces, some of which are ids already. */
+  async #encode(pieces: readonly (number | EncodePart)[]): Promise<number[]> {
+    const parts = pieces.filter((piece) => typeof piece !== "number");
+    const encoded = await (this.#encoder?.encode(parts) ?? encodeHere(this.#tokenizer, parts));
+    const ids: number[] = [];
+    let nth = 0;
+    for (const piece of pieces) {
+      if (typeof piece === "number") ids.push(piece);
+      else for (const id of encoded[nth++] ?? []) ids.push(id);
+    }
+    return ids;
   }
 
   #specialTokens(): SpecialTokens {

@@ -112,3 +112,49 @@ Deno.test("serve refuses a body over --body-limit", async () => {
   server.io.interrupt("SIGTERM");
   assert.equal(await server.code, 0);
 });
+
+Deno.test("serve does not start where others reach it without a key", async () => {
+  const server = start(["--port", "0", "--host", "0.0.0.0"], () => {
+    throw new Error("must not be opened");
+  });
+  await assert.rejects(server.code, { name: "UsageError", message: /--api-key.*--insecure/ });
+});
+
+Deno.test("serve asks for a key where it was given one, and names hosts that it answers to", async () => {
+  const args = ["--port", "0", "--api-key", "secret-key", "--allowed-host", "mine.example"];
+  const server = start(args, () => Promise.resolve(new FakeEngine()));
+  const url = await server.url;
+  const status = async (path: string, headers: Record<string, string>) => {
+    const response = await fetch(`${url}${path}`, { headers });
+    await response.body?.cancel();
+    return response.status;
+  };
+  assert.equal(await status("/health", {}), 200);
+  assert.equal(await status("/v1/models", {}), 401);
+  assert.equal(await status("/v1/models", { authorization: "Bearer secret-key" }), 200);
+  assert.equal(await status("/health", { origin: "https://evil.example" }), 403);
+  assert.ok(!server.io.err.includes("secret-key") && !server.io.out.includes("secret-key"));
+  server.io.interrupt("SIGTERM");
+  assert.equal(await server.code, 0);
+});
+
+Deno.test("serve on the loopback answers no other name, and says so when everybody may ask", async () => {
+  const local = start(["--port", "0"], () => Promise.resolve(new FakeEngine()));
+  const { port } = new URL(await local.url);
+  const connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(port) });
+  const request = "GET /health HTTP/1.1\r\nhost: evil.example\r\n\r\n";
+  await connection.write(new TextEncoder().encode(request));
+  const bytes = new Uint8Array(4096);
+  const count = await connection.read(bytes) ?? 0;
+  assert.match(new TextDecoder().decode(bytes.subarray(0, count)), /^HTTP\/1\.1 403/);
+  connection.close();
+  local.io.interrupt("SIGTERM");
+  assert.equal(await local.code, 0);
+
+  const args = ["--port", "0", "--host", "0.0.0.0", "--insecure"];
+  const open = start(args, () => Promise.resolve(new FakeEngine()));
+  await open.url;
+  assert.match(open.io.err, /note: 0\.0\.0\.0 can be reached from other machines, and everybody/);
+  open.io.interrupt("SIGTERM");
+  assert.equal(await open.code, 0);
+});

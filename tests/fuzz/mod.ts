@@ -89,7 +89,7 @@ async function main(): Promise<void> {
     ...DEFAULT_CACHE,
   });
   const side = await openTextSide(MODEL, "chat");
-  await using server = openServer({ engine, ...side });
+  await using server = await openServer({ engine, ...side });
   await run(REQUESTS, requestCases(server.url, seed, first, count));
   if (server.logged.length > 0) throw new Error(`the server logged: ${server.logged.join("; ")}`);
 }

@@ -11,7 +11,7 @@ const open = withTestEngine();
 
 Deno.test("spoiled requests are answered, fast and in the API's form, and harm nobody", async () => {
   console.log(`requests: seed ${SEED}, ${COUNT} of them`);
-  await using server = open();
+  await using server = await open();
   const good = { prompt: "Once upon a time", max_tokens: 8, temperature: 0 };
   const before = await textOf(good);
   const again = (index: number) =>

@@ -17,7 +17,7 @@ export const CONTEXT_LENGTH = 512;
  *
  * @returns Opens a server over it; closing the server leaves the engine running.
  */
-export function withTestEngine(): (options?: Partial<AppOptions>) => TestServer {
+export function withTestEngine(): (options?: Partial<AppOptions>) => Promise<TestServer> {
   let model: ServedModel | undefined;
   Deno.test.beforeAll(async () => {
     const engine = await startEngine({
@@ -29,11 +29,12 @@ export function withTestEngine(): (options?: Partial<AppOptions>) => TestServer 
       kernelOverrides: {},
       ...DEFAULT_CACHE,
     });
-    const side = await openTextSide(MODEL, "chat");
+    const side = await openTextSide(MODEL, "serve");
     model = { engine, ...side };
   });
   Deno.test.afterAll(async () => {
     model?.template?.close();
+    model?.encoder?.close();
     await model?.engine.close();
   });
   return (options = {}) => {

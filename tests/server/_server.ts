@@ -14,11 +14,11 @@ export interface TestServer extends AsyncDisposable {
 }
 
 /** Serves a model. Closing the server closes the model too, unless it is `shared`. */
-export function openServer(
+export async function openServer(
   model: ServedModel,
   options: Partial<AppOptions> = {},
   shared = false,
-): TestServer {
+): Promise<TestServer> {
   const logged: string[] = [];
   const app = createApp({
     model,
@@ -27,7 +27,7 @@ export function openServer(
     log: { error: (message) => logged.push(message) },
     ...options,
   });
-  const serving = serve(app, { host: "127.0.0.1", port: 0, graceMs: 500 });
+  const serving = await serve(app, { host: "127.0.0.1", port: 0, graceMs: 500 });
   return {
     url: serving.url,
     model,
@@ -50,11 +50,11 @@ export interface FakeServerOptions extends FakeEngineOptions {
 }
 
 /** A server over the scripted engine, for shapes and errors. */
-export function openFakeServer(options: FakeServerOptions = {}) {
+export async function openFakeServer(options: FakeServerOptions = {}) {
   const engine = new FakeEngine(options);
   const tokenizer = new FakeTokenizer(options.addsBos ?? false);
   const template = new FakeTemplate(tokenizer);
-  const server = openServer({
+  const server = await openServer({
     engine,
     fileName: "tiny.gguf",
     tokenizer: options.idsOnly ? undefined : tokenizer,

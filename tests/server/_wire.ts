@@ -152,7 +152,11 @@ export const failure = z.strictObject({
     message: z.string().min(1),
     type: z.enum([
       "invalid_request_error",
+      "authentication_error",
+      "permission_error",
       "not_found_error",
+      "rate_limit_error",
+      "timeout_error",
       "server_error",
       "unavailable_error",
     ]),

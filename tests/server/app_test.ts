@@ -24,7 +24,7 @@ const modelEntry = z.strictObject({
 });
 
 Deno.test("GET /v1/models lists the served model; one can be shown by name", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const list = z.strictObject({ object: z.literal("list"), data: z.array(modelEntry).length(1) });
   await readAs(list, await fetch(`${server.url}/v1/models`));
   await readAs(modelEntry, await fetch(`${server.url}/v1/models/${SERVED_NAME}`));
@@ -34,7 +34,7 @@ Deno.test("GET /v1/models lists the served model; one can be shown by name", asy
 });
 
 Deno.test("GET /v1/models/{id} takes a name with a slash, written or escaped", async () => {
-  await using server = openFakeServer({ app: { servedName: "org/name" } });
+  await using server = await openFakeServer({ app: { servedName: "org/name" } });
   for (const path of ["org/name", "org%2Fname"]) {
     const response = await fetch(`${server.url}/v1/models/${path}`);
     assert.equal((await readAs(z.object({ id: z.string() }), response)).id, "org/name");
@@ -42,7 +42,7 @@ Deno.test("GET /v1/models/{id} takes a name with a slash, written or escaped", a
 });
 
 Deno.test("POST /v1/* answers to the served name, `default` and no name; 404 to others", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   for (const model of [SERVED_NAME, "default", undefined, null]) {
     const answer = await postCompletion(server, { model, prompt: "x" });
     assert.equal(answer.model, SERVED_NAME);
@@ -61,7 +61,7 @@ Deno.test("POST /v1/* answers to the served name, `default` and no name; 404 to 
 });
 
 Deno.test("routes answer an unknown path with 404, a wrong method with 405, in the error shape", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   for (const path of ["/", "/v1", "/v1/embeddings", "/v1/models/", "/%00", "/v1/completions/x"]) {
     for (const method of ["GET", "POST", "DELETE"]) {
       const response = await fetch(`${server.url}${path}`, { method });
@@ -87,7 +87,7 @@ Deno.test("routes answer an unknown path with 404, a wrong method with 405, in t
 });
 
 Deno.test("responses carry the caller's request id, or one of their own", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const idFor = async (given: string | undefined, path = "/health") => {
     const headers = given === undefined ? {} : { "x-request-id": given };
     const response = await fetch(`${server.url}${path}`, { headers });
@@ -108,7 +108,7 @@ Deno.test("createApp() answers 503 while the model loads and 200 after", async (
   let arrived: (model: ServedModel) => void = () => {};
   const engine = new FakeEngine();
   const promise = new Promise<ServedModel>((resolve) => arrived = resolve);
-  await using server = openServer({ engine }, { model: promise });
+  await using server = await openServer({ engine }, { model: promise });
   const health = await fetch(`${server.url}/health`);
   assert.equal(health.headers.get("retry-after"), "1");
   const { error } = await readAs(failure, health, 503);
@@ -164,7 +164,7 @@ Deno.test("createApp() tells clients no directories of this machine", async () =
 });
 
 Deno.test("GET /props tells the context, the template and the adapter", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const props = z.object({
     default_generation_settings: z.object({ n_ctx: z.literal(256), params: z.object({}) }),
     total_slots: z.literal(4),
@@ -179,7 +179,7 @@ Deno.test("GET /props tells the context, the template and the adapter", async ()
 });
 
 Deno.test("POST /tokenize and /detokenize go there and back", async () => {
-  await using server = openFakeServer({ addsBos: true });
+  await using server = await openFakeServer({ addsBos: true });
   const tokens = z.strictObject({ tokens: z.array(z.int()) });
   const idsOf = async (body: object) =>
     (await readAs(tokens, await post(server, "/tokenize", body))).tokens;
@@ -208,7 +208,7 @@ Deno.test("POST /tokenize and /detokenize go there and back", async () => {
 });
 
 Deno.test("POST /apply-template gives the prompt as text", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const messages = [{ role: "user", content: [{ type: "text", text: "hi" }] }];
   const prompt = z.strictObject({ prompt: z.string() });
   const full = await readAs(prompt, await post(server, "/apply-template", { messages }));

@@ -22,7 +22,7 @@ for (
   ] as const
 ) {
   Deno.test(`POST ${path} answers bad fields with 400, at once, and stays alive`, async () => {
-    await using server = openFakeServer();
+    await using server = await openFakeServer();
     for (const [body, param] of cases) {
       for (const stream of [false, true]) {
         const started = performance.now();
@@ -43,7 +43,7 @@ for (
 }
 
 Deno.test("POST /v1/* takes what is not built at the value that changes nothing", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const neutral = {
     response_format: { type: "text" },
     grammar: "",
@@ -71,7 +71,7 @@ Deno.test("POST /v1/* takes what is not built at the value that changes nothing"
 });
 
 Deno.test("POST /v1/* takes the ends of each range", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   for (
     const edge of [
       { temperature: 0, top_p: 0, n: 1, frequency_penalty: -2, presence_penalty: -2 },
@@ -88,7 +88,7 @@ Deno.test("POST /v1/* takes the ends of each range", async () => {
 });
 
 Deno.test("POST /v1/* refuses what is not a JSON object", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const bodies = [
     "",
     "{",
@@ -112,7 +112,7 @@ Deno.test("POST /v1/* refuses what is not a JSON object", async () => {
 });
 
 Deno.test("POST /v1/* is not harmed by hostile members", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const deep = `${'{"a":'.repeat(100_000)}1${"}".repeat(100_000)}`;
   const ok = await post(server, "/v1/completions", `{"prompt":"x","max_tokens":1,"deep":${deep}}`);
   assert.equal(ok.status, 200);
@@ -132,7 +132,7 @@ Deno.test("POST /v1/* is not harmed by hostile members", async () => {
 
 Deno.test("POST /v1/* refuses a body over the limit, announced or not, and takes one at it", async () => {
   const bodyLimitBytes = 1000;
-  await using server = openFakeServer({ app: { bodyLimitBytes } });
+  await using server = await openFakeServer({ app: { limits: { bodyBytes: bodyLimitBytes } } });
   const sized = (bytes: number) => {
     const body = { prompt: "x", max_tokens: 1, pad: "" };
     return JSON.stringify({ ...body, pad: "p".repeat(bytes - JSON.stringify(body).length) });
@@ -151,7 +151,7 @@ Deno.test("POST /v1/* refuses a body over the limit, announced or not, and takes
 });
 
 Deno.test("POST /v1/* refuses a prompt that leaves no room, with both numbers", async () => {
-  await using server = openFakeServer({ contextLength: 64 });
+  await using server = await openFakeServer({ contextLength: 64 });
   const prompt = "p".repeat(64);
   const body = { prompt, max_tokens: 1 };
   for (const stream of [false, true]) {
@@ -175,7 +175,7 @@ Deno.test("POST /v1/* refuses a prompt that leaves no room, with both numbers", 
 });
 
 Deno.test("POST /v1/* refuses a hopelessly long prompt without tokenizing it", async () => {
-  await using server = openFakeServer({ contextLength: 64 });
+  await using server = await openFakeServer({ contextLength: 64 });
   server.tokenizer.encode = () => {
     throw new Error("must not be called");
   };
@@ -188,7 +188,7 @@ Deno.test("POST /v1/* refuses a hopelessly long prompt without tokenizing it", a
 });
 
 Deno.test("POST /v1/* caps the characters of a text whose tokens could be long", async () => {
-  await using server = openFakeServer({ contextLength: 1024 });
+  await using server = await openFakeServer({ contextLength: 1024 });
   const { tokenizer } = server;
   // A token of 1,000 bytes: nothing but counting could tell how many tokens a text has.
   const tokenBytes = tokenizer.tokenBytes.bind(tokenizer);
@@ -212,7 +212,7 @@ Deno.test("POST /v1/* caps the characters of a text whose tokens could be long",
 });
 
 Deno.test("POST /tokenize takes 512 Ki characters and no more", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   server.tokenizer.encode = () => [1];
   const content = "p".repeat(512 * 1024);
   const response = await post(server, "/tokenize", { content });
@@ -224,7 +224,7 @@ Deno.test("POST /tokenize takes 512 Ki characters and no more", async () => {
 });
 
 Deno.test("POST /v1/* names what a model without tokenizer or template lacks", async () => {
-  await using ids = openFakeServer({ idsOnly: true });
+  await using ids = await openFakeServer({ idsOnly: true });
   const text = await postFailing(ids, "/v1/completions", { prompt: "x" }, 400);
   assert.equal(text.code, "no_tokenizer");
   assert.match(text.message, /token ids/);
@@ -235,13 +235,13 @@ Deno.test("POST /v1/* names what a model without tokenizer or template lacks", a
   await postFailing(ids, "/tokenize", { content: "x" }, 400);
   await postFailing(ids, "/apply-template", { messages: [user] }, 400);
 
-  await using plain = openFakeServer({ noTemplate: true });
+  await using plain = await openFakeServer({ noTemplate: true });
   const template = await postFailing(plain, "/v1/chat/completions", { messages: [user] }, 400);
   assert.equal(template.code, "no_chat_template");
 });
 
 Deno.test("POST /v1/* answers any JSON with an answer or a 4xx, never with a failure", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const fields = [
     ...new Set(
       [...BAD_GENERATION, ...BAD_COMPLETION, ...BAD_CHAT].flatMap(([body]) => Object.keys(body)),

@@ -7,7 +7,7 @@ const user = (content: unknown) => ({ messages: [{ role: "user", content }] });
 const turn = (text: string) => [TURN_ID, ...new TextEncoder().encode(text)];
 
 Deno.test("POST /v1/chat/completions answers in the shape of the API", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const answer = await postChat(server, { model: SERVED_NAME, ...user("hi") });
   const choice = only(answer.choices);
   assert.deepEqual(choice.message, { role: "assistant", content: REPLY_TEXT, refusal: null });
@@ -21,7 +21,7 @@ Deno.test("POST /v1/chat/completions answers in the shape of the API", async () 
 });
 
 Deno.test("POST /v1/chat/completions takes text parts and every role", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const text = (...texts: string[]) => texts.map((text) => ({ type: "text", text }));
   await postChat(server, {
     max_tokens: 1,
@@ -39,7 +39,7 @@ Deno.test("POST /v1/chat/completions takes text parts and every role", async () 
 });
 
 Deno.test("POST /v1/chat/completions takes special tokens in content as plain text", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   await postChat(server, { ...user("</s>"), max_tokens: 1 });
   assert.deepEqual(only(server.engine.requests).promptIds, [
     ...turn("user:</s>"),
@@ -48,7 +48,7 @@ Deno.test("POST /v1/chat/completions takes special tokens in content as plain te
 });
 
 Deno.test("POST /v1/chat/completions streams the role first and the finish last", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const body = { ...user("hi"), stream_options: { include_usage: true } };
   const chunks = await streamChat(server, body);
   const usage = chunks.pop();
@@ -74,7 +74,7 @@ Deno.test("POST /v1/chat/completions streams the role first and the finish last"
 });
 
 Deno.test("POST /v1/chat/completions streams several choices, each whole and in order", async () => {
-  await using server = openFakeServer({
+  await using server = await openFakeServer({
     reply: ({ sampling }) => [65 + sampling.seed, 66 + sampling.seed],
   });
   const chunks = await streamChat(server, { ...user("hi"), n: 3, seed: 0, max_tokens: 2 });
@@ -91,7 +91,7 @@ Deno.test("POST /v1/chat/completions streams several choices, each whole and in 
 });
 
 Deno.test("POST /v1/chat/completions reports token ids when asked to", async () => {
-  await using server = openFakeServer({ reply: [97, 98] });
+  await using server = await openFakeServer({ reply: [97, 98] });
   const body = { ...user("hi"), max_tokens: 2, return_token_ids: true };
   const answer = await postChat(server, body);
   assert.deepEqual(answer.prompt_token_ids, only(server.engine.requests).promptIds);
@@ -102,7 +102,7 @@ Deno.test("POST /v1/chat/completions reports token ids when asked to", async () 
 });
 
 Deno.test("POST /v1/chat/completions sends headers before the prefill", async () => {
-  await using server = openFakeServer({ chunkMs: 400 });
+  await using server = await openFakeServer({ chunkMs: 400 });
   const started = performance.now();
   const response = await fetch(`${server.url}/v1/chat/completions`, {
     method: "POST",

@@ -23,7 +23,7 @@ const openai = (server: TestServer, options = {}) =>
   new OpenAI({ baseURL: `${server.url}/v1`, apiKey: KEY, ...options });
 
 Deno.test("npm openai: chat, whole and streamed, with usage", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const client = openai(server);
   const whole = await client.chat.completions.create({ ...PLAIN, messages });
   const text = whole.choices[0]?.message.content;
@@ -51,7 +51,7 @@ Deno.test("npm openai: chat, whole and streamed, with usage", async () => {
 });
 
 Deno.test("npm openai: the stream helper puts the whole answer together", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const client = openai(server);
   const asked = { ...PLAIN, messages, logprobs: true, top_logprobs: 2 };
   const whole = await client.chat.completions.create(asked);
@@ -61,7 +61,7 @@ Deno.test("npm openai: the stream helper puts the whole answer together", async 
 });
 
 Deno.test("npm openai: completions, whole and streamed, several prompts", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const client = openai(server);
   const asked = { ...PLAIN, prompt: ["Once upon", "A number:"], n: 2, seed: 1 };
   const whole = await client.completions.create(asked);
@@ -75,7 +75,7 @@ Deno.test("npm openai: completions, whole and streamed, several prompts", async 
 });
 
 Deno.test("npm openai: models and errors of the right class", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const client = openai(server);
   const names = (await client.models.list()).data.map((model) => model.id);
   assert.deepEqual(names, [SERVED_NAME]);
@@ -93,7 +93,7 @@ Deno.test("npm openai: models and errors of the right class", async () => {
 });
 
 Deno.test("npm openai: leaving a stream frees its sequence within 1 s", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const stream = await openai(server).completions.create({
     ...PLAIN,
     prompt: "x",
@@ -110,7 +110,7 @@ Deno.test("npm openai: leaving a stream frees its sequence within 1 s", async ()
 });
 
 Deno.test("npm openai: an error half-way is thrown with its message", async () => {
-  await using server = openFakeServer({ failAt: () => 4 });
+  await using server = await openFakeServer({ failAt: () => 4 });
   const stream = await openai(server).chat.completions.create({ ...PLAIN, messages, stream: true });
   await assert.rejects(async () => {
     for await (const _ of stream);
@@ -126,7 +126,7 @@ const aiModel = (server: TestServer) =>
   });
 
 Deno.test("npm ai: generateText and streamText give the same text and usage", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const asked = {
     model: aiModel(server).chatModel(SERVED_NAME),
     messages,
@@ -146,7 +146,7 @@ Deno.test("npm ai: generateText and streamText give the same text and usage", as
 });
 
 Deno.test("npm ai: a completion model streams; a stop sequence finishes with `stop`", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const asked = {
     model: aiModel(server).completionModel(SERVED_NAME),
     prompt: "Once upon a time",
@@ -163,7 +163,7 @@ Deno.test("npm ai: a completion model streams; a stop sequence finishes with `st
 });
 
 Deno.test("npm ai: an error half-way gives finishReason `error`", async () => {
-  await using server = openFakeServer({ failAt: () => 4 });
+  await using server = await openFakeServer({ failAt: () => 4 });
   const errors: unknown[] = [];
   const stream = streamText({
     model: aiModel(server).chatModel(SERVED_NAME),
@@ -180,7 +180,7 @@ const outputTokens = (usage: unknown) =>
   z.object({ output_tokens: z.int() }).optional().parse(usage)?.output_tokens;
 
 Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const options = {
     model: SERVED_NAME,
     apiKey: KEY,
@@ -203,7 +203,7 @@ Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () =>
 });
 
 Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole text", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const response = await post(server, "/v1/chat/completions", {
     ...PLAIN,
     messages: [{ role: "user", content: [{ type: "text", text: "Say something." }] }],
@@ -222,7 +222,7 @@ Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole t
 });
 
 Deno.test("echo scores a text as it was scored while it was written", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const written = only(
     (await postCompletion(server, {
       prompt: [1, 40, 41, 42],
@@ -248,7 +248,7 @@ Deno.test("echo scores a text as it was scored while it was written", async () =
 });
 
 Deno.test("a prompt one token short of the context works; one that fills it is refused", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const ids = Array.from({ length: CONTEXT_LENGTH }, (_, index) => 3 + index % 300);
   const error = await postFailing(server, "/v1/completions", { prompt: ids }, 400);
   assert.equal(error.n_prompt_tokens, CONTEXT_LENGTH);

@@ -6,7 +6,7 @@ import { only, postCompletion, streamCompletion, textOf } from "./_wire.ts";
 const bytes = (text: string) => [...new TextEncoder().encode(text)];
 
 Deno.test("POST /v1/completions answers in the shape of the API, with usage and timings", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const answer = await postCompletion(server, { prompt: "Say it", max_tokens: 50 });
   const choice = only(answer.choices);
   assert.equal(choice.text, REPLY_TEXT);
@@ -27,7 +27,7 @@ Deno.test("POST /v1/completions answers in the shape of the API, with usage and 
 });
 
 Deno.test("POST /v1/completions uses OpenAI's defaults", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   await postCompletion(server, { prompt: "x" });
   const request = only(server.engine.requests);
   assert.equal(request.maxTokens, 16);
@@ -51,7 +51,7 @@ Deno.test("POST /v1/completions uses OpenAI's defaults", async () => {
 });
 
 Deno.test("POST /v1/completions passes every sampling parameter on", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   await postCompletion(server, {
     prompt: "x",
     temperature: 0.5,
@@ -92,7 +92,7 @@ Deno.test("POST /v1/completions passes every sampling parameter on", async () =>
 });
 
 Deno.test("POST /v1/completions takes null for absent and ignores unknown fields", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   await postCompletion(server, {
     prompt: "x",
     model: null,
@@ -110,7 +110,7 @@ Deno.test("POST /v1/completions takes null for absent and ignores unknown fields
 });
 
 Deno.test("POST /v1/completions takes llama.cpp's pairs in logit_bias; false bans a token", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   await postCompletion(server, { prompt: "x", logit_bias: [[5, -1], [6, false]] });
   const request = only(server.engine.requests);
   assert.deepEqual(request.sampling.logitBias, [[5, -1]]);
@@ -118,7 +118,7 @@ Deno.test("POST /v1/completions takes llama.cpp's pairs in logit_bias; false ban
 });
 
 Deno.test("POST /v1/completions takes a prompt as text, ids, texts and lists of ids", async () => {
-  await using server = openFakeServer({ addsBos: true });
+  await using server = await openFakeServer({ addsBos: true });
   const promptsOf = async (body: object) => {
     server.engine.requests.length = 0;
     await postCompletion(server, { ...body, max_tokens: 1 });
@@ -137,7 +137,7 @@ Deno.test("POST /v1/completions takes a prompt as text, ids, texts and lists of 
 });
 
 Deno.test("POST /v1/completions numbers choices prompt by prompt, seeds counting up", async () => {
-  await using server = openFakeServer({
+  await using server = await openFakeServer({
     reply: ({ promptIds, sampling }) => [...promptIds, 48 + sampling.seed % 10],
   });
   const body = { prompt: ["a", "b"], n: 3, seed: 4, max_tokens: 2 };
@@ -157,7 +157,7 @@ Deno.test("POST /v1/completions numbers choices prompt by prompt, seeds counting
 });
 
 Deno.test("POST /v1/completions wraps seeds to 32 bits; -1 and absence are random", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const seedsOf = async (seed: number | undefined) => {
     server.engine.requests.length = 0;
     await postCompletion(server, { prompt: "x", max_tokens: 1, n: 2, seed });
@@ -170,7 +170,7 @@ Deno.test("POST /v1/completions wraps seeds to 32 bits; -1 and absence are rando
 });
 
 Deno.test("POST /v1/completions streams chunks whose text is that of the whole answer", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const chunks = await streamCompletion(server, { prompt: "x", max_tokens: 50 });
   assert.equal(textOf(chunks), REPLY_TEXT);
   assert.equal(new Set(chunks.map(({ id, created }) => `${id} ${created}`)).size, 1);
@@ -183,7 +183,7 @@ Deno.test("POST /v1/completions streams chunks whose text is that of the whole a
 });
 
 Deno.test("POST /v1/completions streams usage as stream_options asks for it", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const body = { prompt: "xyz", max_tokens: 4 };
   const asked = { ...body, stream_options: { include_usage: true } };
   const chunks = await streamCompletion(server, asked);
@@ -200,7 +200,7 @@ Deno.test("POST /v1/completions streams usage as stream_options asks for it", as
 });
 
 Deno.test("POST /v1/completions stops at the context and says so", async () => {
-  await using server = openFakeServer({ contextLength: 32, reply: [120] });
+  await using server = await openFakeServer({ contextLength: 32, reply: [120] });
   const prompt = "p".repeat(30);
   const answer = await postCompletion(server, { prompt, max_tokens: 10 });
   assert.deepEqual(only(answer.choices).text, "xx");
@@ -208,7 +208,7 @@ Deno.test("POST /v1/completions stops at the context and says so", async () => {
 });
 
 Deno.test("POST /v1/completions with max_tokens 0 gives no text", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const answer = await postCompletion(server, { prompt: "x", max_tokens: 0 });
   assert.equal(only(answer.choices).text, "");
   assert.equal(only(answer.choices).finish_reason, "length");
@@ -216,7 +216,7 @@ Deno.test("POST /v1/completions with max_tokens 0 gives no text", async () => {
 });
 
 Deno.test("POST /v1/completions shows special tokens only when asked to, the end never", async () => {
-  await using server = openFakeServer({ reply: [97, TURN_ID, 98, END_ID] });
+  await using server = await openFakeServer({ reply: [97, TURN_ID, 98, END_ID] });
   const hidden = await postCompletion(server, { prompt: "x" });
   assert.equal(only(hidden.choices).text, "ab");
   const shown = await postCompletion(server, { prompt: "x", skip_special_tokens: false });
@@ -224,7 +224,7 @@ Deno.test("POST /v1/completions shows special tokens only when asked to, the end
 });
 
 Deno.test("POST /v1/completions reports token ids when asked to", async () => {
-  await using server = openFakeServer({ reply: [97, 98, END_ID] });
+  await using server = await openFakeServer({ reply: [97, 98, END_ID] });
   const body = { prompt: "xy", return_token_ids: true };
   const choice = only((await postCompletion(server, body)).choices);
   assert.deepEqual(choice.token_ids, [97, 98, END_ID]);
@@ -240,7 +240,7 @@ Deno.test("POST /v1/completions reports token ids when asked to", async () => {
 });
 
 Deno.test("POST /v1/completions serves ids when the model has no tokenizer", async () => {
-  await using server = openFakeServer({ idsOnly: true, reply: [97, 98] });
+  await using server = await openFakeServer({ idsOnly: true, reply: [97, 98] });
   const body = { prompt: [1, 2], max_tokens: 3, logprobs: 1 };
   const choice = only((await postCompletion(server, body)).choices);
   assert.equal(choice.text, "");
@@ -251,7 +251,7 @@ Deno.test("POST /v1/completions serves ids when the model has no tokenizer", asy
 });
 
 Deno.test("POST /v1/completions without a tokenizer ends at the model's end token", async () => {
-  await using server = openFakeServer({ idsOnly: true, reply: [97, END_ID, 98] });
+  await using server = await openFakeServer({ idsOnly: true, reply: [97, END_ID, 98] });
   const body = { prompt: [1], max_tokens: 9 };
   const choice = only((await postCompletion(server, body)).choices);
   assert.deepEqual(choice.token_ids, [97, END_ID]);

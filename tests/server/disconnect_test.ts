@@ -40,7 +40,7 @@ async function witness(server: TestServer, numTokens: number): Promise<string> {
 }
 
 Deno.test("a client that leaves while its answer is decoded frees the sequence within 1 s", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const undisturbed = await witness(server, 200);
   const staying = witness(server, 200);
   const client = await openStream(server, { prompt: "goes", ...LONG }, 3);
@@ -54,7 +54,7 @@ Deno.test("a client that leaves while its answer is decoded frees the sequence w
 Deno.test("a client that leaves during prefill frees the sequence within 1 s", async () => {
   const prompt = "p".repeat(CONTEXT_LENGTH - 200);
   const scripted = openFakeServer({ chunkMs: 300, contextLength: CONTEXT_LENGTH });
-  for (const server of [scripted, openTestServer()]) {
+  for (const server of [await scripted, await openTestServer()]) {
     await using _ = server;
     const client = await openStream(server, { prompt, ...LONG }, 0);
     await reaches(server, 1, 0);
@@ -64,7 +64,7 @@ Deno.test("a client that leaves during prefill frees the sequence within 1 s", a
 });
 
 Deno.test("a client that leaves the queue is forgotten and disturbs nobody", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const running = Array.from({ length: MAX_SEQUENCES }, () => witness(server, 250));
   await reaches(server, MAX_SEQUENCES, 0);
   const queued = await openStream(server, { prompt: "goes", ...LONG }, 0);
@@ -77,7 +77,7 @@ Deno.test("a client that leaves the queue is forgotten and disturbs nobody", asy
 });
 
 Deno.test("a client that leaves before a whole answer is there frees all its sequences", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const client = new AbortController();
   const body = { prompt: ["a", "b", "c"], n: 2, ...LONG };
   const refused = assert.rejects(
@@ -91,7 +91,7 @@ Deno.test("a client that leaves before a whole answer is there frees all its seq
 });
 
 Deno.test("a storm of clients that leave at any time leaves nothing behind", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const waits = Array.from({ length: 30 }, (_, nth) => (nth * 37) % 120);
   await Promise.all(waits.map(async (waitMs, nth) => {
     const client = new AbortController();

@@ -55,7 +55,7 @@ const READ: KvRequest = {
 };
 
 Deno.test("POST /v1/* passes the settings of the KV cache on and reports them", async () => {
-  await using server = openFakeServer({ kvReport: (request) => reportOf(request) });
+  await using server = await openFakeServer({ kvReport: (request) => reportOf(request) });
   const answers = [
     await postCompletion(server, { prompt: "xy", kv: WIRE }),
     await postChat(server, { messages, kv: WIRE }),
@@ -76,7 +76,7 @@ Deno.test("POST /v1/* passes the settings of the KV cache on and reports them", 
 });
 
 Deno.test("POST /v1/* reports what was taken where a request says nothing", async () => {
-  await using server = openFakeServer({ kvReport: (request) => reportOf(request) });
+  await using server = await openFakeServer({ kvReport: (request) => reportOf(request) });
   const { kv } = await postCompletion(server, { prompt: "x" });
   assert.equal(server.engine.requests[0]?.kv, undefined);
   assert.equal(kv?.policy, "dense");
@@ -89,14 +89,14 @@ Deno.test("POST /v1/* reports what was taken where a request says nothing", asyn
 });
 
 Deno.test("POST /v1/* leaves kv out where the engine says nothing of it", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   assert.ok(!("kv" in await postCompletion(server, { prompt: "x" })));
   const chunks = await streamCompletion(server, { prompt: "x" });
   assert.ok(chunks.every((chunk) => !("kv" in chunk)));
 });
 
 Deno.test("streams carry kv where they carry timings", async () => {
-  await using server = openFakeServer({ kvReport: (request) => reportOf(request) });
+  await using server = await openFakeServer({ kvReport: (request) => reportOf(request) });
   const stream_options = { include_usage: true };
   const streams = [
     await streamCompletion(server, { prompt: "x", kv: WIRE, stream_options }),
@@ -113,7 +113,7 @@ Deno.test("streams carry kv where they carry timings", async () => {
 });
 
 Deno.test("several choices are reported alone where they end, and together with the usage", async () => {
-  await using server = openFakeServer({ kvReport: (request) => reportOf(request) });
+  await using server = await openFakeServer({ kvReport: (request) => reportOf(request) });
   const body = { prompt: ["a", "bcd"], max_tokens: 3, kv: WIRE };
   const { kv } = await postCompletion(server, body);
   assert.equal(kv?.rows_per_step, 2);
@@ -131,7 +131,7 @@ Deno.test("several choices are reported alone where they end, and together with 
 Deno.test("a request's settings are checked over those of the command line", async () => {
   const layers = [{ role: "window" }, { role: "selected", budgets: [1, 3] }] as const;
   const kvDefaults: KvRequest = { policy: "quest", table: { layers }, interval: 4 };
-  await using server = openFakeServer({
+  await using server = await openFakeServer({
     kvDefaults,
     kvReport: (request) => reportOf(request, kvDefaults),
   });
@@ -165,7 +165,7 @@ Deno.test("a request's settings are checked over those of the command line", asy
 Deno.test("a predictor's table is used, named in a word, and switched off by one", async () => {
   const budgetTable = tableOf(["window", "selected"], [[[0, 0], [3, 5]], [[0, 0], [30, 90]]]);
   const kvDefaults: KvRequest = { policy: "tokenbutler", budget: { rows: 60 } };
-  await using server = openFakeServer({
+  await using server = await openFakeServer({
     kvDefaults,
     budgetTable,
     kvReport: (request) => reportOf(request, kvDefaults, budgetTable),
@@ -190,7 +190,7 @@ Deno.test("a predictor's table is used, named in a word, and switched off by one
 });
 
 Deno.test("refusals of settings say what would do", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const refuse = (kv: unknown) =>
     postFailing(server, "/v1/completions", { prompt: "x", kv, stream: true }, 400);
   for (
@@ -211,13 +211,13 @@ Deno.test("refusals of settings say what would do", async () => {
 
 Deno.test("what the engine refuses names its field", async () => {
   const failure = { code: "invalid_request", message: "no such thing", param: "kv.policy" };
-  await using server = openFakeServer({ failAt: () => 0, failure });
+  await using server = await openFakeServer({ failAt: () => 0, failure });
   const error = await postFailing(server, "/v1/completions", { prompt: "x" }, 400);
   assert.equal(error.param, "kv.policy");
 });
 
 Deno.test("wireReport() has the shape that answers have", async () => {
-  await using server = openFakeServer({ kvReport: (request) => reportOf(request) });
+  await using server = await openFakeServer({ kvReport: (request) => reportOf(request) });
   const { kv } = await postCompletion(server, { prompt: "x", kv: { policy: "streaming" } });
   assert.deepEqual(kv, wireReport(reportOf(server.engine.requests[0]!)));
 });

@@ -7,6 +7,7 @@ import { openFakeServer } from "./_server.ts";
 import {
   completionChunk,
   eventData,
+  eventually,
   failure,
   post,
   postFailing,
@@ -23,12 +24,12 @@ async function statuses({ url }: { url: string }): Promise<number[]> {
   }));
 }
 
-function open(drainMs: number) {
+async function open(drainMs: number) {
   const signal = new AbortController();
   const engine = new FakeEngine({ stepMs: 20, contextLength: 4096 });
   const model = { engine, tokenizer: new FakeTokenizer() };
   const app = createApp({ model, servedName: "tiny", version: "0" });
-  const server = serve(app, {
+  const server = await serve(app, {
     host: "127.0.0.1",
     port: 0,
     graceMs: 500,
@@ -44,7 +45,7 @@ Deno.test("/live is 200 throughout; /ready and /health while there is a model", 
   const engine = new FakeEngine();
   const first = Promise.withResolvers<{ engine: FakeEngine }>();
   const app = createApp({ model: first.promise, servedName: "tiny", version: "0" });
-  const server = serve(app, { host: "127.0.0.1", port: 0 });
+  const server = await serve(app, { host: "127.0.0.1", port: 0 });
   assert.deepEqual(await statuses(server), [200, 503, 503, 503]);
   first.resolve({ engine });
   await first.promise;
@@ -67,12 +68,30 @@ Deno.test("/live is 200 throughout; /ready and /health while there is a model", 
 
 Deno.test("an engine is known to be lost before a request finds out, whatever broke it", async () => {
   for (const code of ["device_lost", "engine_crashed", "internal"]) {
-    await using server = openFakeServer();
+    await using server = await openFakeServer();
     server.engine.lose({ code, message: `gone: ${code}` });
     await server.engine.lost;
     assert.deepEqual(await statuses(server), [200, 503, 503, 503]);
     assert.deepEqual(server.logged, [`gone: ${code}`]);
   }
+});
+
+Deno.test("/ready is 200 only while a new request would be admitted", async () => {
+  await using server = await openFakeServer({
+    maxSequences: 1,
+    stepMs: 20,
+    app: { limits: { maxQueue: 1 } },
+  });
+  const body = { ...STREAM, max_tokens: 200 };
+  const [running, queued] = [
+    await post(server, "/v1/completions", body),
+    await post(server, "/v1/completions", body),
+  ];
+  assert.deepEqual(await statuses(server), [200, 429, 200, 200]);
+  await postFailing(server, "/v1/completions", { prompt: "x" }, 429);
+  await queued?.body?.cancel();
+  await eventually(async () => (await statuses(server))[1] === 200, 2000);
+  await running?.body?.cancel();
 });
 
 Deno.test("news of an engine that was replaced changes nothing", async () => {
@@ -85,7 +104,7 @@ Deno.test("news of an engine that was replaced changes nothing", async () => {
 });
 
 Deno.test("a drain lets a stream complete and refuses new requests", async () => {
-  const server = open(5000);
+  const server = await open(5000);
   const chunks = readChunks(
     completionChunk,
     await post(server, "/v1/completions", {
@@ -107,7 +126,7 @@ Deno.test("a drain lets a stream complete and refuses new requests", async () =>
 });
 
 Deno.test("a drain does not wait for those who ask again and again how the server is", async () => {
-  const server = open(20_000);
+  const server = await open(20_000);
   const stream = await post(server, "/v1/completions", { ...STREAM, max_tokens: 20 });
   server.end();
   let isOver = false;
@@ -123,7 +142,7 @@ Deno.test("a drain does not wait for those who ask again and again how the serve
 });
 
 Deno.test("a stream that outlasts the drain ends with an error event", async () => {
-  const server = open(300);
+  const server = await open(300);
   const response = await post(server, "/v1/completions", { ...STREAM, max_tokens: 2000 });
   const text = response.text();
   const began = performance.now();

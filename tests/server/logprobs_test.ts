@@ -6,7 +6,7 @@ import { only, postChat, postCompletion, streamChat, streamCompletion, textOf } 
 const bytes = (text: string) => [...new TextEncoder().encode(text)];
 
 Deno.test("POST /v1/completions scores a prompt with echo, logprobs and max_tokens 0", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const prompt = "It was a dark and stormy night."; // two pieces of the fake's prefill
   const body = { prompt, echo: true, logprobs: 2, max_tokens: 0 };
   const answer = await postCompletion(server, body);
@@ -32,14 +32,14 @@ Deno.test("POST /v1/completions scores a prompt with echo, logprobs and max_toke
 });
 
 Deno.test("POST /v1/completions scores a prompt that fills the whole context", async () => {
-  await using server = openFakeServer({ contextLength: 16 });
+  await using server = await openFakeServer({ contextLength: 16 });
   const body = { prompt: "p".repeat(16), echo: true, logprobs: 0, max_tokens: 0 };
   const { logprobs } = only((await postCompletion(server, body)).choices);
   assert.equal(logprobs?.token_logprobs.length, 16);
 });
 
 Deno.test("POST /v1/completions puts the prompt before the answer with echo", async () => {
-  await using server = openFakeServer({ addsBos: true });
+  await using server = await openFakeServer({ addsBos: true });
   for (const logprobs of [null, 1]) {
     const body = { prompt: "é ", echo: true, logprobs, max_tokens: 50 };
     const choice = only((await postCompletion(server, body)).choices);
@@ -53,7 +53,7 @@ Deno.test("POST /v1/completions puts the prompt before the answer with echo", as
 });
 
 Deno.test("POST /v1/completions completes a character that the prompt began", async () => {
-  await using server = openFakeServer({ reply: [0xa9, 33, END_ID] });
+  await using server = await openFakeServer({ reply: [0xa9, 33, END_ID] });
   for (const echo of [false, true]) {
     const body = { prompt: [97, 0xc3], echo };
     const { text } = only((await postCompletion(server, body)).choices);
@@ -62,7 +62,7 @@ Deno.test("POST /v1/completions completes a character that the prompt began", as
 });
 
 Deno.test("POST /v1/completions gives no logprobs for what a stop string cut off", async () => {
-  await using server = openFakeServer({ reply: bytes("ab\n\ncd") });
+  await using server = await openFakeServer({ reply: bytes("ab\n\ncd") });
   const body = { prompt: "x", logprobs: 1, stop: ["\n\n"] };
   const { text, logprobs } = only((await postCompletion(server, body)).choices);
   assert.equal(text, "ab");
@@ -75,7 +75,7 @@ Deno.test("POST /v1/completions gives no logprobs for what a stop string cut off
 });
 
 Deno.test("POST /v1/completions keeps the chosen token among the top ones", async () => {
-  await using server = openFakeServer({ reply: [97] });
+  await using server = await openFakeServer({ reply: [97] });
   const body = { prompt: "x", logprobs: 0, max_tokens: 1 };
   const { logprobs } = only((await postCompletion(server, body)).choices);
   assert.deepEqual(logprobs, {
@@ -87,7 +87,7 @@ Deno.test("POST /v1/completions keeps the chosen token among the top ones", asyn
 });
 
 Deno.test("POST /v1/chat/completions gives each token's bytes, also of parts of characters", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const messages = [{ role: "user", content: "hi" }];
   const body = { messages, logprobs: true, top_logprobs: 2 };
   const { message, logprobs } = only((await postChat(server, body)).choices);
@@ -104,7 +104,7 @@ Deno.test("POST /v1/chat/completions gives each token's bytes, also of parts of 
 });
 
 Deno.test("POST /v1/chat/completions gives log-probabilities without alternatives by default", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const body = { messages: [{ role: "user", content: "hi" }], logprobs: true, max_tokens: 1 };
   const { logprobs } = only((await postChat(server, body)).choices);
   assert.deepEqual(only(logprobs?.content ?? []).top_logprobs, []);

@@ -5,7 +5,7 @@ import { postChat, postCompletion, streamCompletion } from "./_wire.ts";
 const messages = [{ role: "user", content: "x" }];
 
 Deno.test("answers say how much of their prompt was found", async () => {
-  await using server = openFakeServer({ cached: ({ promptIds }) => promptIds.length - 2 });
+  await using server = await openFakeServer({ cached: ({ promptIds }) => promptIds.length - 2 });
   for (
     const { usage, timings } of [
       await postCompletion(server, { prompt: "abcdef" }),
@@ -27,7 +27,7 @@ Deno.test("answers say how much of their prompt was found", async () => {
 });
 
 Deno.test("of a prompt with several answers counts what none of them had to prefill", async () => {
-  await using server = openFakeServer({
+  await using server = await openFakeServer({
     cached: ({ id, promptIds }) => id.endsWith("-0") ? 1 : promptIds.length - 2,
   });
   const { usage, timings } = await postCompletion(server, { prompt: ["abcdef", "abcdefgh"], n: 2 });
@@ -37,7 +37,7 @@ Deno.test("of a prompt with several answers counts what none of them had to pref
 });
 
 Deno.test("a request can keep out of the prompt cache, or apart in it", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   await postCompletion(server, { prompt: "a" });
   await postCompletion(server, { prompt: "a", cache_prompt: true, cache_salt: null });
   await postCompletion(server, { prompt: "a", cache_prompt: false });

@@ -41,18 +41,18 @@ async function llamaTokenizer() {
 }
 
 /** A server that always answers with these ids. */
-function open(tokenizer: Tokenizer, source: string, reply: readonly number[]) {
+async function open(tokenizer: Tokenizer, source: string, reply: readonly number[]) {
   const { vocabSize } = tokenizer;
   const engine = new FakeEngine({ reply, vocabSize, contextLength: 512 });
   const template = createChatTemplate(source, tokenizer, { bos: "<|begin_of_text|>" });
-  return Object.assign(openServer({ engine, tokenizer, template }), { engine });
+  return Object.assign(await openServer({ engine, tokenizer, template }), { engine });
 }
 
 Deno.test("chat with a real tokenizer: characters of several tokens arrive whole", async () => {
   const { tokenizer, template } = await llamaTokenizer();
   const ids = tokenizer.encode(TEXT, { parseSpecial: false, addBos: false });
   const [endId = -1] = tokenizer.endIds;
-  await using server = open(tokenizer, template, [...ids, endId]);
+  await using server = await open(tokenizer, template, [...ids, endId]);
   const body = { messages: [{ role: "user", content: TEXT }], logprobs: true };
   const { message, logprobs } = only((await postChat(server, body)).choices);
   assert.equal(message.content, TEXT);
@@ -66,7 +66,7 @@ Deno.test("chat with a real tokenizer: characters of several tokens arrive whole
 
 Deno.test("chat with a real template: special tokens in content do not end the turn", async () => {
   const { tokenizer, template } = await llamaTokenizer();
-  await using server = open(tokenizer, template, [...tokenizer.endIds]);
+  await using server = await open(tokenizer, template, [...tokenizer.endIds]);
   const countEnds = async (content: string) => {
     await postChat(server, { messages: [{ role: "user", content }] });
     const ids = server.engine.requests.at(-1)?.promptIds ?? [];
@@ -86,7 +86,7 @@ Deno.test("chat with a template that never ends is a 400 within 1 s, and the ser
   const { tokenizer } = await llamaTokenizer();
   const source = "{% for a in range(10000) %}{% for b in range(10000) %}" +
     "{% for c in range(10000) %}{% endfor %}{% endfor %}{% endfor %}";
-  await using server = open(tokenizer, source, [...tokenizer.endIds]);
+  await using server = await open(tokenizer, source, [...tokenizer.endIds]);
   const messages = [{ role: "user", content: "hi" }];
   // The first starts the worker, which is not the template's time.
   await postFailing(server, "/v1/chat/completions", { messages }, 400);
@@ -113,7 +113,7 @@ Deno.test("completions with a real tokenizer: echo gives the prompt, and the ans
     const prompt = whole.slice(0, -3);
     const text = tokenizer.decode(prompt);
     const reply = whole.slice(-3);
-    await using server = open(tokenizer, "", reply);
+    await using server = await open(tokenizer, "", reply);
     const body = { prompt: text, echo: true, max_tokens: 3, logprobs: 1 };
     const choice = only((await postCompletion(server, body)).choices);
     assert.equal(choice.text, "Once upon a time");

@@ -18,7 +18,7 @@ function open(graceMs?: number, signal?: AbortSignal) {
 const LONG = { prompt: "x", max_tokens: 2000, ignore_eos: true };
 
 Deno.test("serve() ends running answers with an error when it is shut down", async () => {
-  const server = open();
+  const server = await open();
   const stream = await post(server, "/v1/completions", { ...LONG, stream: true });
   const whole = postFailing(server, "/v1/completions", LONG, 503);
   const text = stream.text();
@@ -35,7 +35,7 @@ Deno.test("serve() ends running answers with an error when it is shut down", asy
 });
 
 Deno.test("serve() cuts connections that do not end within the grace time", async () => {
-  const server = open(300);
+  const server = await open(300);
   // Half a request keeps its connection open for ever.
   const socket = await Deno.connect({ hostname: server.host, port: server.port });
   const head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{";
@@ -49,7 +49,7 @@ Deno.test("serve() cuts connections that do not end within the grace time", asyn
 
 Deno.test("serve() shuts down with its signal, once", async () => {
   const controller = new AbortController();
-  const server = open(300, controller.signal);
+  const server = await open(300, controller.signal);
   const response = await fetch(`${server.url}/health`);
   assert.equal(response.status, 200);
   await response.body?.cancel();
@@ -59,13 +59,13 @@ Deno.test("serve() shuts down with its signal, once", async () => {
 });
 
 Deno.test("serve() says which port it took, and refuses one that is taken", async () => {
-  const server = open();
+  const server = await open();
   assert.ok(server.port > 0);
   assert.equal(server.url, `http://127.0.0.1:${server.port}`);
   const model = { engine: new FakeEngine() };
   const app = createApp({ model, servedName: "x", version: "0" });
-  assert.throws(
-    () => serve(app, { host: "127.0.0.1", port: server.port }),
+  await assert.rejects(
+    serve(app, { host: "127.0.0.1", port: server.port }),
     Deno.errors.AddrInUse,
   );
   await server.shutdown();

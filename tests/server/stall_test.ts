@@ -42,7 +42,7 @@ function ask(server: TestServer, body: object, options: Partial<AppOptions>) {
 }
 
 Deno.test("a client that stops reading is parked for others, and given up after the stall timeout", async () => {
-  await using server = openTestServer({ pace: { slowMs: 100, stallMs: 10_000 } });
+  await using server = await openTestServer({ pace: { slowMs: 100, stallMs: 10_000 } });
   const { engine } = server.model;
   const other = { prompt: "stays", temperature: 0, ignore_eos: true, max_tokens: 60 };
   const undisturbed = (await postCompletion(server, other)).choices[0]?.text;
@@ -74,7 +74,7 @@ Deno.test("a client that stops reading is parked for others, and given up after 
 });
 
 Deno.test("a client that pauses and reads on gets the whole answer, also when it was parked", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const { engine } = server.model;
   // Every choice has a slot, so whoever comes in between needs one of these.
   const body = { prompt: "stays", n: MAX_SEQUENCES, seed: 1, ignore_eos: true, max_tokens: 200 };
@@ -97,7 +97,7 @@ Deno.test("a client that pauses and reads on gets the whole answer, also when it
 });
 
 Deno.test("every choice of a slow client is held, and let go on when it reads", async () => {
-  await using server = openFakeServer({ stepMs: 1 });
+  await using server = await openFakeServer({ stepMs: 1 });
   const body = { prompt: "x", n: 3, max_tokens: 200, ignore_eos: true, stream: true };
   const response = await ask(server, body, { pace: { slowMs: 20, stallMs: null } });
   await eventually(() => server.engine.held.length === 3, 2000);

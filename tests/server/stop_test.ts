@@ -93,7 +93,7 @@ Deno.test("TokenText drops an unfinished character at the end", () => {
 
 Deno.test("POST /v1/completions ends at a stop string split over tokens and frees the sequence", async () => {
   // "STOP" comes as the tokens "ST" and "OP", then the engine would go on for long.
-  await using server = openFakeServer({ reply: [97, 261, 98, 261, 262, 99], stepMs: 1 });
+  await using server = await openFakeServer({ reply: [97, 261, 98, 261, 262, 99], stepMs: 1 });
   const body = { prompt: "x", stop: ["never", "STOP"], max_tokens: 200 };
   const answer = await postCompletion(server, body);
   assert.equal(only(answer.choices).text, "aSTb");
@@ -106,20 +106,20 @@ Deno.test("POST /v1/completions ends at a stop string split over tokens and free
 });
 
 Deno.test("POST /v1/completions gives held-back text when no stop string came of it", async () => {
-  await using server = openFakeServer({ reply: [97, 261, END_ID] });
+  await using server = await openFakeServer({ reply: [97, 261, END_ID] });
   const body = { prompt: "x", stop: "STOP" };
   assert.equal(only((await postCompletion(server, body)).choices).text, "aST");
   assert.equal(textOf(await streamCompletion(server, body)), "aST");
 });
 
 Deno.test("POST /v1/completions looks for stop strings only after min_tokens", async () => {
-  await using server = openFakeServer({ reply: bytes("a.b.c.") });
+  await using server = await openFakeServer({ reply: bytes("a.b.c.") });
   const body = { prompt: "x", stop: ".", min_tokens: 3, max_tokens: 6 };
   assert.equal(only((await postCompletion(server, body)).choices).text, "a.b");
 });
 
 Deno.test("POST /v1/completions finds a stop string of several bytes a character", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   const body = { prompt: "x", stop: ["😀"], max_tokens: 50 };
   assert.equal(only((await postCompletion(server, body)).choices).text, "Hello, wörld ");
   assert.equal(textOf(await streamCompletion(server, body)), "Hello, wörld ");

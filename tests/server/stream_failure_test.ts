@@ -12,7 +12,7 @@ async function isIdle({ model: { engine } }: TestServer): Promise<boolean> {
 }
 
 Deno.test("a stream that fails half-way ends with an error event and [DONE]", async () => {
-  await using server = openFakeServer({ failAt: () => 3 });
+  await using server = await openFakeServer({ failAt: () => 3 });
   for (
     const [path, body] of [
       ["/v1/completions", { prompt: "x" }],
@@ -42,7 +42,10 @@ Deno.test("an answer that fails is an error response with the engine's reason", 
     ["invalid_request", 400],
   ] as const;
   for (const [code, status] of cases) {
-    await using server = openFakeServer({ failAt: () => 3, failure: { code, message: "no" } });
+    await using server = await openFakeServer({
+      failAt: () => 3,
+      failure: { code, message: "no" },
+    });
     const error = await postFailing(server, "/v1/completions", { prompt: "x" }, status);
     assert.equal(error.code, code);
     assert.equal(error.message, "no");
@@ -54,7 +57,7 @@ Deno.test("an answer that fails is an error response with the engine's reason", 
 });
 
 Deno.test("an unforeseen error is a 500 that tells nothing of the machine", async () => {
-  await using server = openFakeServer();
+  await using server = await openFakeServer();
   server.engine.generate = () => {
     throw new Error("/secret/path");
   };
@@ -66,14 +69,14 @@ Deno.test("an unforeseen error is a 500 that tells nothing of the machine", asyn
 
 Deno.test("an engine's error keeps its directories for the log", async () => {
   const failing = { code: "internal", message: "/opt/driver/lib.so broke" };
-  await using server = openFakeServer({ failAt: () => 1, failure: failing });
+  await using server = await openFakeServer({ failAt: () => 1, failure: failing });
   const error = await postFailing(server, "/v1/completions", { prompt: "x" }, 500);
   assert.equal(error.message, "lib.so broke");
   assert.deepEqual(server.logged, ["lib.so broke (/opt/driver/lib.so broke)"]);
 });
 
 Deno.test("when one of several choices fails the others are cancelled", async () => {
-  await using server = openFakeServer({
+  await using server = await openFakeServer({
     stepMs: 2,
     failAt: ({ sampling }) => sampling.seed === 1 ? 3 : undefined,
   });

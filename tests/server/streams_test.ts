@@ -35,7 +35,7 @@ async function queuedChat(server: TestServer, more: object): Promise<string> {
 }
 
 Deno.test("a stream that waits gets comments, which vllm bench's reader skips", async () => {
-  await using server = openTestServer({ pace: { pingMs: 50 } });
+  await using server = await openTestServer({ pace: { pingMs: 50 } });
   const whole = only((await postChat(server, CHAT)).choices).message.content;
   const body = await queuedChat(server, {});
   assert.match(body, /^(:\n\n)+data: \{/);
@@ -43,7 +43,7 @@ Deno.test("a stream that waits gets comments, which vllm bench's reader skips", 
 });
 
 Deno.test("a request can do without comments, which llmperf's reader needs", async () => {
-  await using server = openTestServer({ pace: { pingMs: 50 } });
+  await using server = await openTestServer({ pace: { pingMs: 50 } });
   const whole = only((await postChat(server, CHAT)).choices).message.content;
   const body = await queuedChat(server, { sse_ping_interval: -1 });
   assert.ok(!body.includes("\n:") && !body.startsWith(":"));
@@ -51,7 +51,7 @@ Deno.test("a request can do without comments, which llmperf's reader needs", asy
 });
 
 Deno.test("a request can ask for comments that the server does not send by itself", async () => {
-  await using server = openTestServer({ pace: { pingMs: null } });
+  await using server = await openTestServer({ pace: { pingMs: null } });
   assert.ok(!(await queuedChat(server, {})).startsWith(":"));
   assert.ok((await queuedChat(server, { sse_ping_interval: 0.05 })).startsWith(":\n\n"));
   for (const wrong of [-2, "1", 1e9]) {
@@ -62,7 +62,7 @@ Deno.test("a request can ask for comments that the server does not send by itsel
 });
 
 Deno.test("return_progress tells how far the prompt is, and nothing else changes", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const prompt = Array.from({ length: 150 }, (_, index) => 3 + (index * 7) % 300);
   const body = { prompt, temperature: 0, max_tokens: 4, cache_salt: crypto.randomUUID() };
   for (const cached of [0, 128]) {
@@ -83,7 +83,7 @@ Deno.test("return_progress tells how far the prompt is, and nothing else changes
 });
 
 Deno.test("return_progress in a chat: the role comes with the first chunk, once", async () => {
-  await using server = openFakeServer({ cached: () => 4 });
+  await using server = await openFakeServer({ cached: () => 4 });
   const asked = { messages, return_progress: true, n: 2 };
   const chunks = await streamChat(server, asked);
   for (const index of [0, 1]) {
@@ -97,7 +97,7 @@ Deno.test("return_progress in a chat: the role comes with the first chunk, once"
 });
 
 Deno.test("streamed text is that of the whole answer and has no half characters", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   // The model's tokens are mostly bytes: at a high temperature it writes all sorts of characters.
   for (let seed = 0; seed < 4; seed++) {
     const body = { prompt: "😀 Grüße, 世界", seed, temperature: 1.5, max_tokens: 100 };
@@ -112,7 +112,7 @@ Deno.test("streamed text is that of the whole answer and has no half characters"
 });
 
 Deno.test("a stop string split over tokens leaks nothing into a stream", async () => {
-  await using server = openTestServer();
+  await using server = await openTestServer();
   const body = { prompt: "Once upon a time", temperature: 0, max_tokens: 40 };
   const { text } = only((await postCompletion(server, { ...body })).choices);
   const characters = [...text];
@@ -126,7 +126,7 @@ Deno.test("a stop string split over tokens leaks nothing into a stream", async (
 });
 
 Deno.test("headers of a stream come before its prompt is prefilled", async () => {
-  await using server = openFakeServer({ chunkMs: 400, contextLength: CONTEXT_LENGTH });
+  await using server = await openFakeServer({ chunkMs: 400, contextLength: CONTEXT_LENGTH });
   const began = performance.now();
   const response = await post(server, "/v1/completions", { prompt: "x".repeat(64), stream: true });
   assert.ok(performance.now() - began < 400);

@@ -45,7 +45,7 @@ async function main(): Promise<boolean> {
     ...DEFAULT_CACHE,
   });
   const side = await openTextSide(MODEL, "chat");
-  await using server = openServer({ engine, ...side });
+  await using server = await openServer({ engine, ...side });
   const bar = timedBar(processIo(), "Soaking", Math.max(1, Math.round(seconds)));
   const result = await soak({
     url: server.url,

@@ -10,7 +10,7 @@ const open = withTestEngine();
 
 Deno.test("clients of every kind get what one alone gets, and leave nothing behind", async () => {
   console.log(`soak: seed ${SEED}, ${CLIENTS} clients, ${SECONDS} s; ./run soak takes longer`);
-  await using server = open();
+  await using server = await open();
   const { url, model: { engine } } = server;
   const result = await soak({ url, engine, seed: SEED, clients: CLIENTS, seconds: SECONDS });
   const { before, after, outcomes } = result;

@@ -1,12 +1,20 @@
 /** `serve`: the OpenAI HTTP API. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { TRAIN_HINT } from "../../butler/settings.ts";
-import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES, type ServerLog } from "../../server/app.ts";
+import { type App, createApp, type ServerLog } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
 import type { ServedModel } from "../../server/served_model.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { EngineKeeper } from "../engine_keeper.ts";
 import { valueFlag } from "../flags.ts";
+import {
+  accessFlags,
+  connectionLimits,
+  guardNotes,
+  guardOptions,
+  limitFlags,
+  requestLimits,
+} from "../guard_flags.ts";
 import { interruptGuard } from "../interrupt.ts";
 import { type CliIo, EXIT, isDebug } from "../io.ts";
 import { lifeFlags, streamPace } from "../life_flags.ts";
@@ -19,7 +27,6 @@ import { integer, text } from "../values.ts";
 import { VERSION } from "../version.ts";
 
 const group = "Server";
-const LOOPBACK = ["127.0.0.1", "localhost", "::1"];
 
 /** The command, over ways to open the two sides of a model. */
 export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
@@ -36,7 +43,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       "loaded again; then the process ends with exit code 1. With --supervise (./run serve, or deno " +
       "run with --allow-run) a process of its own serves, and is started again when it fails, after " +
       "pauses of 1 s to 60 s. Prefixes in --prefix-dir survive that.",
-      "There are no API keys yet: whoever reaches the port can use the model.",
+      "Without a key it listens on the loopback only, and answers to no web page but its own " +
+      "(--api-key, --insecure, --cors-origin). Several keys in TOKENBUTLER_API_KEY are a JSON " +
+      "array. Requests with different keys share no cached rows of prompts.",
     ],
     flags: {
       host: valueFlag({
@@ -62,13 +71,8 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         fallback: null,
         fallbackText: "the model's own",
       }),
-      bodyLimit: valueFlag({
-        group,
-        help: "bytes that the body of a request may have",
-        placeholder: "BYTES",
-        schema: integer(1024, 2 ** 30),
-        fallback: DEFAULT_BODY_LIMIT_BYTES,
-      }),
+      ...accessFlags,
+      ...limitFlags,
       ...lifeFlags,
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
@@ -79,7 +83,8 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       const drainMs = settings.drainTimeout * 1000;
       using guard = interruptGuard(io, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
       const options = engineOptions(settings, settings.maxSeqs);
-      const side = await openSide(options.modelPath, "chat");
+      const guardSettings = guardOptions(settings, settings.host);
+      const side = await openSide(options.modelPath, "serve");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
       const app = createApp({
@@ -87,20 +92,18 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         model: new Promise<ServedModel>(() => {}),
         servedName,
         version: VERSION,
-        bodyLimitBytes: settings.bodyLimit,
+        limits: requestLimits(settings),
+        guard: guardSettings,
         pace: streamPace(settings),
         log: serverLog(io),
       });
       let server: Serving | undefined;
       try {
         const { host, port } = settings;
-        server = listen(app, { host, port, signal: guard.signal, drainMs });
+        const limits = connectionLimits(settings);
+        server = await listen(app, { host, port, signal: guard.signal, drainMs, limits });
         noteDrain(server, guard.signal, settings.drainTimeout, io);
-        if (!LOOPBACK.includes(settings.host)) {
-          io.stderr(
-            `note: ${settings.host} can be reached from other machines, and there are no API keys\n`,
-          );
-        }
+        for (const note of guardNotes(guardSettings, settings.host)) io.stderr(`note: ${note}\n`);
         keeper = new EngineKeeper({
           open: () => open(options, io),
           onStart: (engine) => app.load(engine.then((engine) => ({ engine, ...side }))),
@@ -129,6 +132,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         await server?.shutdown();
         await keeper?.settle();
         side.template?.close();
+        side.encoder?.close();
       }
     },
   });
@@ -166,9 +170,9 @@ function serverLog(io: CliIo): ServerLog {
   };
 }
 
-function listen(app: App, options: ServeOptions): Serving {
+async function listen(app: App, options: ServeOptions): Promise<Serving> {
   try {
-    return serve(app, options);
+    return await serve(app, options);
   } catch (error) {
     if (error instanceof Deno.errors.AddrInUse) {
       throw new CommandError(

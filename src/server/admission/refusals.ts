@@ -1,0 +1,60 @@
+/** Why a request is not taken, or not gone on with. @module */
+import { badRequest, RequestError } from "../errors.ts";
+
+/** 429: as many wait as may. */
+export function queueFull(retryAfterSeconds: number): RequestError {
+  return new RequestError(
+    429,
+    "rate_limit_error",
+    `The queue of this server is full. Try again in ${retryAfterSeconds} s.`,
+    { code: "queue_full", headers: { "retry-after": `${retryAfterSeconds}` } },
+  );
+}
+
+/** 429: as much is being received as there is room for. */
+export function receivingTooMuch(): RequestError {
+  return new RequestError(
+    429,
+    "rate_limit_error",
+    "This server is receiving as much as it has room for. Try again in a second.",
+    { code: "too_many_bytes", headers: { "retry-after": "1", connection: "close" } },
+  );
+}
+
+/** 400: more sequences in one request than could ever be taken. */
+export function tooManySequences(count: number, most: number): RequestError {
+  return badRequest(
+    `The request asks for ${count} answers (prompts times \`n\`), and this server takes at most ` +
+      `${most} at once.`,
+    { param: "n", code: "too_many_answers", headers: { "x-should-retry": "false" } },
+  );
+}
+
+/** 400: `n` above what this server gives. */
+export function nTooLarge(n: number, most: number): RequestError {
+  return badRequest(`\`n\` must be a whole number from 1 to ${most}, but is ${n}.`, {
+    param: "n",
+    code: "invalid_value",
+  });
+}
+
+/** 408: a body that stopped coming. */
+export function bodyTooSlow(timeoutMs: number): RequestError {
+  return new RequestError(
+    408,
+    "timeout_error",
+    `Nothing of the request body came for ${timeoutMs / 1000} s.`,
+    { code: "request_timeout", headers: { connection: "close", "x-should-retry": "false" } },
+  );
+}
+
+/** 504: the answer took longer than it may. */
+export function answerTooSlow(timeoutMs: number): RequestError {
+  return new RequestError(
+    504,
+    "timeout_error",
+    `The answer was not complete after ${timeoutMs / 1000} s, which is the limit of this server.`,
+    // Trying again would take as long.
+    { code: "answer_timeout", headers: { "x-should-retry": "false" } },
+  );
+}

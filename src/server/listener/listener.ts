@@ -1,0 +1,165 @@
+/**
+ * A socket that answers HTTP/1.1 requests. It is node:http and not `Deno.serve`, which waits for
+ * ever for a header or a body, and does not let connections be counted.
+ *
+ * @module
+ */
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { getRequestListener } from "std-http";
+import { asRequestError, type RequestError } from "../errors.ts";
+import { Connections } from "./connections.ts";
+import {
+  headerTooLarge,
+  notHttp,
+  rawResponse,
+  requestTooSlow,
+  tooManyConnections,
+} from "./refusals.ts";
+
+/** Bounds of connections. */
+export interface ConnectionLimits {
+  /** Milliseconds from the opening of a connection to the end of a request's header. */
+  readonly headerTimeoutMs: number;
+  /** Connections that one address may have at once; 0 is no bound. */
+  readonly maxConnectionsPerAddress: number;
+}
+
+/** What holds where nothing is said. */
+export const DEFAULT_CONNECTION_LIMITS: ConnectionLimits = {
+  headerTimeoutMs: 10_000,
+  maxConnectionsPerAddress: 256,
+};
+
+/** Bytes of a header. */
+const MAX_HEADER_BYTES = 32 * 1024;
+/** A whole request; whoever sends a byte now and then ends here. */
+const REQUEST_TIMEOUT_MS = 300_000;
+/** A connection between two requests; longer than clients and proxies keep one by themselves. */
+const KEEP_ALIVE_MS = 75_000;
+/** How often deadlines are looked at, at most. */
+const CHECK_MS = 500;
+
+/** Where and how to listen. */
+export interface ListenOptions {
+  readonly hostname: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly limits?: ConnectionLimits;
+}
+
+/** Answers a request; `completed` is kept when its answer is sent or cannot be sent any more. */
+export type RequestHandler = (
+  request: Request,
+  info: { readonly completed: Promise<void> },
+) => Response | Promise<Response>;
+
+/** A socket that answers. */
+export interface Listener {
+  readonly addr: { readonly hostname: string; readonly port: number };
+  /** Ends with the last connection. */
+  readonly finished: Promise<void>;
+  /** Takes no new connections, and closes those that have no request. */
+  close(): void;
+  /** The same, and cuts all others. */
+  cut(): void;
+}
+
+function errorResponse(error: RequestError): Response {
+  return Response.json(error.body, { status: error.status, headers: error.headers });
+}
+
+/** What to tell a client whose request node:http could not read. */
+function parserError(code: unknown): RequestError {
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return requestTooSlow();
+  return code === "HPE_HEADER_OVERFLOW" ? headerTooLarge() : notHttp();
+}
+
+/**
+ * Listens.
+ *
+ * @throws {Deno.errors.AddrInUse} If the port is taken.
+ */
+export async function listen(options: ListenOptions, handler: RequestHandler): Promise<Listener> {
+  const limits = options.limits ?? DEFAULT_CONNECTION_LIMITS;
+  const connections = new Connections(limits.maxConnectionsPerAddress);
+  const refused = new WeakSet<Socket>();
+  /** Connections that an answer is being written to: no error may be put into it. */
+  const answering = new WeakSet<Socket>();
+  const completions = new WeakMap<IncomingMessage, Promise<void>>();
+
+  const respond = getRequestListener((request, env) => {
+    const incoming = env.incoming as IncomingMessage;
+    if (refused.has(incoming.socket)) {
+      return errorResponse(tooManyConnections(limits.maxConnectionsPerAddress));
+    }
+    return handler(request, { completed: completions.get(incoming) ?? Promise.resolve() });
+  }, {
+    overrideGlobalObjects: false,
+    // The adapter's own errors are of requests that have no URL or no host.
+    errorHandler: (thrown) =>
+      errorResponse(
+        thrown instanceof Error && thrown.name === "RequestError" && !("body" in thrown)
+          ? notHttp()
+          : asRequestError(thrown),
+      ),
+  });
+  const server = createServer({
+    headersTimeout: limits.headerTimeoutMs,
+    requestTimeout: Math.max(REQUEST_TIMEOUT_MS, limits.headerTimeoutMs),
+    connectionsCheckingInterval: Math.min(CHECK_MS, limits.headerTimeoutMs / 2),
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    maxHeaderSize: MAX_HEADER_BYTES,
+    // A request without one is answered below, in the shape of all errors.
+    requireHostHeader: false,
+  }, (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    const { socket } = incoming;
+    answering.add(socket);
+    completions.set(
+      incoming,
+      new Promise((resolve) =>
+        outgoing.once("close", () => {
+          answering.delete(socket);
+          resolve();
+        })
+      ),
+    );
+    void respond(incoming, outgoing);
+  });
+  server.on("connection", (socket: Socket) => {
+    // Gone before it was looked at: there is nobody to count.
+    const address = socket.remoteAddress;
+    if (address === undefined) return void socket.destroy();
+    const verdict = connections.add(address);
+    socket.once("close", () => connections.remove(address));
+    if (verdict === "close") socket.destroy();
+    else if (verdict === "refuse") refused.add(socket);
+  });
+  server.on("clientError", (error: Error & { code?: unknown }, socket: Socket) => {
+    if (answering.has(socket) || !socket.writable || error.code === "ECONNRESET") socket.destroy();
+    else socket.end(rawResponse(parserError(error.code)), () => socket.destroy());
+  });
+
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: Error & { code?: unknown }) => {
+      reject(error.code === "EADDRINUSE" ? new Deno.errors.AddrInUse(error.message) : error);
+    });
+    server.listen(options.port, options.hostname, resolve);
+  });
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("the server has no port");
+  const finished = new Promise<void>((resolve) => server.once("close", () => resolve()));
+  const close = () => {
+    if (server.listening) server.close();
+    server.closeIdleConnections();
+  };
+  return {
+    addr: { hostname: address.address, port: address.port },
+    finished,
+    close,
+    cut() {
+      close();
+      server.closeAllConnections();
+    },
+  };
+}

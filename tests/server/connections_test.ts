@@ -1,0 +1,32 @@
+import { assert } from "std-testing";
+import { clientOf, Connections } from "../../src/server/listener/connections.ts";
+
+Deno.test("clientOf() takes an IPv4 address as it is, and the network of an IPv6 one", () => {
+  assert.equal(clientOf("192.0.2.7"), "192.0.2.7");
+  assert.equal(clientOf("::ffff:192.0.2.7"), "192.0.2.7");
+  assert.equal(clientOf("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2");
+  assert.equal(clientOf("2001:db8:1:2::1"), clientOf("2001:DB8:1:2:ffff::"));
+  assert.equal(clientOf("2001:0db8::1"), "2001:db8:0:0");
+  assert.notEqual(clientOf("2001:db8:1:2::1"), clientOf("2001:db8:1:3::1"));
+  assert.equal(clientOf("fe80::1%eth0"), "fe80:0:0:0");
+  assert.equal(clientOf("::1"), "0:0:0:0");
+});
+
+Deno.test("Connections counts each client by itself and forgets who is gone", () => {
+  const connections = new Connections(2);
+  assert.deepEqual([1, 2, 3].map(() => connections.add("192.0.2.1")), ["serve", "serve", "refuse"]);
+  assert.equal(connections.add("192.0.2.2"), "serve");
+  connections.remove("192.0.2.1");
+  connections.remove("192.0.2.1");
+  assert.equal(connections.of("192.0.2.1"), 1);
+  assert.equal(connections.add("192.0.2.1"), "serve");
+  for (let i = 0; i < 16; i++) connections.add("192.0.2.1");
+  assert.equal(connections.add("192.0.2.1"), "close");
+  for (let i = 0; i < 30; i++) connections.remove("192.0.2.1");
+  assert.equal(connections.of("192.0.2.1"), 0);
+});
+
+Deno.test("Connections has no bound where it is 0", () => {
+  const connections = new Connections(0);
+  for (let i = 0; i < 1000; i++) assert.equal(connections.add("192.0.2.1"), "serve");
+});

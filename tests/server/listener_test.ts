@@ -1,0 +1,115 @@
+import { assert } from "std-testing";
+import { createApp } from "../../src/server/app.ts";
+import {
+  type ConnectionLimits,
+  DEFAULT_CONNECTION_LIMITS,
+} from "../../src/server/listener/listener.ts";
+import { serve } from "../../src/server/serve.ts";
+import { FakeEngine, type FakeEngineOptions, FakeTokenizer } from "./_fake.ts";
+import { parseResponse, RawClient } from "./_raw.ts";
+import { eventData, failure, post } from "./_wire.ts";
+
+async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions = {}) {
+  const model = { engine: new FakeEngine(engine), tokenizer: new FakeTokenizer() };
+  const app = createApp({ model, servedName: "tiny", version: "0" });
+  const server = await serve(app, {
+    host: "127.0.0.1",
+    port: 0,
+    graceMs: 300,
+    limits: { ...DEFAULT_CONNECTION_LIMITS, ...limits },
+  });
+  return Object.assign(server, { [Symbol.asyncDispose]: () => server.shutdown() });
+}
+
+/** Status and error of a response that came over a bare connection. */
+function errorOf(text: string) {
+  const { status, body, head } = parseResponse(text);
+  assert.match(head, /content-type: application\/json/i);
+  return { status, head, error: failure.parse(JSON.parse(body)).error };
+}
+
+Deno.test("a header that does not end in time is 408, and a connection that says nothing is closed", async () => {
+  await using server = await open({ headerTimeoutMs: 400 });
+  using slow = await RawClient.connect(server);
+  using silent = await RawClient.connect(server);
+  const started = performance.now();
+  await slow.write("GET /health HTTP/1.1\r\nhost: x\r\n");
+  const { status, error } = errorOf(await slow.readAll());
+  assert.equal(status, 408);
+  assert.equal(error.code, "request_timeout");
+  await silent.readAll();
+  const waited = performance.now() - started;
+  assert.ok(waited > 300 && waited < 3000, `${waited} ms`);
+});
+
+Deno.test("what is no HTTP is 400 and a header of 40 KB is 431, each closed, and others go on", async () => {
+  await using server = await open({});
+  for (
+    const [sent, status, code] of [
+      ["rubbish\r\n\r\n", 400, "invalid_http"],
+      ["GET /health HTTP/1.1\r\n\r\n", 400, "invalid_http"],
+      [
+        `GET /health HTTP/1.1\r\nhost: x\r\nx: ${"x".repeat(40_000)}\r\n\r\n`,
+        431,
+        "header_too_large",
+      ],
+      [
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" +
+        "transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        "invalid_http",
+      ],
+    ] as const
+  ) {
+    using client = await RawClient.connect(server);
+    await client.write(sent);
+    const answer = errorOf(await client.readAll());
+    assert.equal(answer.status, status, sent.slice(0, 40));
+    assert.equal(answer.error.code, code);
+  }
+  assert.equal(await (await fetch(`${server.url}/health`)).text(), '{"status":"ok"}');
+});
+
+Deno.test("an error of a connection is never put into an answer that is being written", async () => {
+  await using server = await open({}, { stepMs: 30, contextLength: 4096 });
+  using client = await RawClient.connect(server);
+  const body = '{"prompt":"x","max_tokens":500,"ignore_eos":true,"stream":true}';
+  await client.write(
+    `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+  );
+  assert.match(await client.read() ?? "", /^HTTP\/1\.1 200/);
+  await client.write("rubbish\r\n\r\n");
+  const rest = await client.readAll();
+  assert.ok(!rest.includes("HTTP/1.1"), rest.slice(-200));
+});
+
+Deno.test("a stream may last longer than a header", async () => {
+  await using server = await open({ headerTimeoutMs: 300 }, { stepMs: 50, contextLength: 4096 });
+  const body = { prompt: "x", max_tokens: 40, ignore_eos: true, stream: true };
+  const data = eventData(await (await post(server, "/v1/completions", body)).text());
+  assert.equal(data.at(-1), "[DONE]");
+});
+
+Deno.test("connections over the bound of an address get 429 with Retry-After, or are closed", async () => {
+  await using server = await open({ maxConnectionsPerAddress: 2 });
+  const request = "GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+  using first = await RawClient.connect(server);
+  using second = await RawClient.connect(server);
+  for (const client of [first, second]) {
+    await client.write(request);
+    assert.equal(parseResponse(await client.read() ?? "").status, 200);
+  }
+  using third = await RawClient.connect(server);
+  await third.write(request);
+  const { status, head, error } = errorOf(await third.readAll());
+  assert.equal(status, 429);
+  assert.match(head, /retry-after: 1/i);
+  assert.equal(error.code, "too_many_connections");
+  // Those that only wait are few: the rest is closed at once.
+  const waiting = await Promise.all(Array.from({ length: 20 }, () => RawClient.connect(server)));
+  const closed = await Promise.all(waiting.slice(-4).map((client) => client.readAll()));
+  assert.deepEqual(closed, ["", "", "", ""]);
+  for (const client of waiting) client[Symbol.dispose]();
+  await second.write(request);
+  assert.equal(parseResponse(await second.read() ?? "").status, 200);
+});
