@@ -245,7 +245,19 @@ async function build(
     };
     const prefixes = options.tiers.prefixCache ? runner.prefixes : null;
     const settle = () => closeStore(store, warn);
-    return { runner, kv, kvPlanner, info, device, prefixes, settle, dispose, chunkTarget };
+    const tierLoads = () => kv.loads;
+    return {
+      runner,
+      kv,
+      kvPlanner,
+      info,
+      device,
+      prefixes,
+      tierLoads,
+      settle,
+      dispose,
+      chunkTarget,
+    };
   } catch (error) {
     dispose();
     throw error;

@@ -25,6 +25,7 @@ import type {
   EngineStats,
   FinishReason,
   GenerateRequest,
+  SlotLoad,
 } from "./types.ts";
 import { findRequestFault } from "./validate.ts";
 
@@ -44,6 +45,8 @@ export interface LocalEngineParts {
   readonly info: EngineInfo;
   /** Prompts that were seen before; absent or null: all of every prompt is prefilled. */
   readonly prefixes?: Prefixes | null;
+  /** What lies where; absent: nothing is known but the pages of the cache. */
+  readonly tierLoads?: () => Pick<EngineStats, "tiers" | "cachedBlocks">;
   /** Frees the device; called once, after the last step. */
   readonly dispose: () => void | Promise<void>;
   /** Closes files and leaves the device as it is; called at most once, after the last step. */
@@ -146,6 +149,11 @@ export class LocalEngine implements Engine {
       pagesInUse,
       numPages,
       decodeSteps: this.#steps.decodeSteps,
+      decodedRows: this.#steps.decodedRows,
+      parkedSequences: this.#scheduler.numParked,
+      preemptions: this.#steps.preemptions,
+      ...this.#parts.tierLoads?.() ?? NO_TIERS,
+      slots: this.#scheduler.slots.map((sequence) => sequence && slotLoad(sequence)),
     });
   }
 
@@ -305,6 +313,15 @@ export class LocalEngine implements Engine {
   #report(error: unknown): void {
     this.#parts.onInternalError?.(error);
   }
+}
+
+const NOTHING = { bytes: 0, capacityBytes: 0 };
+const NO_TIERS = { tiers: { device: NOTHING, host: NOTHING, disk: NOTHING }, cachedBlocks: 0 };
+
+function slotLoad(sequence: Sequence): SlotLoad {
+  const { request, numPrompt, numPrefilled, numGenerated, kv: { policy } } = sequence;
+  const { id, maxTokens, sampling } = request;
+  return { id, numPrompt, numPrefilled, numGenerated, maxTokens, policy, sampling };
 }
 
 function messageOf(error: unknown): string {

@@ -274,6 +274,37 @@ export interface EngineStats {
   readonly pagesInUse: number;
   readonly numPages: number;
   readonly decodeSteps: number;
+  /** Rows of all decode steps: one for each sequence of a step. */
+  readonly decodedRows: number;
+  /** Sequences whose rows lie below the device until they have a slot again. */
+  readonly parkedSequences: number;
+  /** Times that a sequence had to give up its slot. */
+  readonly preemptions: number;
+  /** Blocks that only wait to be found as the beginning of a prompt. */
+  readonly cachedBlocks: number;
+  /** Keys and values by tier, files with what belongs to them. */
+  readonly tiers: Readonly<Record<"device" | "host" | "disk", TierLoad>>;
+  /** (maxSequences) */
+  readonly slots: readonly (SlotLoad | null)[];
+}
+
+/** Room and load of a tier. */
+export interface TierLoad {
+  readonly bytes: number;
+  readonly capacityBytes: number;
+}
+
+/** The sequence that has a slot, without anything of its text. */
+export interface SlotLoad {
+  /** Id of its request. */
+  readonly id: string;
+  readonly numPrompt: number;
+  /** Prompt tokens that have rows. */
+  readonly numPrefilled: number;
+  readonly numGenerated: number;
+  readonly maxTokens: number;
+  readonly policy: KvReport["policy"];
+  readonly sampling: SamplingParams;
 }
 
 /** Makes tokens. */

@@ -1,6 +1,7 @@
 /** Answers a planned request, whole or as a stream. @module */
 import { asRequestError, clientGone } from "./errors.ts";
 import { type DeltaEvent, type FinishEvent, generate } from "./generation.ts";
+import type { RequestWatch } from "../observe/types.ts";
 import type { SequenceSpec } from "./plan.ts";
 import type { ServedModel } from "./served_model.ts";
 import { DONE, eventStream, STREAM_HEADERS } from "./sse.ts";
@@ -17,6 +18,8 @@ export interface RequestContext {
   readonly stopping: AbortSignal;
   /** Called with errors that come when the answer has already begun. */
   readonly onError: (error: unknown) => void;
+  /** Told of the sequences of the request and of its end. */
+  readonly watch?: RequestWatch | undefined;
 }
 
 /** A choice, complete. */
@@ -60,7 +63,7 @@ export interface PlannedAnswer {
 }
 
 /** A signal of one answer: fires when its client goes away, or when the server ends. */
-function answerSignal({ request, stopping }: RequestContext) {
+function answerSignal({ request, stopping, watch }: RequestContext) {
   const controller = new AbortController();
   const gone = () => controller.abort(clientGone());
   const stop = () => controller.abort(stopping.reason);
@@ -72,6 +75,7 @@ function answerSignal({ request, stopping }: RequestContext) {
   const release = () => {
     request.signal.removeEventListener("abort", gone);
     stopping.removeEventListener("abort", stop);
+    watch?.finished();
   };
   return { signal: controller.signal, gone, release };
 }
@@ -92,7 +96,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
   }));
   const { signal, release } = answerSignal(context);
   try {
-    for await (const event of generate(context.model, specs, signal)) {
+    for await (const event of generate(context.model, specs, signal, context.watch)) {
       const part = parts[event.index];
       if (part === undefined) throw new RangeError(`no choice ${event.index}`);
       if (event.type === "finish") {
@@ -141,7 +145,7 @@ async function* streamMessages(
   const usage = () =>
     continuousUsage ? { usage: tally.usage() } : includeUsage ? { usage: null } : {};
   try {
-    for await (const event of generate(context.model, specs, signal)) {
+    for await (const event of generate(context.model, specs, signal, context.watch)) {
       if (event.type === "finish") {
         const ending = tally.finish(event);
         for (const { choice, extra } of shape.finish(event)) {

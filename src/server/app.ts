@@ -5,6 +5,7 @@
  * @module
  */
 import { type Context, Hono } from "std-http";
+import type { Exchange, Observer } from "../observe/observer.ts";
 import type { RequestContext } from "./answer.ts";
 import {
   asRequestError,
@@ -16,6 +17,7 @@ import {
 } from "./errors.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
+import { type OperatorOptions, operatorRoutes } from "./operator_routes.ts";
 import type { ServedModel } from "./served_model.ts";
 import { applyTemplate, detokenize, tokenize } from "./text_routes.ts";
 
@@ -23,7 +25,8 @@ export type { ServedModel } from "./served_model.ts";
 
 /** Where the server tells of errors that are its own. */
 export interface ServerLog {
-  error(message: string, cause: unknown): void;
+  /** @param requestId Of the request that it belongs to. */
+  error(message: string, cause: unknown, requestId: string): void;
 }
 
 /** How an app is made. */
@@ -37,6 +40,10 @@ export interface AppOptions {
   /** Largest request body; 16 MiB by default. */
   readonly bodyLimitBytes?: number;
   readonly log?: ServerLog;
+  /** Told what happens to requests. */
+  readonly observer?: Observer;
+  /** What `/metrics` and `/slots` need; absent: there are no such routes. */
+  readonly operator?: OperatorOptions;
 }
 
 /** An HTTP application. */
@@ -56,12 +63,25 @@ type ModelState =
   | { readonly status: "failed"; readonly cause: unknown }
   | { readonly status: "gone"; readonly error: RequestError };
 
+type AppContext = Context<{ Bindings: Bindings }>;
+
+/** A route as it is shown: `/v1/models/:name{.+}` is `/v1/models/{name}`. */
+function routeName(path: string): string {
+  return path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}");
+}
+
+/** What a request brings along to its route. */
+interface Bindings {
+  readonly requestId: string;
+  readonly exchange: Exchange | undefined;
+}
+
 /** A request id that is safe to send back in a header and to write to a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** Makes the application. It holds no socket: see {@linkcode serve}. */
 export function createApp(options: AppOptions): App {
-  const { servedName, version, log } = options;
+  const { servedName, version, log, observer } = options;
   const bodyLimitBytes = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
   const created = Math.floor(Date.now() / 1000);
   const stopping = new AbortController();
@@ -82,42 +102,51 @@ export function createApp(options: AppOptions): App {
     if (state.status === "gone") throw state.error;
     return state.model;
   };
-  const report = (thrown: unknown) => {
+  const report = (thrown: unknown, requestId: string) => {
     const error = asRequestError(thrown);
     // From here on `/health` says so too: whoever looks after the program can start it again.
-    if (state.status === "ready" && saysEngineIsGone(error)) state = { status: "gone", error };
+    if (state.status === "ready" && saysEngineIsGone(error)) {
+      state = { status: "gone", error };
+      observer?.engineLost(String(error.body.error.code));
+    }
     // Not being ready yet is an answer, not a fault.
     if (error.status >= 500 && error.status !== 503) {
       const { message, cause } = error;
       // What clients are not told, because it may name paths of this machine, is in the cause.
       const known = !(cause instanceof Error) || cause.message === message;
-      log?.error(known ? message : `${message} (${cause.message})`, cause ?? error);
+      log?.error(known ? message : `${message} (${cause.message})`, cause ?? error, requestId);
     }
   };
   const info = (): InfoContext => ({ model: model(), servedName, created, version });
-  const post = (handler: (context: RequestContext) => Promise<Response>) => (c: Context) =>
+  const post = (handler: (context: RequestContext) => Promise<Response>) => (c: AppContext) =>
     handler({
       request: c.req.raw,
       model: model(),
       servedName,
       bodyLimitBytes,
       stopping: stopping.signal,
-      onError: report,
+      onError: (thrown) => report(thrown, c.env.requestId),
+      watch: c.env.exchange,
     });
   const health = () => {
     model();
     return Response.json({ status: "ok" });
   };
 
-  const hono = new Hono();
+  const hono = new Hono<{ Bindings: Bindings }>();
   const route = (
     method: "GET" | "POST",
     path: string,
-    handler: (c: Context) => Response | Promise<Response>,
+    handler: (c: AppContext) => Response | Promise<Response>,
   ) => {
-    hono.on(method, path, handler);
+    const name = routeName(path);
+    hono.on(method, path, (c) => {
+      c.env.exchange?.matched(name);
+      return handler(c);
+    });
     const allow = method === "GET" ? "GET, HEAD" : method;
     hono.all(path, (c) => {
+      c.env.exchange?.matched(name);
       throw new RequestError(
         405,
         "invalid_request_error",
@@ -137,6 +166,14 @@ export function createApp(options: AppOptions): App {
   route("GET", "/props", () => props(info()));
   route("GET", "/health", health);
   route("GET", "/v1/health", health);
+  const operated = {
+    engine: () => state.status === "ready" ? state.model.engine : null,
+    model,
+    bodyLimitBytes,
+  };
+  for (const { method, path, handler } of operatorRoutes(options.operator ?? {}, operated)) {
+    route(method, path, (c) => handler(c.req));
+  }
   hono.notFound((c) => {
     throw new RequestError(
       404,
@@ -145,8 +182,8 @@ export function createApp(options: AppOptions): App {
       { code: "unknown_url" },
     );
   });
-  hono.onError((thrown) => {
-    report(thrown);
+  hono.onError((thrown, c) => {
+    report(thrown, c.env.requestId);
     const error = asRequestError(thrown);
     return Response.json(error.body, { status: error.status, headers: error.headers });
   });
@@ -155,8 +192,10 @@ export function createApp(options: AppOptions): App {
     async fetch(request) {
       const given = request.headers.get("x-request-id") ?? "";
       const id = REQUEST_ID.test(given) ? given : crypto.randomUUID();
-      const response = await hono.fetch(request);
+      const exchange = observer?.begin(id, request.method);
+      const response = await hono.fetch(request, { requestId: id, exchange });
       response.headers.set("x-request-id", id);
+      exchange?.responded(response);
       return response;
     },
     stop() {

@@ -2,7 +2,7 @@
 import { openTextSide } from "../../src/cli/text_side.ts";
 import { startEngine } from "../../src/engine/start.ts";
 import { DEFAULT_CACHE } from "../../src/engine/types.ts";
-import type { ServedModel } from "../../src/server/app.ts";
+import type { AppOptions, ServedModel } from "../../src/server/app.ts";
 import { openServer, type TestServer } from "./_server.ts";
 
 const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
@@ -17,7 +17,7 @@ export const CONTEXT_LENGTH = 512;
  *
  * @returns Opens a server over it; closing the server leaves the engine running.
  */
-export function withTestEngine(): () => TestServer {
+export function withTestEngine(): (app?: Partial<AppOptions>) => TestServer {
   let model: ServedModel | undefined;
   Deno.test.beforeAll(async () => {
     const engine = await startEngine({
@@ -36,8 +36,8 @@ export function withTestEngine(): () => TestServer {
     model?.template?.close();
     await model?.engine.close();
   });
-  return () => {
+  return (app = {}) => {
     if (model === undefined) throw new Error("the engine is not there yet");
-    return openServer(model, {}, true);
+    return openServer(model, app, true);
   };
 }

@@ -286,6 +286,16 @@ export class FakeEngine implements Engine {
       pagesInUse: this.#running,
       numPages: 64,
       decodeSteps: this.#steps,
+      decodedRows: this.#steps,
+      parkedSequences: 0,
+      preemptions: 0,
+      cachedBlocks: 0,
+      tiers: {
+        device: { bytes: 1024 * this.#running, capacityBytes: 65536 },
+        host: { bytes: 0, capacityBytes: 1 << 20 },
+        disk: { bytes: 0, capacityBytes: 0 },
+      },
+      slots: Array.from({ length: this.info.maxSequences }, () => null),
     });
   }
 

@@ -2,13 +2,14 @@
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { TRAIN_HINT } from "../../butler/settings.ts";
 import type { Engine } from "../../engine/types.ts";
-import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES, type ServerLog } from "../../server/app.ts";
+import { type App, createApp, DEFAULT_BODY_LIMIT_BYTES } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { valueFlag } from "../flags.ts";
 import { interruptGuard } from "../interrupt.ts";
-import { type CliIo, EXIT, isDebug } from "../io.ts";
+import { EXIT } from "../io.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
+import { observe, observeFlags } from "../observe_flags.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
 import { integer, text } from "../values.ts";
@@ -59,15 +60,19 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         schema: integer(1024, 2 ** 30),
         fallback: DEFAULT_BODY_LIMIT_BYTES,
       }),
+      ...observeFlags,
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
     },
-    async run(settings, io) {
-      using guard = interruptGuard(io, EXIT.ok);
+    async run(settings, processIo) {
+      using guard = interruptGuard(processIo, EXIT.ok);
       const options = engineOptions(settings, settings.maxSeqs);
       const side = await openSide(options.modelPath, "chat");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
+      const tokenizer = side.tokenizer;
+      const observing = await observe(settings, processIo, { name: servedName, tokenizer });
+      const { io, metrics } = observing;
       const starting = Promise.withResolvers<Engine>();
       // Whoever asks while the model loads is answered; the failure itself is handled below.
       starting.promise.catch(() => {});
@@ -76,7 +81,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         servedName,
         version: VERSION,
         bodyLimitBytes: settings.bodyLimit,
-        log: serverLog(io),
+        log: observing.serverLog,
+        observer: observing.observer,
+        operator: metrics === undefined ? {} : { metrics },
       });
       let server: Serving | undefined;
       let engine: Engine | undefined;
@@ -114,15 +121,6 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       }
     },
   });
-}
-
-function serverLog(io: CliIo): ServerLog {
-  return {
-    error(message, cause) {
-      io.stderr(`error: ${message}\n`);
-      if (isDebug(io) && cause instanceof Error) io.stderr(`${cause.stack ?? ""}\n`);
-    },
-  };
 }
 
 function listen(app: App, options: ServeOptions): Serving {
