@@ -23,7 +23,13 @@ import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
-import { closeStore, openStore, storedRows, type StoreSystem } from "./open_store.ts";
+import {
+  closeStore,
+  openConversations,
+  openStore,
+  storedRows,
+  type StoreSystem,
+} from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
@@ -141,6 +147,9 @@ async function build(
     const store = openStore(options, config, fingerprint, tier.contextLength, warn, system);
     const kv = new TieredCache(tier, store);
     resources.push(kv);
+    const conversations = options.tiers.prefixCache
+      ? openConversations(store, options.tiers, system.files)
+      : null;
     const contextLength = Math.min(
       tier.contextLength,
       Math.max(tier.numPages * BLOCK_ROWS, storedRows(store)),
@@ -253,6 +262,7 @@ async function build(
       info,
       device,
       prefixes,
+      conversations,
       tierLoads,
       settle,
       dispose,

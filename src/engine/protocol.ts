@@ -16,6 +16,8 @@ import type {
   EngineStats,
   GenerateRequest,
   LoadProgress,
+  SlotReply,
+  SlotRequest,
 } from "./types.ts";
 
 /**
@@ -27,6 +29,7 @@ export type ClientMessage =
   | { readonly type: "generate"; readonly key: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly key: number }
   | { readonly type: "stats"; readonly key: number }
+  | { readonly type: "slot"; readonly key: number; readonly request: SlotRequest }
   | { readonly type: "settle" }
   | { readonly type: "close" };
 
@@ -40,6 +43,8 @@ export type WorkerMessage =
   | { readonly type: "start_failed"; readonly error: ErrorData }
   | { readonly type: "events"; readonly events: readonly KeyedEvent[] }
   | { readonly type: "stats"; readonly key: number; readonly stats: EngineStats }
+  | { readonly type: "slot_done"; readonly key: number; readonly reply: SlotReply }
+  | { readonly type: "slot_failed"; readonly key: number; readonly error: ErrorData }
   | { readonly type: "settled" }
   | { readonly type: "closed" };
 

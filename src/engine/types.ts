@@ -9,6 +9,16 @@ import { MAX_PARAMETER_SHARE } from "../butler/predictor/shape.ts";
 import type { BudgetTable } from "../butler/budget_table.ts";
 import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import type { KvReport, KvRequest } from "../butler/settings.ts";
+import type { EngineStats, SlotReply, SlotRequest } from "./load_types.ts";
+
+export type {
+  EngineStats,
+  RunningSlot,
+  SlotLoad,
+  SlotReply,
+  SlotRequest,
+  TierLoad,
+} from "./load_types.ts";
 
 /** Sampling parameters of one sequence; checked before they come here. */
 export interface SamplingParams {
@@ -155,6 +165,9 @@ export interface TierOptions {
   readonly prefixDir: string | null;
   /** Prompts that were prefilled once are found again, as long as nobody needs their room. */
   readonly prefixCache: boolean;
+  /** Where conversations are saved that somebody asks to save, and how many bytes of them. */
+  readonly slotDir?: string | null;
+  readonly slotBytes?: number | null;
 }
 
 /** Everything on the device and in host memory, nothing on disk. */
@@ -267,46 +280,6 @@ export interface EngineInfo {
   readonly notes: readonly string[];
 }
 
-/** A moment's view of an engine's load. */
-export interface EngineStats {
-  readonly runningSequences: number;
-  readonly waitingSequences: number;
-  readonly pagesInUse: number;
-  readonly numPages: number;
-  readonly decodeSteps: number;
-  /** Rows of all decode steps: one for each sequence of a step. */
-  readonly decodedRows: number;
-  /** Sequences whose rows lie below the device until they have a slot again. */
-  readonly parkedSequences: number;
-  /** Times that a sequence had to give up its slot. */
-  readonly preemptions: number;
-  /** Blocks that only wait to be found as the beginning of a prompt. */
-  readonly cachedBlocks: number;
-  /** Keys and values by tier, files with what belongs to them. */
-  readonly tiers: Readonly<Record<"device" | "host" | "disk", TierLoad>>;
-  /** (maxSequences) */
-  readonly slots: readonly (SlotLoad | null)[];
-}
-
-/** Room and load of a tier. */
-export interface TierLoad {
-  readonly bytes: number;
-  readonly capacityBytes: number;
-}
-
-/** The sequence that has a slot, without anything of its text. */
-export interface SlotLoad {
-  /** Id of its request. */
-  readonly id: string;
-  readonly numPrompt: number;
-  /** Prompt tokens that have rows. */
-  readonly numPrefilled: number;
-  readonly numGenerated: number;
-  readonly maxTokens: number;
-  readonly policy: KvReport["policy"];
-  readonly sampling: SamplingParams;
-}
-
 /** Makes tokens. */
 export interface Engine {
   readonly info: EngineInfo;
@@ -317,6 +290,12 @@ export interface Engine {
   generate(request: GenerateRequest): AsyncIterableIterator<EngineEvent>;
   cancel(id: string): void;
   stats(): Promise<EngineStats>;
+  /**
+   * Saves, restores or erases the rows of a slot's conversation, between the steps of what runs.
+   *
+   * @throws {Error} With the name `SlotError` and the code of one (`src/kv/store/errors.ts`).
+   */
+  slot(request: SlotRequest): Promise<SlotReply>;
   /** Cancels what runs and frees the device. */
   close(): Promise<void>;
   /**

@@ -1,12 +1,15 @@
-/** Routes for those who run the server: `/metrics`. @module */
+/** Routes for those who run the server: `/metrics`, `/slots`. @module */
 import type { Engine } from "../engine/types.ts";
 import type { Metrics } from "../observe/metrics/mod.ts";
 import { METRICS_TYPE } from "../observe/metrics/types.ts";
 import type { ServedModel } from "./served_model.ts";
+import { slotRoutes } from "./slot_routes.ts";
 
 /** What there is for operators; what is absent has no route. */
 export interface OperatorOptions {
   readonly metrics?: Metrics;
+  /** Whether there is `/slots`. */
+  readonly slots?: boolean;
 }
 
 /** What the routes are told by the app. */
@@ -47,5 +50,6 @@ export function operatorRoutes(options: OperatorOptions, operated: Operated): Op
       },
     });
   }
+  if (options.slots) routes.push(...slotRoutes(operated));
   return routes;
 }

@@ -8,6 +8,8 @@ import type {
   EngineInfo,
   EngineStats,
   GenerateRequest,
+  SlotReply,
+  SlotRequest,
   TokenLogprob,
 } from "../../src/engine/types.ts";
 import {
@@ -295,8 +297,19 @@ export class FakeEngine implements Engine {
         host: { bytes: 0, capacityBytes: 1 << 20 },
         disk: { bytes: 0, capacityBytes: 0 },
       },
-      slots: Array.from({ length: this.info.maxSequences }, () => null),
+      slots: Array.from(
+        { length: this.info.maxSequences },
+        () => ({ running: null, kept: null }),
+      ),
     });
+  }
+
+  /** Slot requests that came, in order. */
+  readonly slotRequests: SlotRequest[] = [];
+
+  slot(request: SlotRequest): Promise<SlotReply> {
+    this.slotRequests.push(request);
+    return Promise.resolve({ numTokens: 32, bytes: 1000, ms: 1 });
   }
 
   /** Asked to leave everything in order. */

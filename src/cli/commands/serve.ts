@@ -12,6 +12,7 @@ import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { observe, observeFlags } from "../observe_flags.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
+import { slotFlags, slotOptions } from "../slot_flags.ts";
 import { integer, text } from "../values.ts";
 import { VERSION } from "../version.ts";
 
@@ -61,12 +62,14 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         fallback: DEFAULT_BODY_LIMIT_BYTES,
       }),
       ...observeFlags,
+      ...slotFlags,
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
     },
     async run(settings, processIo) {
       using guard = interruptGuard(processIo, EXIT.ok);
-      const options = engineOptions(settings, settings.maxSeqs);
+      const given = engineOptions(settings, settings.maxSeqs);
+      const options = { ...given, tiers: { ...given.tiers, ...slotOptions(settings) } };
       const side = await openSide(options.modelPath, "chat");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
@@ -83,7 +86,10 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         bodyLimitBytes: settings.bodyLimit,
         log: observing.serverLog,
         observer: observing.observer,
-        operator: metrics === undefined ? {} : { metrics },
+        operator: {
+          ...metrics === undefined ? {} : { metrics },
+          slots: settings.slots ?? true,
+        },
       });
       let server: Serving | undefined;
       let engine: Engine | undefined;
