@@ -17,6 +17,8 @@ import {
 } from "./errors.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
+import type { ServedRoute } from "./openapi/document.ts";
+import { descriptionRoutes } from "./openapi/handlers.ts";
 import { type OperatorOptions, operatorRoutes } from "./operator_routes.ts";
 import type { ServedModel } from "./served_model.ts";
 import { applyTemplate, detokenize, tokenize } from "./text_routes.ts";
@@ -50,6 +52,8 @@ export interface AppOptions {
 export interface App {
   /** Answers a request. Never rejects. */
   fetch(request: Request): Response | Promise<Response>;
+  /** Every route, parameters as `{name}`. */
+  readonly routes: readonly ServedRoute[];
   /** Ends running answers with an error and refuses new requests. */
   stop(): void;
 }
@@ -134,12 +138,14 @@ export function createApp(options: AppOptions): App {
   };
 
   const hono = new Hono<{ Bindings: Bindings }>();
+  const declared: ServedRoute[] = [];
   const route = (
     method: "GET" | "POST",
     path: string,
     handler: (c: AppContext) => Response | Promise<Response>,
   ) => {
     const name = routeName(path);
+    declared.push({ method, path: name });
     hono.on(method, path, (c) => {
       c.env.exchange?.matched(name);
       return handler(c);
@@ -171,7 +177,13 @@ export function createApp(options: AppOptions): App {
     model,
     bodyLimitBytes,
   };
-  for (const { method, path, handler } of operatorRoutes(options.operator ?? {}, operated)) {
+  const described = { routes: () => declared, version, servedName };
+  for (
+    const { method, path, handler } of [
+      ...operatorRoutes(options.operator ?? {}, operated),
+      ...descriptionRoutes(described),
+    ]
+  ) {
     route(method, path, (c) => handler(c.req));
   }
   hono.notFound((c) => {
@@ -189,6 +201,7 @@ export function createApp(options: AppOptions): App {
   });
 
   return {
+    routes: declared,
     async fetch(request) {
       const given = request.headers.get("x-request-id") ?? "";
       const id = REQUEST_ID.test(given) ? given : crypto.randomUUID();
