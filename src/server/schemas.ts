@@ -135,8 +135,8 @@ function oneOrSeveral(items: object, maxItems: number, minItems = 0) {
 }
 
 const streamOptions = z.object({
-  include_usage: flag().nullish(),
-  continuous_usage_stats: flag().nullish(),
+  include_usage: flag().nullish().describe("a last chunk with `usage`"),
+  continuous_usage_stats: flag().nullish().describe("`usage` in each chunk"),
 }, { error: "must be an object" });
 
 /** What both ways to generate have in common; the bounds are those of the OpenAI API or wider. */

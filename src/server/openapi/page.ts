@@ -120,6 +120,10 @@ function typeText(schema: Json): string {
   if (Array.isArray(schema["anyOf"])) {
     return [...new Set(schema["anyOf"].map((each) => typeText(each as Json)))].join(" | ");
   }
+  if (Array.isArray(schema["prefixItems"])) {
+    return `[${schema["prefixItems"].map((each) => typeText(each as Json)).join(", ")}]`;
+  }
+  if (Array.isArray(type)) return type.join(" | ");
   if (type === "array") {
     const most = maxItems === undefined ? "" : `, at most ${maxItems}`;
     return `[${typeText((items ?? {}) as Json)}${most}]`;
