@@ -6,6 +6,7 @@
  */
 import { z } from "zod";
 import { type BudgetTable, numDenseLayers } from "./budget_table.ts";
+import { kvShape } from "./settings_shape.ts";
 import {
   checkKv,
   checkNames,
@@ -103,7 +104,7 @@ function schemaOf<T>(read: (value: unknown) => T) {
 }
 
 /** The `kv` object of a request's body. */
-export const kvSchema = schemaOf(readKv);
+export const kvSchema = schemaOf(readKv).meta(kvShape());
 /** The JSON of a table file. */
 export const kvTableSchema = schemaOf(readTable);
 

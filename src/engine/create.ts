@@ -23,7 +23,13 @@ import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
 import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
 import { failWithDevice, onDeviceGone } from "./device_watch.ts";
-import { closeStore, openStore, storedRows, type StoreSystem } from "./open_store.ts";
+import {
+  closeStore,
+  openConversations,
+  openStore,
+  storedRows,
+  type StoreSystem,
+} from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
@@ -145,6 +151,9 @@ async function build(
     const store = openStore(options, config, fingerprint, tier.contextLength, warn, system);
     const kv = new TieredCache(tier, store);
     resources.push(kv);
+    const conversations = options.tiers.prefixCache
+      ? openConversations(store, options.tiers, system.files)
+      : null;
     const contextLength = Math.min(
       tier.contextLength,
       Math.max(tier.numPages * BLOCK_ROWS, storedRows(store)),
@@ -249,7 +258,20 @@ async function build(
     };
     const prefixes = options.tiers.prefixCache ? runner.prefixes : null;
     const settle = () => closeStore(store, warn);
-    return { runner, kv, kvPlanner, info, device, prefixes, settle, dispose, chunkTarget };
+    const tierLoads = () => kv.loads;
+    return {
+      runner,
+      kv,
+      kvPlanner,
+      info,
+      device,
+      prefixes,
+      conversations,
+      tierLoads,
+      settle,
+      dispose,
+      chunkTarget,
+    };
   } catch (error) {
     dispose();
     throw error;

@@ -7,12 +7,15 @@
 import { DeviceError } from "../gpu/device.ts";
 import { type KvSettings, KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
 import type { KvCache, SequenceNeed } from "../kv/types.ts";
+import type { Conversations } from "../kv/store/conversations.ts";
 import { EventStream } from "./event_stream.ts";
 import { schedulingOf } from "./chunk_sizes.ts";
+import { loadOf, type TierLoads } from "./load.ts";
 import { LogitRules } from "./logit_rules.ts";
 import { type Prefixes, PrefixUse } from "./prefixes.ts";
 import type { Runner } from "./runner_types.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
+import { SlotConversations } from "./slot_conversations.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
 import { isExpected, stepError } from "./step_errors.ts";
 import { type ChunkTarget, sequencesOf, StepRunner } from "./step_runner.ts";
@@ -25,6 +28,8 @@ import type {
   EngineStats,
   FinishReason,
   GenerateRequest,
+  SlotReply,
+  SlotRequest,
 } from "./types.ts";
 import { findRequestFault } from "./validate.ts";
 
@@ -50,6 +55,10 @@ export interface LocalEngineParts {
   readonly info: EngineInfo;
   /** Prompts that were seen before; absent or null: all of every prompt is prefilled. */
   readonly prefixes?: Prefixes | null;
+  /** What lies where; absent: nothing is known but the pages of the cache. */
+  readonly tierLoads?: () => TierLoads;
+  /** Keeps conversations of slots; absent or null: nothing is kept. */
+  readonly conversations?: Conversations | null;
   /** Frees the device; called once, after the last step. */
   readonly dispose: () => void | Promise<void>;
   /** Closes files and leaves the device as it is; called at most once, after the last step. */
@@ -75,6 +84,7 @@ export class LocalEngine implements Engine {
   readonly #prefixes: PrefixUse;
   readonly #steps: StepRunner;
   readonly #parts: LocalEngineParts;
+  readonly #conversations: SlotConversations;
   /** Requests that are neither ended nor cancelled. */
   readonly #live = new Map<string, Sequence>();
   /** Sequences of the step that is on the device now. */
@@ -92,6 +102,11 @@ export class LocalEngine implements Engine {
     this.lost = this.#lost.promise;
     this.#parts = parts;
     this.#kv = parts.kv;
+    this.#conversations = new SlotConversations(
+      parts.conversations ?? null,
+      parts.info.maxSequences,
+      parts.info.contextLength,
+    );
     this.#prefixes = new PrefixUse(parts.prefixes ?? null);
     this.#scheduler = new Scheduler(parts.kv, {
       ...schedulingOf(parts.info),
@@ -156,14 +171,21 @@ export class LocalEngine implements Engine {
   }
 
   stats(): Promise<EngineStats> {
-    const { pagesInUse, numPages } = this.#kv.usage;
-    return Promise.resolve({
-      runningSequences: this.#scheduler.numRunning,
-      waitingSequences: this.#scheduler.numWaiting,
-      pagesInUse,
-      numPages,
-      decodeSteps: this.#steps.decodeSteps,
-    });
+    return Promise.resolve(loadOf({
+      kv: this.#kv,
+      scheduler: this.#scheduler,
+      steps: this.#steps,
+      conversations: this.#conversations,
+      tierLoads: this.#parts.tierLoads,
+    }));
+  }
+
+  slot(request: SlotRequest): Promise<SlotReply> {
+    if (this.#broken !== null) return Promise.reject(goneError(this.#broken));
+    const { slots } = this.#scheduler;
+    const reply = this.#conversations.order(request, (slot) => (slots[slot] ?? null) !== null);
+    this.#loop ??= this.#run();
+    return reply;
   }
 
   /** Sets how the loop lets messages in between two steps. */
@@ -202,6 +224,7 @@ export class LocalEngine implements Engine {
   async #stop(): Promise<void> {
     this.#broken ??= { code: "engine_closed", message: "the engine is closed" };
     for (const sequence of this.#scheduler.sequences()) this.#cancel(sequence);
+    this.#conversations.giveUp(goneError(this.#broken));
     // A step on a lost device may never come back.
     if (this.#broken.code !== "device_lost") await this.#loop;
   }
@@ -258,7 +281,9 @@ export class LocalEngine implements Engine {
       await this.#turn();
       try {
         const step = this.#scheduler.next(performance.now());
+        this.#conversations.turn();
         if (step !== null) await this.#runStep(step);
+        else if (this.#conversations.isBusy) continue;
         // Nobody waits. Who closes the engine saves the rest.
         else if (this.#broken !== null || !this.#prefixes.save()) break;
       } catch (error) {
@@ -269,6 +294,7 @@ export class LocalEngine implements Engine {
       }
     }
     this.#loop = null;
+    if (this.#broken !== null) this.#conversations.giveUp(goneError(this.#broken));
   }
 
   async #runStep(step: Step): Promise<void> {
@@ -315,6 +341,7 @@ export class LocalEngine implements Engine {
   }
 
   #drop(sequence: Sequence): void {
+    this.#conversations.leaves(sequence);
     this.#scheduler.remove(sequence);
     sequence.parked?.[Symbol.dispose]();
     sequence.parked = null;
@@ -330,6 +357,10 @@ export class LocalEngine implements Engine {
   #report(error: unknown): void {
     this.#parts.onInternalError?.(error);
   }
+}
+
+function goneError({ code, message }: EngineErrorData): Error {
+  return Object.assign(new Error(message), { code });
 }
 
 function messageOf(error: unknown): string {

@@ -1,5 +1,10 @@
 /** The tiers below the device, from an engine's options. @module */
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
+import { createHash } from "node:crypto";
+import { Conversations } from "../kv/store/conversations.ts";
+import { type FileOps, systemFiles } from "../kv/store/file_ops.ts";
+import { sizesOf } from "../kv/store/sizes.ts";
+import { DEFAULT_SLOT_BYTES, SlotFolder } from "../kv/store/slot_folder.ts";
 import { RowStore } from "../kv/store/row_store.ts";
 import type { KvStore, StoreOptions } from "../kv/store/types.ts";
 import type { ModelConfig } from "../model/types.ts";
@@ -55,6 +60,25 @@ export function openStore(
     onWarning,
     ...system,
   });
+}
+
+/**
+ * Opens the conversations of a store.
+ *
+ * @throws {Error} If the folder cannot be used; the message names the flag.
+ */
+export function openConversations(
+  store: KvStore,
+  { slotDir, slotBytes }: TierOptions,
+  files: FileOps = systemFiles,
+): Conversations {
+  if (slotDir === undefined || slotDir === null) return new Conversations(store, null);
+  const digest = createHash("sha256").update(store.fingerprint).digest();
+  const most = slotBytes ?? DEFAULT_SLOT_BYTES;
+  return new Conversations(
+    store,
+    new SlotFolder(sizesOf(store.shape), digest, files, slotDir, most),
+  );
 }
 
 /** Time that a process which ends takes for prefixes that are not saved yet. */

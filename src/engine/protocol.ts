@@ -17,6 +17,8 @@ import type {
   EngineStats,
   GenerateRequest,
   LoadProgress,
+  SlotReply,
+  SlotRequest,
 } from "./types.ts";
 
 /**
@@ -29,6 +31,7 @@ export type ClientMessage =
   | { readonly type: "cancel"; readonly key: number }
   | { readonly type: "hold"; readonly key: number; readonly held: boolean }
   | { readonly type: "stats"; readonly key: number }
+  | { readonly type: "slot"; readonly key: number; readonly request: SlotRequest }
   | { readonly type: "settle" }
   | { readonly type: "close" };
 
@@ -43,6 +46,8 @@ export type WorkerMessage =
   | { readonly type: "events"; readonly events: readonly KeyedEvent[] }
   | { readonly type: "stats"; readonly key: number; readonly stats: EngineStats }
   | { readonly type: "lost"; readonly error: EngineErrorData }
+  | { readonly type: "slot_done"; readonly key: number; readonly reply: SlotReply }
+  | { readonly type: "slot_failed"; readonly key: number; readonly error: ErrorData }
   | { readonly type: "settled" }
   | { readonly type: "closed" };
 

@@ -70,6 +70,15 @@ export class Scheduler {
     return this.#waiting.length;
   }
 
+  get numParked(): number {
+    return this.#waiting.filter((sequence) => sequence.parked !== null).length;
+  }
+
+  /** Who has each slot. */
+  get slots(): readonly (Sequence | null)[] {
+    return this.#slots;
+  }
+
   /** Other sizes of prefill chunks from the next one on. */
   setChunks(prefillChunk: number, sharedPrefillChunk: number): void {
     this.#options = { ...this.#options, prefillChunk, sharedPrefillChunk };

@@ -113,6 +113,11 @@ export class Sequence {
     return this.request.promptIds.length;
   }
 
+  /** Prompt tokens that have rows now. */
+  get numPrefilled(): number {
+    return Math.min(this.#numWritten, this.numPrompt);
+  }
+
   get numGenerated(): number {
     return this.#tokens.length - this.numPrompt;
   }

@@ -36,6 +36,10 @@ export function sequencesOf(step: RunnableStep): readonly Sequence[] {
 export class StepRunner {
   /** Decode steps so far. */
   decodeSteps = 0;
+  /** Rows of all of them. */
+  decodedRows = 0;
+  /** Times that a sequence gave up its slot. */
+  preemptions = 0;
   readonly #options: StepRunnerOptions;
   #prefillChunk: number;
 
@@ -63,6 +67,7 @@ export class StepRunner {
 
   /** A sequence gives up its slot. One that no tier has room for is prefilled again, if that may be. */
   async #park(sequence: Sequence): Promise<void> {
+    this.preemptions++;
     if (!sequence.begun) return this.#options.scheduler.preempt(sequence);
     const parked = await this.#options.runner.park(sequence.slot!);
     if (parked !== null) this.#options.scheduler.parked(sequence, parked);
@@ -114,6 +119,7 @@ export class StepRunner {
       sequences.map((sequence) => sequence.decodeRow()),
     );
     this.decodeSteps++;
+    this.decodedRows += sequences.length;
     if (results.length !== sequences.length) {
       throw new Error(`${results.length} tokens came back for ${sequences.length} sequences`);
     }

@@ -9,6 +9,16 @@ import { MAX_PARAMETER_SHARE } from "../butler/predictor/shape.ts";
 import type { BudgetTable } from "../butler/budget_table.ts";
 import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import type { KvReport, KvRequest } from "../butler/settings.ts";
+import type { EngineStats, SlotReply, SlotRequest } from "./load_types.ts";
+
+export type {
+  EngineStats,
+  RunningSlot,
+  SlotLoad,
+  SlotReply,
+  SlotRequest,
+  TierLoad,
+} from "./load_types.ts";
 
 /** Sampling parameters of one sequence; checked before they come here. */
 export interface SamplingParams {
@@ -163,6 +173,9 @@ export interface TierOptions {
   readonly prefixDir: string | null;
   /** Prompts that were prefilled once are found again, as long as nobody needs their room. */
   readonly prefixCache: boolean;
+  /** Where conversations are saved that somebody asks to save, and how many bytes of them. */
+  readonly slotDir?: string | null;
+  readonly slotBytes?: number | null;
 }
 
 /** Everything on the device and in host memory, nothing on disk. */
@@ -275,15 +288,6 @@ export interface EngineInfo {
   readonly notes: readonly string[];
 }
 
-/** A moment's view of an engine's load. */
-export interface EngineStats {
-  readonly runningSequences: number;
-  readonly waitingSequences: number;
-  readonly pagesInUse: number;
-  readonly numPages: number;
-  readonly decodeSteps: number;
-}
-
 /** Makes tokens. */
 export interface Engine {
   readonly info: EngineInfo;
@@ -301,6 +305,12 @@ export interface Engine {
    */
   hold(id: string, held: boolean): void;
   stats(): Promise<EngineStats>;
+  /**
+   * Saves, restores or erases the rows of a slot's conversation, between the steps of what runs.
+   *
+   * @throws {Error} With the name `SlotError` and the code of one (`src/kv/store/errors.ts`).
+   */
+  slot(request: SlotRequest): Promise<SlotReply>;
   /** Cancels what runs and frees the device. */
   close(): Promise<void>;
   /**

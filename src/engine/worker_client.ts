@@ -11,6 +11,8 @@ import type {
   EngineStats,
   GenerateRequest,
   LoadProgress,
+  SlotReply,
+  SlotRequest,
 } from "./types.ts";
 
 /** What is needed of a `Worker`. */
@@ -58,6 +60,7 @@ export class WorkerEngine implements Engine {
   readonly #live = new Map<number, LiveRequest>();
   readonly #keys = new Map<string, number>();
   readonly #stats = new Map<number, PromiseWithResolvers<EngineStats>>();
+  readonly #slots = new Map<number, PromiseWithResolvers<SlotReply>>();
   readonly #started = Promise.withResolvers<void>();
   readonly #settled = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
@@ -152,6 +155,16 @@ export class WorkerEngine implements Engine {
     return answer.promise;
   }
 
+  /** @throws {EngineGoneError} If the worker died or was closed. */
+  slot(request: SlotRequest): Promise<SlotReply> {
+    if (this.#gone !== null) return Promise.reject(this.#gone);
+    const key = this.#numKeys++;
+    const answer = Promise.withResolvers<SlotReply>();
+    this.#slots.set(key, answer);
+    this.#send({ type: "slot", key, request });
+    return answer.promise;
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -217,6 +230,14 @@ export class WorkerEngine implements Engine {
       case "lost":
         this.#lost.resolve(message.error);
         break;
+      case "slot_done":
+        this.#slots.get(message.key)?.resolve(message.reply);
+        this.#slots.delete(message.key);
+        break;
+      case "slot_failed":
+        this.#slots.get(message.key)?.reject(errorFromData(message.error));
+        this.#slots.delete(message.key);
+        break;
       case "settled":
         this.#settled.resolve();
         break;
@@ -261,6 +282,8 @@ export class WorkerEngine implements Engine {
     }
     for (const answer of this.#stats.values()) answer.reject(error);
     this.#stats.clear();
+    for (const answer of this.#slots.values()) answer.reject(error);
+    this.#slots.clear();
     this.#started.reject(error);
     // After a start that worked nobody looks at it.
     this.#started.promise.catch(() => {});

@@ -95,6 +95,16 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
         engine?.stats().then((stats) => scope.postMessage({ type: "stats", key, stats }));
         break;
       }
+      case "slot": {
+        const { key, request } = message;
+        const failed = (error: unknown) =>
+          scope.postMessage({ type: "slot_failed", key, error: errorToData(error) });
+        engine?.slot(request).then(
+          (reply) => scope.postMessage({ type: "slot_done", key, reply }),
+          failed,
+        );
+        break;
+      }
       case "settle":
         settle();
         break;

@@ -61,6 +61,20 @@ export class TieredCache implements KvCache {
     return { deviceBytes, hostBytes: hostCapacity, diskBytes: diskCapacity };
   }
 
+  /** What each tier holds now, and blocks that only wait to be found again. */
+  get loads() {
+    const { usage: { pagesInUse, numPages } } = this.device.pool;
+    const { partBytes, usage } = this.store;
+    return {
+      tiers: {
+        device: { bytes: pagesInUse * partBytes, capacityBytes: numPages * partBytes },
+        host: { bytes: usage.hostBytes, capacityBytes: usage.hostCapacity },
+        disk: { bytes: usage.diskBytes, capacityBytes: usage.diskCapacity },
+      },
+      cachedBlocks: usage.numCached,
+    };
+  }
+
   get #capacity(): TierCapacity {
     const { pool, numPages } = this.device;
     const { layerSlab, slabPages } = pool;

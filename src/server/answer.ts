@@ -3,6 +3,7 @@ import type { Admission } from "./admission/admission.ts";
 import type { RequestLimits } from "./admission/limits.ts";
 import { answerTooSlow } from "./admission/refusals.ts";
 import type { BodyLimits } from "./body.ts";
+import type { RequestWatch } from "../observe/types.ts";
 import { asRequestError, clientGone, clientStalled } from "./errors.ts";
 import { type DeltaEvent, type FinishEvent, generate, type ProgressEvent } from "./generation.ts";
 import { paceOf, type StreamPace } from "./pace.ts";
@@ -28,6 +29,8 @@ export interface RequestContext {
   readonly stopping: AbortSignal;
   /** Called with errors that come when the answer has already begun. */
   readonly onError: (error: unknown) => void;
+  /** Told of the sequences of the request and of its end. */
+  readonly watch?: RequestWatch | undefined;
 }
 
 /** A choice, complete. */
@@ -80,7 +83,7 @@ export interface PlannedAnswer {
  * @throws {RequestError} If the queue is full.
  */
 function answerSignal(context: RequestContext, numSequences: number) {
-  const { request, stopping, admission, model, limits: { requestTimeoutMs } } = context;
+  const { request, stopping, watch, admission, model, limits: { requestTimeoutMs } } = context;
   const leave = admission.admit(numSequences, model.engine.info.maxSequences);
   const controller = new AbortController();
   const abort = (reason: Error) => controller.abort(reason);
@@ -100,6 +103,7 @@ function answerSignal(context: RequestContext, numSequences: number) {
     leave();
     request.signal.removeEventListener("abort", gone);
     stopping.removeEventListener("abort", stop);
+    watch?.finished();
   };
   return { signal: controller.signal, abort, release };
 }
@@ -124,7 +128,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
   }));
   const { signal, release } = answerSignal(context, specs.length);
   try {
-    for await (const event of generate(context.model, specs, signal)) {
+    for await (const event of generate(context.model, specs, signal, context.watch)) {
       const part = parts[event.index];
       if (part === undefined) throw new RangeError(`no choice ${event.index}`);
       if (event.type === "progress") continue;
@@ -188,7 +192,7 @@ async function* streamMessages(
   const usage = () =>
     continuousUsage ? { usage: tally.usage() } : includeUsage ? { usage: null } : {};
   try {
-    for await (const event of generate(context.model, specs, signal)) {
+    for await (const event of generate(context.model, specs, signal, context.watch)) {
       if (event.type === "finish") {
         const ending = tally.finish(event);
         for (const { choice, extra } of shape.finish(event)) {

@@ -8,6 +8,7 @@ import { type Context, Hono } from "std-http";
 import { Admission } from "./admission/admission.ts";
 import { BodyBudget } from "./admission/body_budget.ts";
 import { DEFAULT_LIMITS, type RequestLimits } from "./admission/limits.ts";
+import type { Exchange, Observer } from "../observe/observer.ts";
 import type { RequestContext } from "./answer.ts";
 import { asRequestError, RequestError, shuttingDown } from "./errors.ts";
 import { createGuard, type GuardOptions, NO_GUARD } from "./guard/guard.ts";
@@ -15,6 +16,9 @@ import { ModelLife } from "./life/model_life.ts";
 import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
 import { type InfoContext, listModels, props, showModel } from "./info_routes.ts";
 import { chatCompletions, completions } from "./routes.ts";
+import type { ServedRoute } from "./openapi/document.ts";
+import { descriptionRoutes } from "./openapi/handlers.ts";
+import { type OperatorOptions, operatorRoutes } from "./operator_routes.ts";
 import type { ServedModel } from "./served_model.ts";
 import { applyTemplate, detokenize, tokenize } from "./text_routes.ts";
 
@@ -22,7 +26,8 @@ export type { ServedModel } from "./served_model.ts";
 
 /** Where the server tells of errors that are its own. */
 export interface ServerLog {
-  error(message: string, cause: unknown): void;
+  /** @param requestId Of the request that it belongs to, if it belongs to one. */
+  error(message: string, cause: unknown, requestId?: string): void;
 }
 
 /** How an app is made. */
@@ -40,12 +45,18 @@ export interface AppOptions {
   /** Who may ask; everybody where nothing is said. */
   readonly guard?: GuardOptions;
   readonly log?: ServerLog;
+  /** Told what happens to requests. */
+  readonly observer?: Observer;
+  /** What `/metrics` and `/slots` need; absent: there are no such routes. */
+  readonly operator?: OperatorOptions;
 }
 
 /** An HTTP application. */
 export interface App {
   /** Answers a request. Never rejects. */
   fetch(request: Request): Response | Promise<Response>;
+  /** Every route, parameters as `{name}`. */
+  readonly routes: readonly ServedRoute[];
   /** Serves another model, or the same on a new engine; until the promise is kept, 503. */
   load(model: ServedModel | Promise<ServedModel>): void;
   /** Refuses new requests; those that run go on. */
@@ -54,12 +65,25 @@ export interface App {
   stop(): void;
 }
 
+type AppContext = Context<{ Bindings: Bindings }>;
+
+/** A route as it is shown: `/v1/models/:name{.+}` is `/v1/models/{name}`. */
+function routeName(path: string): string {
+  return path.replace(/:(\w+)(\{[^}]*\})?/g, "{$1}");
+}
+
+/** What a request brings along to its route. */
+interface Bindings {
+  readonly requestId: string;
+  readonly exchange: Exchange | undefined;
+}
+
 /** A request id that is safe to send back in a header and to write to a log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** Makes the application. It holds no socket: see {@linkcode serve}. */
 export function createApp(options: AppOptions): App {
-  const { servedName, version, log } = options;
+  const { servedName, version, log, observer } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const admission = new Admission(limits.maxQueue);
   const bodyLimits = {
@@ -71,20 +95,23 @@ export function createApp(options: AppOptions): App {
   const created = Math.floor(Date.now() / 1000);
   const pace: StreamPace = { ...DEFAULT_PACE, ...options.pace };
   const stopping = new AbortController();
-  const life = new ModelLife(options.model, (error) => log?.error(error.message, error.cause));
+  const life = new ModelLife(options.model, (error) => {
+    log?.error(error.message, error.cause);
+    observer?.engineLost(String(error.body.error.code));
+  });
   const model = () => life.model();
-  const report = (thrown: unknown) => {
+  const report = (thrown: unknown, requestId: string) => {
     const error = asRequestError(thrown);
     // Not being ready yet is an answer, not a fault; neither is a deadline that did its work.
     if (error.status >= 500 && error.status !== 503 && error.status !== 504) {
       const { message, cause } = error;
       // What clients are not told, because it may name paths of this machine, is in the cause.
       const known = !(cause instanceof Error) || cause.message === message;
-      log?.error(known ? message : `${message} (${cause.message})`, cause ?? error);
+      log?.error(known ? message : `${message} (${cause.message})`, cause ?? error, requestId);
     }
   };
   const info = (): InfoContext => ({ model: model(), servedName, created, version });
-  const post = (handler: (context: RequestContext) => Promise<Response>) => (c: Context) =>
+  const post = (handler: (context: RequestContext) => Promise<Response>) => (c: AppContext) =>
     handler({
       request: c.req.raw,
       model: model(),
@@ -95,7 +122,8 @@ export function createApp(options: AppOptions): App {
       admission,
       cacheScope: guard.scopeOf(c),
       stopping: stopping.signal,
-      onError: report,
+      onError: (thrown) => report(thrown, c.env.requestId),
+      watch: c.env.exchange,
     });
   const health = () => {
     model();
@@ -108,16 +136,23 @@ export function createApp(options: AppOptions): App {
     return Response.json({ status: "ok" });
   };
 
-  const hono = new Hono();
+  const hono = new Hono<{ Bindings: Bindings }>();
   hono.use(...guard.middleware);
+  const declared: ServedRoute[] = [];
   const route = (
     method: "GET" | "POST",
     path: string,
-    handler: (c: Context) => Response | Promise<Response>,
+    handler: (c: AppContext) => Response | Promise<Response>,
   ) => {
-    hono.on(method, path, handler);
+    const name = routeName(path);
+    declared.push({ method, path: name });
+    hono.on(method, path, (c) => {
+      c.env.exchange?.matched(name);
+      return handler(c);
+    });
     const allow = method === "GET" ? "GET, HEAD" : method;
     hono.all(path, (c) => {
+      c.env.exchange?.matched(name);
       throw new RequestError(
         405,
         "invalid_request_error",
@@ -140,6 +175,20 @@ export function createApp(options: AppOptions): App {
   route("GET", "/ready", ready);
   route("GET", "/health", health);
   route("GET", "/v1/health", health);
+  const operated = {
+    engine: () => life.engine,
+    model,
+    bodyLimits,
+  };
+  const described = { routes: () => declared, version, servedName };
+  for (
+    const { method, path, handler } of [
+      ...operatorRoutes(options.operator ?? {}, operated),
+      ...descriptionRoutes(described),
+    ]
+  ) {
+    route(method, path, (c) => handler(c.req));
+  }
   hono.notFound((c) => {
     throw new RequestError(
       404,
@@ -148,18 +197,21 @@ export function createApp(options: AppOptions): App {
       { code: "unknown_url" },
     );
   });
-  hono.onError((thrown) => {
-    report(thrown);
+  hono.onError((thrown, c) => {
+    report(thrown, c.env.requestId);
     const error = asRequestError(thrown);
     return Response.json(error.body, { status: error.status, headers: error.headers });
   });
 
   return {
+    routes: declared,
     async fetch(request) {
       const given = request.headers.get("x-request-id") ?? "";
       const id = REQUEST_ID.test(given) ? given : crypto.randomUUID();
-      const response = await hono.fetch(request);
+      const exchange = observer?.begin(id, request.method);
+      const response = await hono.fetch(request, { requestId: id, exchange });
       response.headers.set("x-request-id", id);
+      exchange?.responded(response);
       return response;
     },
     load: (next) => life.load(next),

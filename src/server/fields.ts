@@ -35,13 +35,20 @@ export function flag() {
 
 /** A string of at most `max` UTF-16 units. */
 export function text(max = Infinity) {
-  return z.string({ error: "must be a string" }).max(max, {
-    error: `must have at most ${max} characters`,
-  });
+  const string = z.string({ error: "must be a string" });
+  if (max === Infinity) return string;
+  return string.max(max, { error: `must have at most ${max} characters` });
 }
 
-/** A field whose value is checked by hand: `read` returns it or throws {@linkcode BadValue}. */
-export function checked<T>(read: (value: unknown) => T) {
+/** A JSON Schema: what `/openapi.json` says of a field that is checked by hand. */
+export type JsonShape = Readonly<Record<string, unknown>>;
+
+/**
+ * A field whose value is checked by hand: `read` returns it or throws {@linkcode BadValue}.
+ *
+ * @param shape What it takes, for people and programs that read `/openapi.json`.
+ */
+export function checked<T>(read: (value: unknown) => T, shape: JsonShape) {
   return z.unknown().transform((value, context): T => {
     try {
       return read(value);
@@ -50,7 +57,7 @@ export function checked<T>(read: (value: unknown) => T) {
       context.addIssue({ code: "custom", message: thrown.message, path: [...thrown.path] });
       return z.NEVER;
     }
-  });
+  }).meta(shape);
 }
 
 /** Why a hand-checked value is refused, and where in it. */
@@ -92,6 +99,12 @@ export function readBy<S extends z.ZodType>(schema: S, value: unknown): z.output
   const issue = result.error.issues[0];
   throw new BadValue(issue?.message ?? "is not valid", issue?.path ?? []);
 }
+
+/** Shape of a token id. */
+export const ID_SHAPE = { type: "integer", minimum: 0, maximum: MAX_ID } as const;
+
+/** Shape of a list of token ids. */
+export const IDS_SHAPE = { type: "array", items: ID_SHAPE } as const;
 
 /** A token id; whether the vocabulary has it is checked where the model is known. */
 export function readId(value: unknown): number {

@@ -1,6 +1,7 @@
 /** Runs the sequences of a request on the engine and turns their tokens into text. @module */
 import type { KvReport } from "../butler/settings.ts";
 import type { Engine, RequestTimings, TokenLogprob } from "../engine/types.ts";
+import type { RequestWatch, SequenceWatch } from "../observe/types.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
 import { engineFailure, shuttingDown } from "./errors.ts";
 import { merge } from "./merge.ts";
@@ -89,6 +90,7 @@ async function* runSequence(
   engine: Engine,
   tokenizer: Tokenizer | undefined,
   spec: SequenceSpec,
+  watch: SequenceWatch | undefined,
   onEnd: () => void,
 ): AsyncGenerator<GenerationEvent> {
   const { request } = spec;
@@ -110,6 +112,7 @@ async function* runSequence(
       yield* echoed(request.promptIds, 0, []);
     }
     for await (const event of engine.generate(request)) {
+      watch?.event(event);
       switch (event.type) {
         case "prefill":
           if (spec.reportProgress) yield { ...event, type: "progress", index: spec.index };
@@ -137,7 +140,9 @@ async function* runSequence(
           yield* startAnswer();
           yield* choice.send(text.end());
           const stopped = text.stopped || event.reason === "stop";
-          yield choice.finish(stopped ? "stop" : "length", event);
+          const reason = stopped ? "stop" : "length";
+          watch?.end(reason);
+          yield choice.finish(reason, event);
           return;
         }
         case "error":
@@ -148,6 +153,7 @@ async function* runSequence(
     }
     throw new Error("the engine ended a sequence without saying why");
   } finally {
+    watch?.end("abort");
     onEnd();
   }
 }
@@ -156,12 +162,14 @@ async function* runSequence(
  * Runs all sequences of a request at once. When one fails, when the reader leaves or when `signal`
  * fires, the others are cancelled, whatever state they are in.
  *
+ * @param watch Told of all that happens.
  * @throws {RequestError} For what the engine reports, or the reason of the signal.
  */
 export async function* generate(
   model: ServedModel,
   specs: readonly SequenceSpec[],
   signal: AbortSignal,
+  watch?: RequestWatch,
 ): AsyncGenerator<GenerationEvent> {
   const { engine, tokenizer } = model;
   const live = new Set(specs.map((spec) => spec.request.id));
@@ -173,7 +181,13 @@ export async function* generate(
   try {
     yield* merge(specs.map((spec) => {
       const { id } = spec.request;
-      return runSequence(engine, tokenizer, spec, () => live.delete(id));
+      return runSequence(
+        engine,
+        tokenizer,
+        spec,
+        watch?.sequence(spec.request),
+        () => live.delete(id),
+      );
     }));
   } catch (thrown) {
     signal.throwIfAborted();

@@ -8,6 +8,8 @@ import {
   checked,
   count,
   flag,
+  ID_SHAPE,
+  IDS_SHAPE,
   int,
   num,
   readBy,
@@ -41,6 +43,9 @@ export interface LogitBias {
 }
 
 const biasValue = num(-100, 100);
+const BIAS_VALUE_SHAPE = {
+  anyOf: [{ type: "number", minimum: -100, maximum: 100 }, { const: false }],
+};
 
 function readBias(value: unknown): LogitBias {
   const added: [number, number][] = [];
@@ -92,9 +97,48 @@ function readStops(value: unknown): string[] {
   return readList(list, { min: 0, max: MAX_STOPS, what }, readStop).filter((stop) => stop !== "");
 }
 
+const BIAS_SHAPE = {
+  anyOf: [
+    { type: "object", additionalProperties: BIAS_VALUE_SHAPE, maxProperties: MAX_BIASES },
+    {
+      type: "array",
+      maxItems: MAX_BIASES,
+      items: { type: "array", prefixItems: [ID_SHAPE, BIAS_VALUE_SHAPE], minItems: 2, maxItems: 2 },
+    },
+  ],
+};
+const STOP_SHAPE = oneOrSeveral({ type: "string", maxLength: MAX_STOP_LENGTH }, MAX_STOPS);
+const CONTENT_SHAPE = {
+  anyOf: [
+    { type: "string" },
+    {
+      type: "array",
+      minItems: 1,
+      items: {
+        type: "object",
+        properties: { type: { const: "text" }, text: { type: "string" } },
+        required: ["type", "text"],
+      },
+    },
+    { type: "null" },
+  ],
+};
+const PROMPT_SHAPE = {
+  anyOf: [
+    ...oneOrSeveral({ type: "string" }, MAX_PROMPTS, 1).anyOf,
+    IDS_SHAPE,
+    { type: "array", items: IDS_SHAPE, minItems: 1, maxItems: MAX_PROMPTS },
+  ],
+};
+
+/** One of a kind, or a list of them. */
+function oneOrSeveral(items: object, maxItems: number, minItems = 0) {
+  return { anyOf: [items, { type: "array", items, minItems, maxItems }] };
+}
+
 const streamOptions = z.object({
-  include_usage: flag().nullish(),
-  continuous_usage_stats: flag().nullish(),
+  include_usage: flag().nullish().describe("a last chunk with `usage`"),
+  continuous_usage_stats: flag().nullish().describe("`usage` in each chunk"),
 }, { error: "must be an object" });
 
 /** What both ways to generate have in common; the bounds are those of the OpenAI API or wider. */
@@ -118,10 +162,13 @@ const generationFields = {
   repeat_last_n: int(-1, 2 ** 31 - 1).default(64),
   frequency_penalty: num(-2, 2).default(0),
   presence_penalty: num(-2, 2).default(0),
-  logit_bias: checked(readBias).optional(),
+  logit_bias: checked(readBias, BIAS_SHAPE).optional(),
   seed: int(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER).optional(),
-  stop: checked(readStops).optional(),
-  stop_token_ids: checked((value) => readIds(value, MAX_STOP_IDS)).optional(),
+  stop: checked(readStops, STOP_SHAPE).optional(),
+  stop_token_ids: checked(
+    (value) => readIds(value, MAX_STOP_IDS),
+    { ...IDS_SHAPE, maxItems: MAX_STOP_IDS },
+  ).optional(),
   ignore_eos: flag().default(false),
   skip_special_tokens: flag().default(true),
   return_token_ids: flag().default(false),
@@ -156,7 +203,7 @@ function readPrompts(value: unknown): readonly Prompt[] {
 /** Body of `POST /v1/completions`. */
 export const completionSchema = z.object({
   ...generationFields,
-  prompt: checked(readPrompts),
+  prompt: checked(readPrompts, PROMPT_SHAPE),
   echo: flag().default(false),
   logprobs: int(0, MAX_TOP_LOGPROBS).optional(),
   /** A field of chats, where it means something; here it only has the same bounds. */
@@ -188,7 +235,7 @@ function readContent(value: unknown): string | undefined {
 
 const messageSchema = z.object({
   role: z.enum(ROLES, { error: `must be one of ${ROLES.join(", ")}` }),
-  content: checked(readContent).optional(),
+  content: checked(readContent, CONTENT_SHAPE).optional(),
   name: text(MAX_NAME).nullish(),
 }, { error: "must be a message: an object with `role` and `content`" });
 
@@ -210,8 +257,15 @@ function readMessage(value: unknown) {
   };
 }
 
-const messages = checked((value) =>
-  readList(value, { min: 1, max: MAX_MESSAGES, what: "a list of messages" }, readMessage)
+const messages = checked(
+  (value) =>
+    readList(value, { min: 1, max: MAX_MESSAGES, what: "a list of messages" }, readMessage),
+  {
+    type: "array",
+    minItems: 1,
+    maxItems: MAX_MESSAGES,
+    items: z.toJSONSchema(messageSchema, { io: "input" }),
+  },
 );
 
 /** Body of `POST /v1/chat/completions`. */
@@ -233,7 +287,7 @@ export const tokenizeSchema = z.object({
 });
 
 /** Body of `POST /detokenize`, as llama.cpp has it. */
-export const detokenizeSchema = z.object({ tokens: checked((value) => readIds(value)) });
+export const detokenizeSchema = z.object({ tokens: checked((value) => readIds(value), IDS_SHAPE) });
 
 /** Body of `POST /apply-template`. */
 export const applyTemplateSchema = z.object({

@@ -158,3 +158,24 @@ Deno.test("serve on the loopback answers no other name, and says so when everybo
   open.io.interrupt("SIGTERM");
   assert.equal(await open.code, 0);
 });
+
+Deno.test("serve has /metrics unless it is told not to, and logs JSON and nothing else if told so", async () => {
+  for (const [flags, status] of [[[], 200], [["--no-metrics"], 404]] as const) {
+    const args = ["--port", "0", "--log-format", "json", ...flags];
+    const server = start(args, () => Promise.resolve(new FakeEngine()));
+    const url = await server.url;
+    const response = await fetch(`${url}/metrics`);
+    assert.equal(response.status, status);
+    await response.body?.cancel();
+    await (await fetch(`${url}/v1/models`)).body?.cancel();
+    server.io.interrupt("SIGTERM");
+    assert.equal(await server.code, 0);
+    const lines = server.io.err.trimEnd().split("\n").map((line) => JSON.parse(line));
+    assert.ok(
+      lines.some(({ level, message }) =>
+        level === "info" && message.startsWith("smollm2-135m-instruct: context 256")
+      ),
+    );
+    assert.ok(lines.some(({ route, status }) => route === "/v1/models" && status === 200));
+  }
+});

@@ -50,14 +50,22 @@ Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives 
     assert.deepEqual({ ids: got.ids, reason: got.end }, expected(req));
     assert.deepEqual(got.scores, expectedScores(req));
   });
-  const { decodeSteps, ...load } = await engine.stats();
+  const { decodeSteps, decodedRows, slots, ...load } = await engine.stats();
+  const empty = { bytes: 0, capacityBytes: 0 };
   assert.deepEqual(load, {
     runningSequences: 0,
     waitingSequences: 0,
     pagesInUse: 0,
     numPages: 128,
+    parkedSequences: 0,
+    preemptions: 0,
+    cachedBlocks: 0,
+    tiers: { device: empty, host: empty, disk: empty },
   });
-  assert.ok(decodeSteps > 0);
+  assert.ok(decodeSteps > 0 && decodedRows >= decodeSteps);
+  assert.ok(
+    slots.length > 0 && slots.every(({ running, kept }) => running === null && kept === null),
+  );
   await engine.close();
 });
 

@@ -8,6 +8,8 @@ import type {
   EngineInfo,
   EngineStats,
   GenerateRequest,
+  SlotReply,
+  SlotRequest,
   TokenLogprob,
 } from "../../src/engine/types.ts";
 import {
@@ -307,12 +309,33 @@ export class FakeEngine implements Engine {
       pagesInUse: this.#running,
       numPages: 64,
       decodeSteps: this.#steps,
+      decodedRows: this.#steps,
+      parkedSequences: 0,
+      preemptions: 0,
+      cachedBlocks: 0,
+      tiers: {
+        device: { bytes: 1024 * this.#running, capacityBytes: 65536 },
+        host: { bytes: 0, capacityBytes: 1 << 20 },
+        disk: { bytes: 0, capacityBytes: 0 },
+      },
+      slots: Array.from(
+        { length: this.info.maxSequences },
+        () => ({ running: null, kept: null }),
+      ),
     });
   }
 
   /** Nothing can be run any more. */
   lose(error: EngineErrorData): void {
     this.#lost.resolve(error);
+  }
+
+  /** Slot requests that came, in order. */
+  readonly slotRequests: SlotRequest[] = [];
+
+  slot(request: SlotRequest): Promise<SlotReply> {
+    this.slotRequests.push(request);
+    return Promise.resolve({ numTokens: 32, bytes: 1000, ms: 1 });
   }
 
   /** Asked to leave everything in order. */

@@ -1,7 +1,7 @@
 /** `serve`: the OpenAI HTTP API. @module */
 import { DEFAULT_MODEL } from "../../assets.ts";
 import { TRAIN_HINT } from "../../butler/settings.ts";
-import { type App, createApp, type ServerLog } from "../../server/app.ts";
+import { type App, createApp } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
 import type { ServedModel } from "../../server/served_model.ts";
 import { CommandError, defineCommand } from "../command.ts";
@@ -16,13 +16,15 @@ import {
   requestLimits,
 } from "../guard_flags.ts";
 import { interruptGuard } from "../interrupt.ts";
-import { type CliIo, EXIT, isDebug } from "../io.ts";
+import { type CliIo, EXIT } from "../io.ts";
 import { lifeFlags, streamPace } from "../life_flags.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { startSelf } from "../self_process.ts";
+import { observe, observeFlags } from "../observe_flags.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
 import { pause, supervise } from "../supervisor.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
+import { slotFlags, slotOptions } from "../slot_flags.ts";
 import { integer, text } from "../values.ts";
 import { VERSION } from "../version.ts";
 
@@ -74,19 +76,25 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       ...accessFlags,
       ...limitFlags,
       ...lifeFlags,
+      ...observeFlags,
+      ...slotFlags,
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
     },
-    async run(settings, io) {
-      if (settings.supervise) return await superviseServer(io);
+    async run(settings, processIo) {
+      if (settings.supervise) return await superviseServer(processIo);
       let keeper: EngineKeeper | undefined;
       const drainMs = settings.drainTimeout * 1000;
-      using guard = interruptGuard(io, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
-      const options = engineOptions(settings, settings.maxSeqs);
+      using guard = interruptGuard(processIo, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
+      const given = engineOptions(settings, settings.maxSeqs);
+      const options = { ...given, tiers: { ...given.tiers, ...slotOptions(settings) } };
       const guardSettings = guardOptions(settings, settings.host);
       const side = await openSide(options.modelPath, "serve");
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
+      const tokenizer = side.tokenizer;
+      const observing = await observe(settings, processIo, { name: servedName, tokenizer });
+      const { io, metrics } = observing;
       const app = createApp({
         // Until the keeper below brings one.
         model: new Promise<ServedModel>(() => {}),
@@ -95,7 +103,12 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         limits: requestLimits(settings),
         guard: guardSettings,
         pace: streamPace(settings),
-        log: serverLog(io),
+        log: observing.serverLog,
+        observer: observing.observer,
+        operator: {
+          ...metrics === undefined ? {} : { metrics },
+          slots: settings.slots ?? true,
+        },
       });
       let server: Serving | undefined;
       try {
@@ -159,15 +172,6 @@ function noteDrain(server: Serving, signal: AbortSignal, seconds: number, io: Cl
         "a second signal ends them now\n",
     );
   }, { once: true });
-}
-
-function serverLog(io: CliIo): ServerLog {
-  return {
-    error(message, cause) {
-      io.stderr(`error: ${message}\n`);
-      if (isDebug(io) && cause instanceof Error) io.stderr(`${cause.stack ?? ""}\n`);
-    },
-  };
 }
 
 async function listen(app: App, options: ServeOptions): Promise<Serving> {

@@ -40,3 +40,27 @@ export function fullError(
 export function assertStore(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(`row store: ${message}`);
 }
+
+/** What can be wrong with a conversation that is to be saved, restored or erased. */
+export type SlotErrorCode =
+  | "slot_name"
+  | "slot_unknown"
+  | "slot_busy"
+  | "slot_empty"
+  | "slot_no_room"
+  | "slot_folder_missing"
+  | "slot_folder_full"
+  | "slot_file_missing"
+  | "slot_file_damaged"
+  | "slot_file_foreign"
+  | "slot_file_too_long"
+  | "slot_file_unwritable";
+
+/** A conversation that cannot be saved, restored or erased. The message has no path. */
+export class SlotError extends Error {
+  override readonly name = "SlotError";
+
+  constructor(readonly code: SlotErrorCode, message: string, cause?: unknown) {
+    super(message, { cause });
+  }
+}

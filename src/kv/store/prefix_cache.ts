@@ -98,6 +98,16 @@ export class PrefixCache {
     this.remove(block);
   }
 
+  /** Forgets a block by its name, here and in the folder. @returns Whether it was there. */
+  drop(tiers: Tiers, key: string): boolean {
+    const wasSaved = this.#folder?.drop(key) ?? false;
+    const block = this.#entries.get(key)?.block;
+    if (block === undefined) return wasSaved;
+    this.remove(block);
+    if (block.owners === 0) tiers.free(block);
+    return true;
+  }
+
   /** A block is not found any more; it stays where its owners have it. */
   remove(block: Block): void {
     if (block.key === null) return;

@@ -146,6 +146,14 @@ export class PrefixFolder {
     return true;
   }
 
+  /** Removes a block. @returns Whether it was there. */
+  drop(key: string): boolean {
+    if (!this.#known.has(key)) return false;
+    this.#removeQuietly(this.#pathOf(key));
+    this.#forget(key);
+    return true;
+  }
+
   /**
    * Notes that a block is used.
    *

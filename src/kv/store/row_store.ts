@@ -24,7 +24,7 @@ import {
 /** Key and value blocks of all sequences, in host memory and on disk. */
 export class RowStore implements KvStore {
   readonly shape: StoreShape;
-  readonly #fingerprint: string;
+  readonly fingerprint: string;
   readonly #sizes: BlockSizes;
   readonly #host: HostTier;
   readonly #disk: DiskTier | null;
@@ -40,7 +40,7 @@ export class RowStore implements KvStore {
    */
   constructor(options: StoreOptions) {
     this.shape = options.shape;
-    this.#fingerprint = options.fingerprint;
+    this.fingerprint = options.fingerprint;
     this.#sizes = sizesOf(options.shape);
     const files = options.files ?? systemFiles;
     const digest = createHash("sha256").update(options.fingerprint).digest();
@@ -109,7 +109,7 @@ export class RowStore implements KvStore {
   }
 
   prefixKeys(ids: ArrayLike<number>, salt = ""): string[] {
-    return prefixKeys(this.#fingerprint, this.shape, ids, salt);
+    return prefixKeys(this.fingerprint, this.shape, ids, salt);
   }
 
   offerPrefix(key: string, sequence: StoredSequence, index: number, extras?: Uint8Array): void {
@@ -140,6 +140,11 @@ export class RowStore implements KvStore {
     }
     this.#prefixes.touch(keys.slice(0, blocks.length));
     return this.#sequence(blocks, extras);
+  }
+
+  dropPrefix(keys: readonly string[]): number {
+    // From the end: a chain is of no use without its beginning, which goes last.
+    return keys.toReversed().filter((key) => this.#prefixes.drop(this.#tiers, key)).length;
   }
 
   countPrefix(keys: readonly string[]): number {

@@ -130,6 +130,8 @@ export type AcceptPrefix = (extras: Uint8Array | null, index: number) => boolean
 /** Where blocks of all sequences live: host memory, and files below it. */
 export interface KvStore extends Disposable {
   readonly shape: StoreShape;
+  /** What rows depend on beside the tokens. */
+  readonly fingerprint: string;
   /** Bytes of a part, and of a block's parts together. */
   readonly partBytes: number;
   readonly blockBytes: number;
@@ -164,6 +166,14 @@ export interface KvStore extends Disposable {
    * prefix folder; perhaps none, and no more than there is room for. Blocks are shared, not copied.
    */
   adoptPrefix(keys: readonly string[], accept?: AcceptPrefix): StoredSequence;
+
+  /**
+   * Blocks of these names are not found any more, neither here nor in the prefix folder. Whoever has
+   * one keeps it.
+   *
+   * @returns How many were there.
+   */
+  dropPrefix(keys: readonly string[]): number;
 
   /** How many of `keys` {@linkcode adoptPrefix} would find in memory, disk or folder, roughly. */
   countPrefix(keys: readonly string[]): number;

@@ -1,0 +1,67 @@
+/** The page of `/metrics`: groups of metrics under the names that dashboards know. @module */
+import type { Engine, EngineStats } from "../../engine/types.ts";
+import type { ExchangeRecord, Sink } from "../types.ts";
+import type { SequenceRecord } from "../sequence_record.ts";
+import { llamaCppMetrics } from "./llama_cpp.ts";
+import { ownMetrics } from "./own.ts";
+import { vllmMetrics } from "./vllm.ts";
+
+/** How long a scrape waits for the engine: a prefill chunk takes about two seconds. */
+const STATS_WITHIN_MS = 4000;
+
+/** Counts what happens and writes it down when asked. */
+export interface Metrics extends Sink {
+  /** The page, with what the engine says of itself now; null: there is none. */
+  page(engine: Engine | null): Promise<string>;
+}
+
+/**
+ * Makes the metrics of a server.
+ *
+ * @param statsWithinMs After so long an engine that does not answer keeps its last figures.
+ */
+export function createMetrics(
+  { modelName, version, statsWithinMs = STATS_WITHIN_MS }: {
+    readonly modelName: string;
+    readonly version: string;
+    readonly statsWithinMs?: number;
+  },
+): Metrics {
+  const groups = [vllmMetrics(modelName), llamaCppMetrics(), ownMetrics(modelName, version)];
+  const counting = groups.filter((group) => group.token !== undefined);
+  return {
+    async page(engine) {
+      const stats = engine === null ? null : await statsOf(engine, statsWithinMs);
+      for (const group of groups) {
+        if (engine === null || stats === "gone") group.engineGone();
+        else if (stats !== null) group.collect(stats, engine.info);
+      }
+      return (await Promise.all(groups.map((group) => group.text()))).join("\n");
+    },
+    token(sequence: SequenceRecord, gapMs: number | null) {
+      for (const group of counting) group.token!(sequence, gapMs);
+    },
+    ended(sequence: SequenceRecord) {
+      for (const group of groups) group.ended?.(sequence);
+    },
+    exchanged(exchange: ExchangeRecord) {
+      for (const group of groups) group.exchanged?.(exchange);
+    },
+    engineLost(code: string) {
+      for (const group of groups) group.engineLost?.(code);
+    },
+  };
+}
+
+/** What an engine says of itself; null: nothing in time; `gone`: it never will again. */
+async function statsOf(engine: Engine, withinMs: number): Promise<EngineStats | null | "gone"> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<null>((resolve) => timer = setTimeout(() => resolve(null), withinMs));
+  try {
+    return await Promise.race([engine.stats(), late]);
+  } catch {
+    return "gone";
+  } finally {
+    clearTimeout(timer);
+  }
+}

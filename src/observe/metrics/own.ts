@@ -1,0 +1,136 @@
+/** Metrics that nobody else has a name for: tiers, selection, faults; and those of HTTP. @module */
+import type { EngineInfo, EngineStats } from "../../engine/types.ts";
+import type { SequenceRecord } from "../sequence_record.ts";
+import type { ExchangeRecord, Sink } from "../types.ts";
+import { MetricSet, oneTwoFive } from "./metric_set.ts";
+import type { MetricGroup } from "./types.ts";
+
+const SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1];
+const HTTP_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800];
+const TIERS = ["device", "host", "disk"] as const;
+/** A client may send any method: each other one would be a label more. */
+const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "OPTIONS", "DELETE", "PUT"]);
+
+/** Makes the group. */
+export function ownMetrics(modelName: string, version: string): MetricGroup & Sink {
+  const set = new MetricSet({ model_name: modelName });
+  const bytes = set.gauge("tokenbutler_kv_bytes", "Keys and values that a tier holds", ["tier"]);
+  const capacity = set.gauge("tokenbutler_kv_capacity_bytes", "Room of a tier", ["tier"]);
+  const rows = set.gauge(
+    "tokenbutler_kv_rows",
+    "Rows of keys and values of one layer that a tier has room taken for",
+    ["tier"],
+  );
+  const cached = set.gauge(
+    "tokenbutler_prefix_blocks",
+    "Blocks of rows that only wait to be found as a prefix",
+  );
+  const parked = set.gauge(
+    "tokenbutler_parked_sequences",
+    "Sequences whose rows lie below the device until they have a slot again",
+  );
+  const fetched = set.counter(
+    "tokenbutler_kv_fetched_bytes_total",
+    "Keys and values that went from host or disk to the device in decode steps",
+  );
+  const resident = set.histogram(
+    "tokenbutler_kv_resident_share",
+    "Share of the wanted rows of a sequence that were on the device already",
+    SHARES,
+  );
+  const attended = set.histogram(
+    "tokenbutler_kv_rows_per_step",
+    "Rows that a KV head of a selected layer attended to, mean of a sequence",
+    oneTwoFive(1_000_000),
+  );
+  const samples = set.counter(
+    "tokenbutler_recall_samples_total",
+    "Steps whose recall was measured",
+  );
+  const mass = set.histogram(
+    "tokenbutler_recall_mass",
+    "Share of the attention that the attended rows cover, mean of a sequence",
+    SHARES,
+  );
+  const overlap = set.histogram(
+    "tokenbutler_recall_overlap",
+    "Share of the truly best rows among the chosen ones, mean of a sequence",
+    SHARES,
+  );
+  const sequences = set.counter("tokenbutler_sequences_total", "Sequences that ended", [
+    "policy",
+    "outcome",
+  ]);
+  const lost = set.counter("tokenbutler_device_lost_total", "Times that the device was lost");
+  const crashed = set.counter("tokenbutler_engine_crashed_total", "Times that the engine died");
+  const up = set.gauge("tokenbutler_engine_up", "1 while the engine answers, else 0");
+  set.gauge("tokenbutler_build_info", "Version of the program", ["version"]).set({ version }, 1);
+  const http = set.counter("http_requests_total", "Requests over HTTP, streams at their end", [
+    "handler",
+    "method",
+    "status",
+  ]);
+  const duration = set.histogram(
+    "http_request_duration_seconds",
+    "Time of a request over HTTP, to the end of its stream",
+    HTTP_S,
+    ["handler", "method"],
+  );
+  const memory = set.gauge("process_resident_memory_bytes", "Memory of the process");
+  const heap = set.gauge("process_heap_bytes", "JavaScript heap of the main isolate");
+  set.gauge("process_start_time_seconds", "Start of the process, since 1970")
+    .set(Math.round(performance.timeOrigin) / 1000);
+
+  return {
+    collect(stats: EngineStats, info: EngineInfo) {
+      up.set(1);
+      const rowBytes = info.kv.bytesPerToken / info.model.numLayers;
+      for (const tier of TIERS) {
+        const { bytes: used, capacityBytes } = stats.tiers[tier];
+        bytes.set({ tier }, used);
+        capacity.set({ tier }, capacityBytes);
+        rows.set({ tier }, Math.round(used / rowBytes));
+      }
+      cached.set(stats.cachedBlocks);
+      parked.set(stats.parkedSequences);
+    },
+    engineGone() {
+      up.set(0);
+      parked.set(0);
+      cached.set(0);
+      for (const tier of TIERS) {
+        bytes.set({ tier }, 0);
+        rows.set({ tier }, 0);
+      }
+    },
+    text() {
+      const { rss, heapUsed } = Deno.memoryUsage();
+      memory.set(rss);
+      heap.set(heapUsed);
+      return set.text();
+    },
+
+    ended({ kv, timings, outcome }: SequenceRecord) {
+      sequences.inc({ policy: kv?.policy ?? "none", outcome: outcome! });
+      if (kv === null || timings === null) return;
+      // The first token of an answer comes from the prefill.
+      const steps = Math.max(0, timings.predictedTokens - 1);
+      if (steps === 0) return;
+      fetched.inc(kv.bytesPerStep * steps);
+      resident.observe(kv.residentShare);
+      attended.observe(kv.rowsPerStep);
+      if (kv.recall === null) return;
+      samples.inc(kv.recall.steps);
+      mass.observe(kv.recall.mass);
+      overlap.observe(kv.recall.overlap);
+    },
+    exchanged({ handle: { beganMs }, route, method, status, endedMs }: ExchangeRecord) {
+      const known = METHODS.has(method) ? method : "other";
+      http.inc({ handler: route, method: known, status: String(status) });
+      duration.observe({ handler: route, method: known }, (endedMs - beganMs) / 1000);
+    },
+    engineLost(code: string) {
+      (code === "device_lost" ? lost : crashed).inc();
+    },
+  };
+}

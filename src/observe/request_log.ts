@@ -1,0 +1,102 @@
+/** One line of the log for each request, and at level `debug` one for each sequence. @module */
+import type { Logger } from "./logger.ts";
+import type { SequenceRecord } from "./sequence_record.ts";
+import type { ExchangeRecord, Sink } from "./types.ts";
+
+/** Characters of a text that a line has at most. */
+const MAX_TEXT = 20_000;
+
+/** Requests that are asked all the time, and say nothing. */
+const QUIET: ReadonlySet<string> = new Set([
+  "/health",
+  "/v1/health",
+  "/live",
+  "/ready",
+  "/metrics",
+]);
+
+/**
+ * Makes the sink.
+ *
+ * @param textOf Ids to text, where prompts and answers are to be logged; null: they never are.
+ */
+export function requestLog(
+  logger: Logger,
+  textOf: ((ids: readonly number[]) => string) | null,
+): Sink {
+  const texts = (sequence: SequenceRecord) =>
+    textOf === null ? {} : {
+      prompt: cut(textOf(sequence.request.promptIds)),
+      answer: cut(textOf(sequence.ids ?? [])),
+    };
+  return {
+    ended(sequence) {
+      const level = textOf === null ? "debug" : "info";
+      if (!logger.enabled(level)) return;
+      const { exchange, request, numTokens, outcome, errorCode, timings, kv } = sequence;
+      const { queueMs, prefillMs, decodeMs } = sequence.phases;
+      logger.log(level, "sequence", {
+        request_id: exchange.id,
+        sequence: request.id,
+        outcome: outcome ?? undefined,
+        error: errorCode ?? undefined,
+        prompt_tokens: request.promptIds.length,
+        cached_tokens: timings?.cachedTokens,
+        generated_tokens: numTokens,
+        queue_ms: rounded(queueMs),
+        prefill_ms: rounded(prefillMs),
+        decode_ms: rounded(decodeMs),
+        policy: kv?.policy,
+        ...texts(sequence),
+      });
+    },
+    exchanged(exchange) {
+      const level = levelOf(exchange);
+      if (!logger.enabled(level)) return;
+      const { handle: { id, beganMs }, method, route, status, endedMs, sequences } = exchange;
+      logger.log(level, "request", {
+        request_id: id,
+        method,
+        route,
+        status,
+        ms: rounded(endedMs - beganMs),
+        ...(sequences.length === 0 ? {} : generation(exchange)),
+      });
+    },
+    engineLost(code) {
+      logger.log("error", "the engine is gone", { code });
+    },
+  };
+}
+
+/** A client that asks wrongly is no fault of the server; a stream that failed says 200. */
+function levelOf({ route, status, sequences }: ExchangeRecord) {
+  if (status >= 500 && status !== 503) return "error";
+  if (sequences.some(({ outcome }) => outcome === "error")) return "error";
+  return QUIET.has(route) ? "debug" : "info";
+}
+
+function generation({ handle: { beganMs }, sequences }: ExchangeRecord) {
+  const firsts = sequences.flatMap(({ firstTokenMs }) => firstTokenMs ?? []);
+  return {
+    sequences: sequences.length,
+    prompt_tokens: sum(sequences, ({ request }) => request.promptIds.length),
+    cached_tokens: sum(sequences, ({ timings }) => timings?.cachedTokens ?? 0),
+    generated_tokens: sum(sequences, ({ numTokens }) => numTokens),
+    first_token_ms: firsts.length === 0 ? undefined : rounded(Math.min(...firsts) - beganMs),
+    outcome: [...new Set(sequences.map(({ outcome }) => outcome ?? "abort"))].join(","),
+  };
+}
+
+function sum(sequences: readonly SequenceRecord[], pick: (record: SequenceRecord) => number) {
+  return sequences.reduce((total, sequence) => total + pick(sequence), 0);
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 10) / 10;
+}
+
+function cut(text: string): string {
+  if (text.length <= MAX_TEXT) return text;
+  return `${text.slice(0, MAX_TEXT)}... (${text.length} characters)`;
+}

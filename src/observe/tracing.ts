@@ -1,0 +1,98 @@
+/**
+ * Spans of OpenTelemetry for each sequence: `queue`, `prefill` and `decode` under one that is named
+ * after the operation. Deno exports them, and makes the span of the HTTP request that they belong
+ * to, when it is started with `OTEL_DENO=true`.
+ *
+ * @module
+ */
+import type { Attributes, Context, Span, Tracer } from "@opentelemetry/api";
+import type { SequenceRecord } from "./sequence_record.ts";
+import type { ExchangeHandle, Sink } from "./types.ts";
+
+/** Under this symbol whoever exports spans is known to the API of OpenTelemetry. */
+const API = Symbol.for("opentelemetry.js.api.1");
+
+/** Whether anybody exports spans. */
+export function isTraced(): boolean {
+  return Reflect.get(globalThis, API) !== undefined;
+}
+
+interface Traced {
+  readonly context: Context;
+  /** The span of the HTTP request. */
+  readonly span: Span | undefined;
+}
+
+/**
+ * Makes the sink; null where nobody exports spans: then the API is not even loaded.
+ *
+ * @param modelName As clients name the model.
+ */
+export async function createTracing(modelName: string, version: string): Promise<Sink | null> {
+  if (!isTraced()) return null;
+  const { context, SpanKind, SpanStatusCode, trace } = await import("@opentelemetry/api");
+  const tracer: Tracer = trace.getTracer("tokenbutler", version);
+  const requests = new WeakMap<ExchangeHandle, Traced>();
+
+  const spansOf = (sequence: SequenceRecord) => {
+    const { request, exchange, outcome, errorCode, timings, kv } = sequence;
+    const parent = requests.get(exchange)?.context ?? context.active();
+    const operation = request.id.startsWith("chatcmpl") ? "chat" : "text_completion";
+    const attributes: Attributes = {
+      "gen_ai.operation.name": operation,
+      "gen_ai.request.model": modelName,
+      "gen_ai.request.max_tokens": request.maxTokens,
+      "gen_ai.request.temperature": request.sampling.temperature,
+      "gen_ai.response.id": request.id,
+      "gen_ai.response.finish_reasons": [outcome ?? "abort"],
+      "gen_ai.usage.input_tokens": request.promptIds.length,
+      "gen_ai.usage.output_tokens": sequence.numTokens,
+      "tokenbutler.request_id": exchange.id,
+      ...(timings === null ? {} : { "tokenbutler.cached_tokens": timings.cachedTokens }),
+      ...(kv === null ? {} : {
+        "tokenbutler.policy": kv.policy,
+        "tokenbutler.bytes_per_step": kv.bytesPerStep,
+        "tokenbutler.resident_share": kv.residentShare,
+      }),
+    };
+    const end = sequence.endedMs ?? performance.now();
+    const whole = tracer.startSpan(`${operation} ${modelName}`, {
+      kind: SpanKind.INTERNAL,
+      startTime: timeOf(sequence.beganMs),
+      attributes,
+    }, parent);
+    if (errorCode !== null) {
+      whole.setAttribute("error.type", errorCode);
+      whole.setStatus({ code: SpanStatusCode.ERROR, message: errorCode });
+    }
+    const { queueMs, prefillMs, decodeMs } = sequence.phases;
+    const inside = trace.setSpan(parent, whole);
+    let at = sequence.beganMs;
+    for (const [name, ms] of [["queue", queueMs], ["prefill", prefillMs], ["decode", decodeMs]]) {
+      const span = tracer.startSpan(name as string, { startTime: timeOf(at) }, inside);
+      at = Math.min(end, at + (ms as number));
+      span.end(timeOf(at));
+    }
+    whole.end(timeOf(end));
+  };
+
+  return {
+    arrived(exchange) {
+      requests.set(exchange, { context: context.active(), span: trace.getActiveSpan() });
+    },
+    ended: spansOf,
+    // Now and not later: the span of a stream ends with its headers.
+    matched(exchange, method, route) {
+      const span = requests.get(exchange)?.span;
+      span?.setAttributes({ "http.route": route, "tokenbutler.request_id": exchange.id });
+      span?.updateName(`${method} ${route}`);
+    },
+  };
+}
+
+/** A time of `performance.now()` as seconds and nanoseconds since 1970. */
+function timeOf(ms: number): [number, number] {
+  const whole = performance.timeOrigin + ms;
+  const seconds = Math.floor(whole / 1000);
+  return [seconds, Math.round((whole - seconds * 1000) * 1e6)];
+}

@@ -1,0 +1,63 @@
+/**
+ * What is told of requests on their way, and to whom. The server reports to one
+ * {@linkcode Observer}; metrics, logs and spans are its sinks and know nothing of each other.
+ *
+ * @module
+ */
+import type { EngineEvent, GenerateRequest } from "../engine/types.ts";
+import type { SequenceRecord } from "./sequence_record.ts";
+
+/** How a sequence ended, by vLLM's names. `abort`: its client went away, or the server ended. */
+export type Outcome = "stop" | "length" | "abort" | "error";
+
+/** Told what happens to one sequence. */
+export interface SequenceWatch {
+  /** An event of the engine. */
+  event(event: EngineEvent): void;
+  /** The sequence is over; only the first call counts. */
+  end(outcome: Outcome): void;
+}
+
+/** Told what happens to the sequences of one request. */
+export interface RequestWatch {
+  /** A sequence goes to the engine. */
+  sequence(request: GenerateRequest): SequenceWatch;
+  /** The answer is sent or given up. */
+  finished(): void;
+}
+
+/** A request over HTTP, while it runs: one object for each. */
+export interface ExchangeHandle {
+  /** The id that the client gets back in `x-request-id`. Clients may choose it, also twice. */
+  readonly id: string;
+  /** On the clock of `performance.now()`. */
+  readonly beganMs: number;
+}
+
+/** A request over HTTP, from its arrival to the end of its answer. */
+export interface ExchangeRecord {
+  readonly handle: ExchangeHandle;
+  readonly method: string;
+  /** The route as it is declared (`/v1/models/{name}`); `other` where there is none. */
+  readonly route: string;
+  /** Status of the response. */
+  readonly status: number;
+  readonly endedMs: number;
+  readonly sequences: readonly SequenceRecord[];
+}
+
+/** Gets what an {@linkcode Observer} is told. None of the calls may throw. */
+export interface Sink {
+  /** A request came in. Called where the context of its trace is active. */
+  arrived?(exchange: ExchangeHandle): void;
+  /** A route took the request. */
+  matched?(exchange: ExchangeHandle, method: string, route: string): void;
+  /** A token of a sequence was chosen, so many milliseconds after the one before; null: the first. */
+  token?(sequence: SequenceRecord, gapMs: number | null): void;
+  /** A sequence is over. */
+  ended?(sequence: SequenceRecord): void;
+  /** A request is over, its answer sent or given up. */
+  exchanged?(exchange: ExchangeRecord): void;
+  /** The engine will not answer again: `device_lost` or `engine_crashed`. */
+  engineLost?(code: string): void;
+}

@@ -1,0 +1,182 @@
+/** What answers look like: schemas for `/openapi.json`, held against real answers by tests. @module */
+import { z } from "zod";
+
+const count = () => z.int().min(0);
+const finishReason = z.enum(["stop", "length"]);
+
+const usage = z.object({
+  prompt_tokens: count(),
+  completion_tokens: count(),
+  total_tokens: count(),
+  prompt_tokens_details: z.object({
+    cached_tokens: count().describe("prompt tokens that were not prefilled again"),
+  }),
+});
+
+const timings = z.object({
+  cache_n: count(),
+  prompt_n: count(),
+  prompt_ms: z.number(),
+  prompt_per_token_ms: z.number(),
+  prompt_per_second: z.number(),
+  predicted_n: count(),
+  predicted_ms: z.number(),
+  predicted_per_token_ms: z.number(),
+  predicted_per_second: z.number(),
+});
+
+const kv = z.looseObject({
+  policy: z.string(),
+  rows_per_step: z.number(),
+  bytes_per_step: z.number(),
+  resident_share: z.number(),
+  tiers: z.object({ device: count(), host: count(), disk: count() }),
+}).describe("settings of the KV cache as they were applied, and what came of them");
+
+const envelope = {
+  id: z.string(),
+  created: count().describe("seconds since 1970"),
+  model: z.string(),
+  system_fingerprint: z.string(),
+};
+const ending = { usage, timings, kv: kv.optional() };
+
+const completionLogprobs = z.object({
+  tokens: z.array(z.string()),
+  token_logprobs: z.array(z.number().nullable()),
+  top_logprobs: z.array(z.record(z.string(), z.number()).nullable()),
+  text_offset: z.array(count()),
+});
+const chatToken = z.object({
+  token: z.string(),
+  logprob: z.number(),
+  bytes: z.array(count()).nullable(),
+});
+
+/** Answer of `POST /v1/completions`. */
+export const completionAnswer = z.object({
+  ...envelope,
+  object: z.literal("text_completion"),
+  choices: z.array(z.object({
+    index: count(),
+    text: z.string(),
+    logprobs: completionLogprobs.nullable(),
+    finish_reason: finishReason,
+    token_ids: z.array(count()).optional(),
+    prompt_token_ids: z.array(count()).optional(),
+  })),
+  ...ending,
+});
+
+/** Answer of `POST /v1/chat/completions`. */
+export const chatAnswer = z.object({
+  ...envelope,
+  object: z.literal("chat.completion"),
+  prompt_token_ids: z.array(count()).optional(),
+  choices: z.array(z.object({
+    index: count(),
+    message: z.object({
+      role: z.literal("assistant"),
+      content: z.string(),
+      refusal: z.null(),
+    }),
+    logprobs: z.object({
+      content: z.array(z.object({ ...chatToken.shape, top_logprobs: z.array(chatToken) })),
+      refusal: z.null(),
+    }).nullable(),
+    finish_reason: finishReason,
+    token_ids: z.array(count()).optional(),
+  })),
+  ...ending,
+});
+
+const served = z.object({
+  id: z.string(),
+  object: z.literal("model"),
+  created: count(),
+  owned_by: z.string(),
+  max_model_len: count().describe("tokens that a prompt and its answer may have together"),
+  meta: z.looseObject({
+    vocab_type: count(),
+    n_vocab: count(),
+    n_ctx_train: count(),
+    n_embd: count(),
+    n_params: count(),
+    size: count(),
+  }),
+});
+
+/** Answer of `GET /v1/models/{name}`. */
+export const modelAnswer = served;
+/** Answer of `GET /v1/models`. */
+export const modelsAnswer = z.object({ object: z.literal("list"), data: z.array(served) });
+
+/** Answer of `POST /tokenize`. */
+export const tokenizeAnswer = z.object({
+  tokens: z.union([
+    z.array(count()),
+    z.array(z.object({ id: count(), piece: z.union([z.string(), z.array(count())]) })),
+  ]),
+});
+/** Answer of `POST /detokenize`. */
+export const detokenizeAnswer = z.object({ content: z.string() });
+/** Answer of `POST /apply-template`. */
+export const templateAnswer = z.object({ prompt: z.string() });
+/** Answer of `/health` and the like. */
+export const healthAnswer = z.object({ status: z.literal("ok") });
+
+/** Answer of `GET /props`. */
+export const propsAnswer = z.looseObject({
+  default_generation_settings: z.looseObject({ n_ctx: count(), params: z.looseObject({}) }),
+  total_slots: count(),
+  model_alias: z.string(),
+  model_path: z.string().nullable(),
+  chat_template: z.string().nullable(),
+  build_info: z.string(),
+});
+
+/** Answer of `GET /slots`. */
+export const slotsAnswer = z.array(z.looseObject({
+  id: count(),
+  id_task: z.string().nullable(),
+  n_ctx: count(),
+  is_processing: z.boolean(),
+  params: z.looseObject({}),
+  next_token: z.looseObject({
+    has_next_token: z.boolean(),
+    has_new_line: z.boolean(),
+    n_remain: count(),
+    n_decoded: count(),
+  }),
+  n_kept: count().describe("tokens whose rows `save` would write"),
+}));
+
+const slot = { id_slot: count() };
+const slotFile = { ...slot, filename: z.string() };
+
+/** Answer of `POST /slots/{id}`. */
+export const slotAnswer = z.union([
+  z.object({
+    ...slotFile,
+    n_saved: count(),
+    n_written: count(),
+    timings: z.object({ save_ms: z.number() }),
+  }),
+  z.object({
+    ...slotFile,
+    n_restored: count(),
+    n_read: count(),
+    timings: z.object({ restore_ms: z.number() }),
+  }),
+  z.object({ ...slot, n_erased: count() }),
+]);
+
+/** Every error. */
+export const errorAnswer = z.object({
+  error: z.looseObject({
+    message: z.string(),
+    type: z.string(),
+    param: z.string().nullable().describe("field of the body that is wrong"),
+    code: z.union([z.string(), z.int()]).nullable(),
+  }),
+});

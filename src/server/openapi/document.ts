@@ -1,0 +1,151 @@
+/** The OpenAPI description of the routes that a server has, from the schemas that check requests. @module */
+import { z } from "zod";
+import { errorAnswer } from "./answers.ts";
+import { type RouteDescription, ROUTES } from "./routes.ts";
+
+/** A JSON value of the document. */
+export type Json = Readonly<Record<string, unknown>>;
+
+/** A document of OpenAPI 3.1, as far as its reader here needs to know it. */
+export interface OpenApiDocument {
+  readonly openapi: string;
+  readonly info: { readonly title: string; readonly version: string; readonly description: string };
+  readonly paths: Readonly<Record<string, Readonly<Record<string, Json>>>>;
+  readonly [member: string]: unknown;
+}
+
+/** A route that a server has. */
+export interface ServedRoute {
+  readonly method: string;
+  readonly path: string;
+}
+
+/** Errors that every route can answer with, and what they mean. */
+const ERRORS: Readonly<Record<string, string>> = {
+  400: "a field is missing or wrong (`param` names it), or the prompt does not fit the context",
+  401: "a key is needed, and this is none",
+  403: "the address or page that the request comes from may not use this server",
+  404: "there is no such thing",
+  408: "the request did not come in time",
+  413: "the body is too large",
+  429: "too much is waiting: come again after `Retry-After` seconds",
+  500: "a fault of the server",
+  503: "not ready, or no room: come again after `Retry-After` seconds, if it says so",
+};
+
+/** The descriptions of the routes that a server has, in the order of the table. */
+export function describedRoutes(served: readonly ServedRoute[]): RouteDescription[] {
+  const has = new Set(served.map(({ method, path }) => `${method} ${path}`));
+  return ROUTES.filter(({ method, path }) => has.has(`${method} ${path}`));
+}
+
+/** Makes the document. */
+export function openApiDocument(
+  served: readonly ServedRoute[],
+  version: string,
+): OpenApiDocument {
+  const routes = describedRoutes(served);
+  const paths: Record<string, Record<string, Json>> = {};
+  for (const route of routes) {
+    (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route);
+  }
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "TokenButler",
+      version,
+      description: "A language model over the OpenAI HTTP API. Fields that are `null` count as " +
+        "not set; unknown fields are ignored, but for those of `kv` and those that would change " +
+        "the answer and are not built. Every answer has an `x-request-id`.",
+      license: { name: "Apache-2.0", identifier: "Apache-2.0" },
+    },
+    servers: [{ url: "/" }],
+    // A key is needed where the server was started with one.
+    security: [{}, { key: [] }],
+    tags: [...new Set(routes.map(({ tag }) => tag))].map((name) => ({ name })),
+    paths,
+    components: {
+      schemas: { Error: jsonSchema(errorAnswer, "output") },
+      securitySchemes: { key: { type: "http", scheme: "bearer" } },
+    },
+  } as OpenApiDocument;
+}
+
+function operation(route: RouteDescription): Json {
+  const { method, path, tag, summary, details, parameters = [], body } = route;
+  return {
+    operationId: `${method.toLowerCase()}${path.replace(/[^A-Za-z0-9]+/g, "_")}`.replace(/_$/, ""),
+    tags: [tag],
+    summary,
+    ...(details === undefined ? {} : { description: details }),
+    ...(parameters.length === 0 ? {} : {
+      parameters: parameters.map((each) => ({
+        ...each,
+        required: each.in === "path" || (each.required ?? false),
+      })),
+    }),
+    ...(body === undefined ? {} : {
+      requestBody: {
+        required: !(body.optional ?? false),
+        content: {
+          "application/json": { schema: bodySchema(route), example: body.example },
+        },
+      },
+    }),
+    responses: { 200: success(route), ...errors(route) },
+  };
+}
+
+/** Schema of a route's body, with a line for each field. */
+export function bodySchema({ body }: RouteDescription): Json {
+  if (body === undefined) return {};
+  const schema = jsonSchema(body.schema, "input");
+  const properties = schema["properties"] as Readonly<Record<string, Json>>;
+  return {
+    ...schema,
+    properties: Object.fromEntries(
+      Object.entries(properties).map(([name, property]) => [
+        name,
+        { ...property, description: body.fields[name] },
+      ]),
+    ),
+  };
+}
+
+function success({ answer, streams }: RouteDescription): Json {
+  if ("media" in answer) {
+    const schema = answer.media === "application/json" ? { type: "object" } : { type: "string" };
+    return { description: "the answer", content: { [answer.media]: { schema } } };
+  }
+  return {
+    description: "the answer",
+    content: {
+      "application/json": { schema: jsonSchema(answer, "output") },
+      ...(streams ? { "text/event-stream": { schema: { type: "string" } } } : {}),
+    },
+  };
+}
+
+function errors({ method }: RouteDescription): Json {
+  const content = { "application/json": { schema: { $ref: "#/components/schemas/Error" } } };
+  return Object.fromEntries(
+    Object.entries(ERRORS)
+      .filter(([status]) => method === "POST" || !["408", "413", "429"].includes(status))
+      .map(([status, description]) => [status, { description, content }]),
+  );
+}
+
+/** A JSON Schema of a zod schema, as a part of a document. */
+function jsonSchema(schema: z.ZodType, io: "input" | "output"): Json {
+  return withoutDialect(z.toJSONSchema(schema, { io })) as Json;
+}
+
+/** The dialect stands once, for the document. */
+function withoutDialect(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutDialect);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).filter(([key]) => key !== "$schema" && key !== "~standard")
+      .map(([key, member]) => [key, withoutDialect(member)]),
+  );
+}

@@ -1,0 +1,43 @@
+import { assert } from "std-testing";
+import { ROUTES } from "../../src/server/openapi/routes.ts";
+
+const read = (name: string) =>
+  Deno.readTextFileSync(new URL(`../../${name}`, import.meta.url).pathname);
+const FILES = ["Dockerfile", "compose.yaml", "kubernetes.yaml", "tokenbutler.service"];
+
+Deno.test("every deployment file says that it was not run", () => {
+  for (const name of FILES) assert.match(read(`deploy/${name}`), /^# NOT RUN: /m, name);
+});
+
+Deno.test("the image has the version of Deno that ./run installs, and is not root", () => {
+  const version = read("run").match(/^deno_version=(\S+)/m)?.[1];
+  assert.ok(version);
+  const dockerfile = read("deploy/Dockerfile");
+  assert.ok(dockerfile.includes(`FROM denoland/deno:bin-${version} AS deno`));
+  const user = dockerfile.match(/^USER (\d+):(\d+)$/m);
+  assert.ok(user !== null && Number(user[1]) > 0);
+  const kubernetes = read("deploy/kubernetes.yaml");
+  assert.ok(kubernetes.includes(`runAsUser: ${user[1]}\n`));
+  assert.ok(kubernetes.includes(`runAsGroup: ${user[2]}\n`));
+  for (const rule of ["readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false"]) {
+    assert.ok(kubernetes.includes(rule), rule);
+  }
+  assert.match(read("deploy/compose.yaml"), /^ {4}read_only: true$/m);
+});
+
+Deno.test("the folders that they fetch packages for are those of the program's workers", () => {
+  const { compile } = JSON.parse(read("deno.json"));
+  const workers = compile.include.filter((path: string) => path.endsWith(".ts"));
+  const cached = read("deploy/Dockerfile").match(/^RUN deno cache --frozen main\.ts (.*)$/m)?.[1];
+  assert.deepEqual(cached?.split(" ").toSorted(), workers.toSorted());
+});
+
+Deno.test("gateways are told of metrics and health checks of routes that there are", () => {
+  const described = new Set(ROUTES.map(({ path }) => path));
+  assert.ok(read("deploy/Dockerfile").includes("/health`"));
+  assert.ok(described.has("/health") && described.has("/metrics"));
+  const vllm = read("src/observe/metrics/vllm.ts");
+  const named = [...read("deploy/kubernetes.yaml").matchAll(/^# {3}(vllm:\w+)/gm)];
+  assert.equal(named.length, 4);
+  for (const [, name] of named) assert.ok(vllm.includes(`"${name}"`), name);
+});

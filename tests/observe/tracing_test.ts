@@ -1,0 +1,86 @@
+import { assert } from "std-testing";
+import { createTracing, isTraced } from "../../src/observe/tracing.ts";
+import { post } from "../server/_wire.ts";
+
+interface ExportedSpan {
+  readonly traceId: string;
+  readonly spanId: string;
+  readonly parentSpanId: string;
+  readonly name: string;
+  readonly startTimeUnixNano: string;
+  readonly endTimeUnixNano: string;
+  readonly attributes: readonly { key: string; value: Record<string, unknown> }[];
+  readonly status: { readonly code?: number };
+}
+
+Deno.test("nobody exports spans: there is no sink for them", async () => {
+  assert.ok(!isTraced());
+  assert.equal(await createTracing("tiny", "1.2.3"), null);
+});
+
+Deno.test("spans of queue, prefill and decode lie in the trace of their request", async () => {
+  const spans: ExportedSpan[] = [];
+  await using collector = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    async (request) => {
+      const body = await request.json();
+      for (const { scopeSpans } of body.resourceSpans ?? []) {
+        for (const scope of scopeSpans) spans.push(...scope.spans);
+      }
+      return Response.json({});
+    },
+  );
+  const program = new URL("./_traced_server.ts", import.meta.url).pathname;
+  await using child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-q", "--no-prompt", "--allow-net", "--allow-read", program],
+    env: {
+      OTEL_DENO: "true",
+      OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.addr.port}`,
+      OTEL_BSP_SCHEDULE_DELAY: "100",
+    },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  const url = ((await reader.read()).value ?? "").trim();
+  const trace = "0af7651916cd43dd8448eb211c80319c";
+  const ask = async (prompt: string, headers: Record<string, string> = {}) =>
+    await (await post({ url }, "/v1/completions", { prompt, max_tokens: 5, stream: true }, {
+      headers: { "content-type": "application/json", ...headers },
+    })).text();
+  await ask("abc", { traceparent: `00-${trace}-b7ad6b7169203331-01`, "x-request-id": "mine" });
+  await ask("a");
+  const writer = child.stdin.getWriter();
+  await writer.write(Uint8Array.of(10));
+  await writer.close();
+  assert.equal((await child.status).code, 0);
+  await reader.cancel();
+
+  const named = (name: string) => spans.filter((span) => span.name === name);
+  const attribute = ({ attributes }: ExportedSpan, key: string) =>
+    Object.values(attributes.find((each) => each.key === key)?.value ?? {})[0];
+  const [http] = named("POST /v1/completions").filter(({ traceId }) => traceId === trace);
+  assert.ok(http, JSON.stringify(spans));
+  assert.equal(attribute(http, "http.route"), "/v1/completions");
+  const [whole] = named("text_completion tiny").filter(({ traceId }) => traceId === trace);
+  assert.ok(whole);
+  assert.equal(whole.parentSpanId, http.spanId);
+  assert.equal(Number(attribute(whole, "gen_ai.usage.input_tokens")), 3);
+  assert.equal(Number(attribute(whole, "gen_ai.usage.output_tokens")), 5);
+  assert.equal(attribute(whole, "tokenbutler.request_id"), "mine");
+  let at = BigInt(whole.startTimeUnixNano);
+  for (const name of ["queue", "prefill", "decode"]) {
+    const [part] = named(name).filter(({ parentSpanId }) => parentSpanId === whole.spanId);
+    assert.ok(part, name);
+    assert.ok(BigInt(part.startTimeUnixNano) >= at - 1000n, name);
+    at = BigInt(part.endTimeUnixNano);
+    assert.ok(at <= BigInt(whole.endTimeUnixNano) + 1000n, name);
+  }
+  // The other request failed, in a trace of its own.
+  const [failed] = named("text_completion tiny").filter(({ traceId }) => traceId !== trace);
+  assert.ok(failed);
+  assert.equal(failed.status.code, 2);
+  assert.equal(attribute(failed, "error.type"), "internal");
+});

@@ -1,0 +1,259 @@
+import { assert } from "std-testing";
+import { createMetrics } from "../../src/observe/metrics/mod.ts";
+import { Observer } from "../../src/observe/observer.ts";
+import { type FakeServerOptions, openFakeServer, SERVED_NAME } from "./_server.ts";
+import { withTestEngine } from "./_engine.ts";
+import { post, postCompletion, streamCompletion } from "./_wire.ts";
+
+/** The line grammar of Prometheus' text format, as promtool reads it. */
+const NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*";
+const LABEL = '[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\\\\n]|\\\\["\\\\n])*"';
+const HELP = new RegExp(`^# HELP (${NAME}) \\S.*$`);
+const TYPE = new RegExp(`^# TYPE (${NAME}) (counter|gauge|histogram)$`);
+const SAMPLE = new RegExp(
+  `^(${NAME})(\\{${LABEL}(?:,${LABEL})*\\})? (-?(?:\\d+(?:\\.\\d+)?(?:e[+-]?\\d+)?|\\+?Inf)|NaN)$`,
+);
+
+interface Page {
+  /** Type of each metric by name. */
+  readonly types: ReadonlyMap<string, string>;
+  /** By name with labels. */
+  readonly samples: ReadonlyMap<string, number>;
+}
+
+/** Reads a page strictly: every line is one of three forms, and each sample belongs to its metric. */
+function parsePage(text: string): Page {
+  assert.ok(text.endsWith("\n"));
+  const types = new Map<string, string>();
+  const samples = new Map<string, number>();
+  let current = "";
+  for (const line of text.split("\n")) {
+    if (line === "") continue;
+    const help = HELP.exec(line);
+    const type = TYPE.exec(line);
+    if (help !== null) {
+      current = help[1]!;
+      assert.ok(!types.has(current), `${current} comes twice`);
+    } else if (type !== null) {
+      assert.equal(type[1], current);
+      types.set(current, type[2]!);
+    } else {
+      const [, name = "", labels = "", value = ""] = SAMPLE.exec(line) ?? [];
+      assert.notEqual(name, "", line);
+      const base = types.get(current) === "histogram"
+        ? name.replace(/_(bucket|sum|count)$/, "")
+        : name;
+      assert.equal(base, current, line);
+      const key = `${name}${labels}`;
+      assert.ok(!samples.has(key), `${key} comes twice`);
+      samples.set(key, Number(value.replace("Inf", "Infinity")));
+    }
+  }
+  for (const [name, type] of types) if (type === "histogram") checkHistogram(name, samples);
+  return { types, samples };
+}
+
+/** Buckets do not fall, and the last one holds all. */
+function checkHistogram(name: string, samples: ReadonlyMap<string, number>): void {
+  const groups = new Map<string, number[]>();
+  for (const [key, value] of samples) {
+    if (!key.startsWith(`${name}_bucket{`)) continue;
+    const group = key.replace(/le="[^"]*",?/, "");
+    groups.set(group, [...groups.get(group) ?? [], value]);
+  }
+  for (const [group, values] of groups) {
+    assert.deepEqual(values, values.toSorted((a, b) => a - b), group);
+  }
+}
+
+/** What dashboards, autoscalers and gateways ask for; renaming one of them breaks somebody. */
+const COUNTERS = [
+  "http_requests_total",
+  "llamacpp:n_decode_total",
+  "llamacpp:n_tokens_max",
+  "llamacpp:prompt_seconds_total",
+  "llamacpp:prompt_tokens_total",
+  "llamacpp:tokens_predicted_seconds_total",
+  "llamacpp:tokens_predicted_total",
+  "tokenbutler_device_lost_total",
+  "tokenbutler_engine_crashed_total",
+  "tokenbutler_kv_fetched_bytes_total",
+  "tokenbutler_recall_samples_total",
+  "tokenbutler_sequences_total",
+  "vllm:generation_tokens_total",
+  "vllm:num_preemptions_total",
+  "vllm:prefix_cache_hits_total",
+  "vllm:prefix_cache_queries_total",
+  "vllm:prompt_tokens_total",
+  "vllm:request_success_total",
+];
+const GAUGES = [
+  "llamacpp:n_busy_slots_per_decode",
+  "llamacpp:predicted_tokens_seconds",
+  "llamacpp:prompt_tokens_seconds",
+  "llamacpp:requests_deferred",
+  "llamacpp:requests_processing",
+  "process_heap_bytes",
+  "process_resident_memory_bytes",
+  "process_start_time_seconds",
+  "tokenbutler_build_info",
+  "tokenbutler_engine_up",
+  "tokenbutler_kv_bytes",
+  "tokenbutler_kv_capacity_bytes",
+  "tokenbutler_kv_rows",
+  "tokenbutler_parked_sequences",
+  "tokenbutler_prefix_blocks",
+  "vllm:cache_config_info",
+  "vllm:cpu_cache_usage_perc",
+  "vllm:gpu_cache_usage_perc",
+  "vllm:kv_cache_usage_perc",
+  "vllm:num_requests_running",
+  "vllm:num_requests_swapped",
+  "vllm:num_requests_waiting",
+];
+const HISTOGRAMS = [
+  "http_request_duration_seconds",
+  "tokenbutler_kv_resident_share",
+  "tokenbutler_kv_rows_per_step",
+  "tokenbutler_recall_mass",
+  "tokenbutler_recall_overlap",
+  "vllm:e2e_request_latency_seconds",
+  "vllm:inter_token_latency_seconds",
+  "vllm:request_decode_time_seconds",
+  "vllm:request_generation_tokens",
+  "vllm:request_max_num_generation_tokens",
+  "vllm:request_params_max_tokens",
+  "vllm:request_params_n",
+  "vllm:request_prefill_time_seconds",
+  "vllm:request_prompt_tokens",
+  "vllm:request_queue_time_seconds",
+  "vllm:time_per_output_token_seconds",
+  "vllm:time_to_first_token_seconds",
+];
+
+const MODEL = `model_name="${SERVED_NAME}"`;
+const VLLM = `${MODEL},engine="0"`;
+
+/** A server with metrics and what its page says. */
+function openMeasured(options: FakeServerOptions = {}) {
+  const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
+  const observer = new Observer({ sinks: [metrics] });
+  const app = { observer, operator: { metrics } };
+  return openFakeServer({ ...options, app: { ...options.app, ...app } });
+}
+
+async function scrape(server: { readonly url: string }): Promise<Page> {
+  const response = await fetch(`${server.url}/metrics`);
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+  return parsePage(await response.text());
+}
+
+Deno.test("19: /metrics is a valid page of stable names whose counters only grow", async () => {
+  await using server = await openMeasured();
+  const first = await scrape(server);
+  assert.deepEqual(namesOf(first, "counter"), COUNTERS);
+  assert.deepEqual(namesOf(first, "gauge"), GAUGES);
+  assert.deepEqual(namesOf(first, "histogram"), HISTOGRAMS);
+  let before = first;
+  for (let round = 0; round < 3; round++) {
+    await postCompletion(server, { prompt: "abcdef", max_tokens: 4, n: 2 });
+    await streamCompletion(server, { prompt: "abc", max_tokens: 100 });
+    await (await post(server, "/v1/completions", { prompt: 7 })).body?.cancel();
+    await (await fetch(`${server.url}/nowhere`, { method: "PATCH" })).body?.cancel();
+    const after = await scrape(server);
+    for (const [key, value] of before.samples) {
+      const type = after.types.get(key.replace(/(_bucket|_sum|_count)?\{.*|(_sum|_count)$/, ""));
+      const next = after.samples.get(key);
+      assert.notEqual(next, undefined, key);
+      if (type !== "gauge") assert.ok(next! >= value, `${key}: ${value}, then ${next}`);
+    }
+    before = after;
+  }
+  const of = (key: string) => before.samples.get(key);
+  assert.equal(of(`vllm:generation_tokens_total{${VLLM}}`), 3 * (4 + 4 + 20));
+  assert.equal(of(`vllm:prompt_tokens_total{${VLLM}}`), 3 * (6 + 6 + 3));
+  assert.equal(of("llamacpp:tokens_predicted_total"), 3 * 28);
+  assert.equal(of("llamacpp:prompt_tokens_total"), 3 * 15);
+  assert.equal(of("llamacpp:n_tokens_max"), 3 + 20);
+  assert.equal(of(`vllm:request_success_total{finished_reason="length",${VLLM}}`), 6);
+  assert.equal(of(`vllm:request_success_total{finished_reason="stop",${VLLM}}`), 3);
+  assert.equal(of(`vllm:request_params_n_sum{${VLLM}}`), 3 * (2 + 1));
+  assert.equal(of(`vllm:time_to_first_token_seconds_count{${VLLM}}`), 9);
+  assert.equal(of(`vllm:inter_token_latency_seconds_count{${VLLM}}`), 3 * (3 + 3 + 19));
+  const http = (handler: string, method: string, status: number) =>
+    of(`http_requests_total{handler="${handler}",method="${method}",status="${status}",${MODEL}}`);
+  assert.equal(http("/v1/completions", "POST", 200), 6);
+  assert.equal(http("/v1/completions", "POST", 400), 3);
+  // Neither paths nor methods of a client's choice become labels.
+  assert.equal(http("other", "other", 404), 3);
+});
+
+function namesOf({ types }: Page, wanted: string): string[] {
+  return [...types].filter(([, type]) => type === wanted).map(([name]) => name).toSorted();
+}
+
+Deno.test("an answer that is given up and one that fails have their own outcomes", async () => {
+  await using server = await openMeasured({
+    stepMs: 5,
+    failAt: ({ promptIds }) => promptIds.length === 1 ? 2 : undefined,
+    failure: { code: "device_lost", message: "the device was lost" },
+  });
+  const response = await post(server, "/v1/completions", { prompt: "abc", stream: true });
+  const reader = response.body!.getReader();
+  await reader.read();
+  await reader.cancel();
+  await (await post(server, "/v1/completions", { prompt: "a", max_tokens: 5 })).body?.cancel();
+  const count = async (reason: string) =>
+    (await scrape(server)).samples.get(
+      `vllm:request_success_total{finished_reason="${reason}",${VLLM}}`,
+    );
+  assert.equal(await count("error"), 1);
+  assert.equal(await count("abort"), 1);
+  const { samples } = await scrape(server);
+  assert.equal(samples.get(`tokenbutler_device_lost_total{${MODEL}}`), 1);
+  assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
+});
+
+Deno.test("/metrics answers while the model loads, and is not there unless it is asked for", async () => {
+  const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
+  await using loading = await openFakeServer({
+    app: { model: new Promise(() => {}), operator: { metrics } },
+  });
+  assert.equal((await scrape(loading)).samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
+  await using without = await openFakeServer();
+  const response = await fetch(`${without.url}/metrics`);
+  assert.equal(response.status, 404);
+  await response.body?.cancel();
+});
+
+const openReal = withTestEngine();
+
+Deno.test("the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
+  const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
+  const observer = new Observer({ sinks: [metrics] });
+  await using server = await openReal({ observer, operator: { metrics } });
+  const body = {
+    prompt: Array.from({ length: 100 }, (_, i) => i % 50),
+    max_tokens: 20,
+    ignore_eos: true,
+  };
+  const kv = { policy: "oracle", sinks: 2, window: 8, budget: 8, recall_every: 2 };
+  await postCompletion(server, { ...body, kv });
+  await postCompletion(server, { ...body, kv });
+  const { samples } = await scrape(server);
+  const of = (key: string) => samples.get(key);
+  assert.equal(of(`tokenbutler_engine_up{${MODEL}}`), 1);
+  assert.equal(of(`vllm:num_requests_running{${VLLM}}`), 0);
+  assert.equal(of(`vllm:prefix_cache_queries_total{${VLLM}}`), 200);
+  assert.equal(of(`vllm:prefix_cache_hits_total{${VLLM}}`), 96);
+  assert.equal(of("llamacpp:prompt_tokens_total"), 104);
+  assert.ok(of(`tokenbutler_kv_capacity_bytes{tier="device",${MODEL}}`)! > 0);
+  assert.ok(of(`tokenbutler_kv_bytes{tier="host",${MODEL}}`)! > 0);
+  assert.ok(of(`tokenbutler_prefix_blocks{${MODEL}}`)! >= 3);
+  assert.equal(of(`tokenbutler_sequences_total{policy="oracle",outcome="length",${MODEL}}`), 2);
+  assert.ok(of(`tokenbutler_recall_samples_total{${MODEL}}`)! > 0);
+  assert.equal(of(`tokenbutler_kv_resident_share_count{${MODEL}}`), 2);
+  assert.equal(of("llamacpp:n_busy_slots_per_decode"), 1);
+  assert.ok(of("llamacpp:n_decode_total")! >= 38);
+});

@@ -1,0 +1,153 @@
+import { assert } from "std-testing";
+import type { z } from "zod";
+import { createMetrics } from "../../src/observe/metrics/mod.ts";
+import { createApp } from "../../src/server/app.ts";
+import * as answers from "../../src/server/openapi/answers.ts";
+import { openApiDocument } from "../../src/server/openapi/document.ts";
+import { docsPage } from "../../src/server/openapi/page.ts";
+import { ROUTES } from "../../src/server/openapi/routes.ts";
+import { openFakeServer, SERVED_NAME } from "./_server.ts";
+import { post } from "./_wire.ts";
+
+const metrics = createMetrics({ modelName: SERVED_NAME, version: "0.0.0" });
+/** A server with every route that there is. */
+const openWhole = () => openFakeServer({ app: { operator: { metrics, slots: true } } });
+const allRoutes = () =>
+  createApp({
+    model: new Promise(() => {}),
+    servedName: SERVED_NAME,
+    version: "1.2.3",
+    operator: { metrics, slots: true },
+  }).routes;
+
+type Json = Record<string, unknown>;
+
+Deno.test("every route is described, and what is described is a route", () => {
+  const names = (routes: readonly { method: string; path: string }[]) =>
+    routes.map(({ method, path }) => `${method} ${path}`).toSorted();
+  assert.deepEqual(names(ROUTES), names(allRoutes()));
+  const { paths } = openApiDocument(allRoutes(), "1.2.3");
+  assert.deepEqual(
+    Object.entries(paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`)
+    ).toSorted(),
+    names(allRoutes()),
+  );
+});
+
+Deno.test("the routes that the README names are described", () => {
+  const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
+  const named = [...readme.matchAll(/`(GET|POST) (\/[^`\s]*)`/g)].map(([, method, path]) =>
+    `${method} ${path}`
+  );
+  assert.ok(named.length >= 5);
+  const described = new Set(ROUTES.map(({ method, path }) => `${method} ${path}`));
+  for (const name of named) assert.ok(described.has(name), name);
+});
+
+Deno.test("/openapi.json says of every field what it takes and what it means", async () => {
+  await using server = await openWhole();
+  const response = await fetch(`${server.url}/openapi.json`);
+  assert.equal(response.headers.get("content-type"), "application/json");
+  const document = await response.json();
+  assert.equal(document.openapi, "3.1.0");
+  const ids = new Set<string>();
+  for (const [path, methods] of Object.entries(document.paths as Record<string, Json>)) {
+    for (const [method, operation] of Object.entries(methods as Record<string, Json>)) {
+      const { operationId, requestBody, parameters = [], responses } = operation as {
+        operationId: string;
+        requestBody?: { content: Record<string, { schema: Json; example: Json }> };
+        parameters?: { name: string; in: string; required: boolean }[];
+        responses: Json;
+      };
+      assert.ok(!ids.has(operationId), operationId);
+      ids.add(operationId);
+      assert.deepEqual(
+        [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name),
+        parameters.filter((each) => each.in === "path").map(({ name }) => name),
+      );
+      assert.ok("200" in responses && "500" in responses);
+      assert.equal(requestBody !== undefined, method === "post");
+      const schema = requestBody?.content["application/json"]?.schema ?? {};
+      const properties = (schema["properties"] ?? {}) as Record<string, Json>;
+      for (const [name, { description, ...rest }] of Object.entries(properties)) {
+        assert.match(String(description), /\S/, `${path} ${name}`);
+        const says = ["type", "anyOf", "enum"].some((key) => key in rest);
+        assert.ok(says, `${path} ${name}: ${JSON.stringify(rest)}`);
+      }
+    }
+  }
+  const text = JSON.stringify(document);
+  assert.ok(!text.includes("$schema") && !text.includes('":null,"type"'));
+  const chat = document.paths["/v1/chat/completions"].post.requestBody.content["application/json"];
+  assert.deepEqual(chat.schema.required, ["messages"]);
+  assert.deepEqual(chat.schema.properties.temperature, {
+    type: "number",
+    minimum: 0,
+    maximum: 2,
+    default: 1,
+    description: "0 takes the likeliest token.",
+  });
+  assert.equal(chat.schema.properties.kv.additionalProperties, false);
+});
+
+Deno.test("examples are accepted, and answers are what their schemas say, member by member", async () => {
+  await using server = await openWhole();
+  const exactly = async (schema: z.ZodType, response: Response, status = 200) => {
+    const body = await response.json();
+    assert.equal(response.status, status, JSON.stringify(body));
+    // What a schema does not name it drops.
+    assert.deepEqual(schema.parse(body), body);
+  };
+  for (const { method, path, body, answer } of ROUTES) {
+    if ("media" in answer || path.startsWith("/slots/")) continue;
+    const url = path.replace("{name}", SERVED_NAME);
+    await exactly(
+      answer,
+      method === "POST"
+        ? await post(server, url, body?.example)
+        : await fetch(`${server.url}${url}`),
+    );
+  }
+  for (const action of ["save", "restore", "erase"]) {
+    const response = await post(server, `/slots/0?action=${action}`, { filename: "a" });
+    await exactly(answers.slotAnswer, response);
+  }
+  const detailed = { logprobs: true, top_logprobs: 2, return_token_ids: true, n: 2, max_tokens: 2 };
+  const messages = [{ role: "user", content: "x" }];
+  await exactly(
+    answers.chatAnswer,
+    await post(server, "/v1/chat/completions", { ...detailed, messages }),
+  );
+  await exactly(
+    answers.completionAnswer,
+    await post(server, "/v1/completions", { ...detailed, prompt: "a", logprobs: 1, echo: true }),
+  );
+  await exactly(answers.errorAnswer, await post(server, "/v1/completions", {}), 400);
+});
+
+Deno.test("/docs is one page with every field, which loads nothing and runs nothing", async () => {
+  await using server = await openWhole();
+  const response = await fetch(`${server.url}/docs`);
+  assert.equal(response.headers.get("content-type"), "text/html; charset=utf-8");
+  assert.match(response.headers.get("content-security-policy") ?? "", /^default-src 'none'/);
+  const page = await response.text();
+  assert.doesNotMatch(page, /<script|<img|<link|<iframe|\bsrc=|@import|url\(/i);
+  for (const [, target] of page.matchAll(/href="([^"]*)"/g)) {
+    assert.match(target!, /^(#[\w-]+|openapi\.json)$/);
+    if (target!.startsWith("#")) assert.ok(page.includes(`id="${target!.slice(1)}"`), target);
+  }
+  for (const { path, body } of ROUTES) {
+    assert.ok(page.includes(path), path);
+    for (const name of Object.keys(body?.fields ?? {})) {
+      assert.ok(page.includes(`<code>${name}</code>`), `${path} ${name}`);
+    }
+  }
+  assert.ok(page.includes("<code>kv.recall_every</code>"));
+});
+
+Deno.test("a name is text in the page, whatever it is", () => {
+  const page = docsPage(allRoutes(), "1", "<script>alert(1)</script>");
+  assert.ok(!page.includes("<script>"));
+  assert.ok(page.includes("&lt;script&gt;"));
+});
