@@ -1,7 +1,7 @@
 /** Hands what happens to requests to whoever wants to know. @module */
 import type { GenerateRequest } from "../engine/types.ts";
 import { type SequenceListener, SequenceRecord } from "./sequence_record.ts";
-import type { ExchangeHandle, ExchangeRecord, RequestWatch, Sink } from "./types.ts";
+import type { ExchangeHandle, ExchangeRecord, HeaderReader, RequestWatch, Sink } from "./types.ts";
 
 /** How an {@linkcode Observer} looks. */
 export interface ObserverOptions {
@@ -10,6 +10,12 @@ export interface ObserverOptions {
   readonly keepIds?: boolean;
   /** Milliseconds; `performance.now` if not given. */
   readonly now?: () => number;
+}
+
+/** What is known of a request when it comes in; a `Request` is one. */
+export interface ArrivedRequest {
+  readonly method: string;
+  readonly headers: HeaderReader;
 }
 
 /** Watches requests. */
@@ -36,18 +42,15 @@ export class Observer {
   }
 
   /** A request came in. */
-  begin(id: string, method: string): Exchange {
+  begin(id: string, { method, headers }: ArrivedRequest): Exchange {
     const exchange: Exchange = new Exchange(id, method, this.#now, {
-      matched: (route) => {
-        for (const sink of this.#sinks) sink.matched?.(exchange, method, route);
-      },
       sequence: (request) =>
         new SequenceRecord(exchange, request, this.#listener, this.#keepIds, this.#now),
       over: (record) => {
         for (const sink of this.#sinks) sink.exchanged?.(record);
       },
     });
-    for (const sink of this.#sinks) sink.arrived?.(exchange);
+    for (const sink of this.#sinks) sink.arrived?.(exchange, headers);
     return exchange;
   }
 
@@ -58,7 +61,6 @@ export class Observer {
 }
 
 interface ExchangeHost {
-  matched(route: string): void;
   sequence(request: GenerateRequest): SequenceRecord;
   over(exchange: ExchangeRecord): void;
 }
@@ -86,7 +88,6 @@ export class Exchange implements ExchangeHandle, RequestWatch {
   /** A route took the request, given as it is declared. */
   matched(route: string): void {
     this.#route = route;
-    this.host.matched(route);
   }
 
   sequence(request: GenerateRequest): SequenceRecord {

@@ -1,13 +1,18 @@
 /**
- * Spans of OpenTelemetry for each sequence: `queue`, `prefill` and `decode` under one that is named
- * after the operation. Deno exports them, and makes the span of the HTTP request that they belong
- * to, when it is started with `OTEL_DENO=true`.
+ * Spans of OpenTelemetry: one for each request over HTTP, in the trace that its client says; in it
+ * one for each sequence, named after the operation; in that `queue`, `prefill` and `decode`. Deno
+ * exports them when it is started with `OTEL_DENO=true`.
  *
  * @module
  */
-import type { Attributes, Context, Span, Tracer } from "@opentelemetry/api";
+import type { Attributes, Context, Span, TextMapGetter, Tracer } from "@opentelemetry/api";
 import type { SequenceRecord } from "./sequence_record.ts";
-import type { ExchangeHandle, Sink } from "./types.ts";
+import type { ExchangeHandle, HeaderReader, Sink } from "./types.ts";
+
+const HEADERS: TextMapGetter<HeaderReader> = {
+  get: (headers, name) => headers.get(name) ?? undefined,
+  keys: (headers) => [...headers.keys()],
+};
 
 /** Under this symbol whoever exports spans is known to the API of OpenTelemetry. */
 const API = Symbol.for("opentelemetry.js.api.1");
@@ -20,7 +25,7 @@ export function isTraced(): boolean {
 interface Traced {
   readonly context: Context;
   /** The span of the HTTP request. */
-  readonly span: Span | undefined;
+  readonly span: Span;
 }
 
 /**
@@ -30,13 +35,15 @@ interface Traced {
  */
 export async function createTracing(modelName: string, version: string): Promise<Sink | null> {
   if (!isTraced()) return null;
-  const { context, SpanKind, SpanStatusCode, trace } = await import("@opentelemetry/api");
+  const { propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } = await import(
+    "@opentelemetry/api"
+  );
   const tracer: Tracer = trace.getTracer("tokenbutler", version);
   const requests = new WeakMap<ExchangeHandle, Traced>();
 
   const spansOf = (sequence: SequenceRecord) => {
     const { request, exchange, outcome, errorCode, timings, kv } = sequence;
-    const parent = requests.get(exchange)?.context ?? context.active();
+    const parent = requests.get(exchange)?.context ?? ROOT_CONTEXT;
     const operation = request.id.startsWith("chatcmpl") ? "chat" : "text_completion";
     const attributes: Attributes = {
       "gen_ai.operation.name": operation,
@@ -77,15 +84,27 @@ export async function createTracing(modelName: string, version: string): Promise
   };
 
   return {
-    arrived(exchange) {
-      requests.set(exchange, { context: context.active(), span: trace.getActiveSpan() });
+    // Not the span that Deno makes: a handler of node:http does not run inside it.
+    arrived(exchange, headers) {
+      const outside = propagation.extract(ROOT_CONTEXT, headers, HEADERS);
+      const span = tracer.startSpan("HTTP", {
+        kind: SpanKind.SERVER,
+        startTime: timeOf(exchange.beganMs),
+        attributes: { "tokenbutler.request_id": exchange.id },
+      }, outside);
+      requests.set(exchange, { context: trace.setSpan(outside, span), span });
     },
     ended: spansOf,
-    // Now and not later: the span of a stream ends with its headers.
-    matched(exchange, method, route) {
-      const span = requests.get(exchange)?.span;
-      span?.setAttributes({ "http.route": route, "tokenbutler.request_id": exchange.id });
+    exchanged({ handle, method, route, status, endedMs }) {
+      const span = requests.get(handle)?.span;
       span?.updateName(`${method} ${route}`);
+      span?.setAttributes({
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+      });
+      if (status >= 500) span?.setStatus({ code: SpanStatusCode.ERROR });
+      span?.end(timeOf(endedMs));
     },
   };
 }

@@ -26,6 +26,12 @@ export interface RequestWatch {
   finished(): void;
 }
 
+/** Reads headers of a request; `Headers` is one. */
+export interface HeaderReader {
+  get(name: string): string | null;
+  keys(): Iterable<string>;
+}
+
 /** A request over HTTP, while it runs: one object for each. */
 export interface ExchangeHandle {
   /** The id that the client gets back in `x-request-id`. Clients may choose it, also twice. */
@@ -48,10 +54,8 @@ export interface ExchangeRecord {
 
 /** Gets what an {@linkcode Observer} is told. None of the calls may throw. */
 export interface Sink {
-  /** A request came in. Called where the context of its trace is active. */
-  arrived?(exchange: ExchangeHandle): void;
-  /** A route took the request. */
-  matched?(exchange: ExchangeHandle, method: string, route: string): void;
+  /** A request came in. */
+  arrived?(exchange: ExchangeHandle, headers: HeaderReader): void;
   /** A token of a sequence was chosen, so many milliseconds after the one before; null: the first. */
   token?(sequence: SequenceRecord, gapMs: number | null): void;
   /** A sequence is over. */

@@ -208,7 +208,7 @@ export function createApp(options: AppOptions): App {
     async fetch(request) {
       const given = request.headers.get("x-request-id") ?? "";
       const id = REQUEST_ID.test(given) ? given : crypto.randomUUID();
-      const exchange = observer?.begin(id, request.method);
+      const exchange = observer?.begin(id, request);
       const response = await hono.fetch(request, { requestId: id, exchange });
       response.headers.set("x-request-id", id);
       exchange?.responded(response);

@@ -15,6 +15,8 @@ const TEXTS = [
   "int8",
   "ahead",
   "streaming",
+  "json",
+  "debug",
   "dense",
   "full",
   "window",

@@ -28,8 +28,10 @@ Deno.test("the image has the version of Deno that ./run installs, and is not roo
 Deno.test("the folders that they fetch packages for are those of the program's workers", () => {
   const { compile } = JSON.parse(read("deno.json"));
   const workers = compile.include.filter((path: string) => path.endsWith(".ts"));
-  const cached = read("deploy/Dockerfile").match(/^RUN deno cache --frozen main\.ts (.*)$/m)?.[1];
-  assert.deepEqual(cached?.split(" ").toSorted(), workers.toSorted());
+  const cached = read("deploy/Dockerfile").match(
+    /^RUN deno cache --frozen main\.ts ((?:.*\\\n)*.*)$/m,
+  )?.[1];
+  assert.deepEqual(cached?.split(/[\s\\]+/).toSorted(), workers.toSorted());
 });
 
 Deno.test("gateways are told of metrics and health checks of routes that there are", () => {

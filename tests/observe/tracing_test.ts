@@ -63,7 +63,9 @@ Deno.test("spans of queue, prefill and decode lie in the trace of their request"
     Object.values(attributes.find((each) => each.key === key)?.value ?? {})[0];
   const [http] = named("POST /v1/completions").filter(({ traceId }) => traceId === trace);
   assert.ok(http, JSON.stringify(spans));
+  assert.equal(http.parentSpanId, "b7ad6b7169203331");
   assert.equal(attribute(http, "http.route"), "/v1/completions");
+  assert.equal(Number(attribute(http, "http.response.status_code")), 200);
   const [whole] = named("text_completion tiny").filter(({ traceId }) => traceId === trace);
   assert.ok(whole);
   assert.equal(whole.parentSpanId, http.spanId);

@@ -72,6 +72,18 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   return { outcomes, memory, before, after };
 }
 
+/** What has to be as before: all but counters, and rows that are kept for later prompts. */
+export function inUse(stats: EngineStats) {
+  const { pagesInUse, runningSequences, waitingSequences, parkedSequences, slots } = stats;
+  return {
+    pagesInUse,
+    runningSequences,
+    waitingSequences,
+    parkedSequences,
+    busySlots: slots.filter(({ running }) => running !== null).length,
+  };
+}
+
 /** Waits until as much is in use as before. */
 async function settled(engine: Engine, before: EngineStats): Promise<EngineStats> {
   const until = performance.now() + FREE_WITHIN_MS;
