@@ -53,7 +53,9 @@ export const kvFlags = {
     placeholder: "NAME",
     schema: oneOf(POLICY_NAMES),
     fallback: null,
-    fallbackText: "dense where the request fits the device, otherwise loki",
+    fallbackText:
+      "dense where the request fits the device, otherwise tokenbutler, or loki where there " +
+      "is no predictor",
   }),
   sinks: countFlag(
     KV_RANGES.sinks,
