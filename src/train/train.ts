@@ -11,7 +11,8 @@ import {
   readCheckpoint,
   writeCheckpoint,
 } from "./checkpoint.ts";
-import { DeviceTrainer, type DeviceWindow, type OptimizerState } from "./device_trainer.ts";
+import { DeviceTrainer, type DeviceWindow, type OptimizerState } from "./device/trainer.ts";
+import { splitValues } from "./device/values.ts";
 import { Draws } from "./draws.ts";
 import { TrainError } from "./errors.ts";
 import { type HeadMeasure, measure } from "./measure.ts";
@@ -85,7 +86,7 @@ export async function train(run: TrainRun): Promise<TrainResult | null> {
       if (next === null) return null;
       checkpoint = next;
     }
-    const values = DeviceTrainer.split(sizes, checkpoint.done[place.index]!);
+    const values = splitValues(sizes, checkpoint.done[place.index]!);
     heads.push(...measure(
       sizesOf(shape, place, run.heldOut.origin.shape),
       values,
@@ -266,7 +267,7 @@ function assemble(shape: PredictorShape, { done }: Checkpoint, run: TrainRun): P
   const keys = new Float32Array(numLayers * size);
   const producers = producersOf(shape).map((place): Producer => {
     const sizes = sizesOf(shape, place, run.train.origin.shape);
-    const values = DeviceTrainer.split(sizes, done[place.index]!);
+    const values = splitValues(sizes, done[place.index]!);
     keys.set(values.keys, place.first * size);
     return {
       normWeight: values.gain,

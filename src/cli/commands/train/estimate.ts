@@ -4,7 +4,7 @@ import type { EngineParts } from "../../../engine/create.ts";
 import { selectPlan } from "../../../gpu/plan.ts";
 import type { CaptureWindow } from "../../../train/capture.ts";
 import { CaptureLayout } from "../../../train/capture_file.ts";
-import { DeviceTrainer } from "../../../train/device_trainer.ts";
+import { DeviceTrainer } from "../../../train/device/trainer.ts";
 import { RATE_PARTS } from "../../../train/settings.ts";
 import type { Samples } from "../../../train/samples.ts";
 import { sizesOf } from "../../../train/train.ts";

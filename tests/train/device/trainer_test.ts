@@ -1,14 +1,14 @@
-import { DeviceTrainer } from "../../src/train/device_trainer.ts";
-import { Draws } from "../../src/train/draws.ts";
-import { RATE_PARTS } from "../../src/train/settings.ts";
+import { DeviceTrainer } from "../../../src/train/device/trainer.ts";
+import { Draws } from "../../../src/train/draws.ts";
+import { RATE_PARTS } from "../../../src/train/settings.ts";
 import {
   lossAndGradients,
   LOSSES,
   type ProducerSizes,
   type ProducerValues,
   teacherOf,
-} from "../../src/train/objective.ts";
-import { Rig } from "../gpu/_rig.ts";
+} from "../../../src/train/objective.ts";
+import { Rig } from "../../gpu/_rig.ts";
 import { assert } from "std-testing";
 
 function floats(draws: Draws, count: number, scale: number, mean = 0): Float32Array<ArrayBuffer> {
