@@ -35,9 +35,8 @@ interface Traced {
  */
 export async function createTracing(modelName: string, version: string): Promise<Sink | null> {
   if (!isTraced()) return null;
-  const { propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } = await import(
-    "@opentelemetry/api"
-  );
+  const api = await import("@opentelemetry/api");
+  const { propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } = api;
   const tracer: Tracer = trace.getTracer("tokenbutler", version);
   const requests = new WeakMap<ExchangeHandle, Traced>();
 
