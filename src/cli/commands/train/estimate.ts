@@ -4,6 +4,7 @@ import type { EngineParts } from "../../../engine/create.ts";
 import { selectPlan } from "../../../gpu/plan.ts";
 import type { CaptureWindow } from "../../../train/capture.ts";
 import { CaptureLayout } from "../../../train/capture_file.ts";
+import { still } from "../../../butler/predictor/turns.ts";
 import { DeviceTrainer } from "../../../train/device/trainer.ts";
 import { RATE_PARTS } from "../../../train/settings.ts";
 import type { Samples } from "../../../train/samples.ts";
@@ -82,6 +83,8 @@ async function timeStep(
     lanes: plan.rowLanes,
     subgroups: plan.subgroups,
     sizes,
+    // What is turned by nothing takes as long.
+    turning: still(sizes.served, sizes.numKvHeads),
     objective: settings,
     clip: settings.clip,
     decay: settings.decay,
