@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { CholeskyDecomposition, EigenvalueDecomposition, Matrix, SVD } from "ml-matrix";
+import { CholeskyDecomposition, EigenvalueDecomposition, Matrix } from "ml-matrix";
 import { IMPORTANCE_DIM } from "../butler/predictor/shape.ts";
 import { IMPORTANCE_PAIRS, ropePair, STILL } from "../butler/predictor/turns.ts";
 import type { RopeConfig } from "../model/types.ts";
@@ -129,29 +129,38 @@ function toldQueries(
   const left = states.mean();
   const ridge = RIDGE * left.trace() / hiddenSize + 1e-12;
   for (let i = 0; i < hiddenSize; i++) left.set(i, i, left.get(i, i) + ridge);
-  const solver = new CholeskyDecomposition(left);
+  whiten(new CholeskyDecomposition(left).lowerTriangularMatrix, right, width);
   const group = numHeads / numKvHeads;
   const told = (first: number, list: number) => {
-    let sum = Matrix.zeros(headDim, headDim);
+    const moments = new Moments(headDim);
     for (let g = 0; g < group; g++) {
       const at = first + (list * group + g) * headDim;
-      const block = new Matrix(Array.from(
-        { length: hiddenSize },
-        (_, i) =>
-          Array.from(
-            right.subarray(i * width + at, i * width + at + headDim),
-            (value) => value / states.count,
-          ),
-      ));
-      sum = sum.add(block.transpose().mmul(solver.solve(block)));
+      for (let i = 0; i < hiddenSize; i++) moments.add(right, i * width + at);
     }
-    return sum.div(group);
+    return moments.mean().mul(hiddenSize / states.count ** 2);
   };
   const lists = Array.from({ length: served * numKvHeads }, (_, list) => list);
   return {
     still: lists.map((list) => told(0, list)),
     unturned: lists.map((list) => told(heads * headDim, list)),
   };
+}
+
+/**
+ * Solves lower . x = b in place. With the products of states and queries as b, and their states' moments
+ * as lower . lower^T, the second moments of x over its rows are those of the least squares of queries.
+ *
+ * @param b (size of `lower`, width)
+ */
+function whiten(lower: Matrix, b: Float64Array, width: number): void {
+  for (let i = 0; i < lower.rows; i++) {
+    for (let k = 0; k < i; k++) {
+      const factor = lower.get(i, k);
+      for (let j = 0; j < width; j++) b[i * width + j]! -= factor * b[k * width + j]!;
+    }
+    const factor = 1 / lower.get(i, i);
+    for (let j = 0; j < width; j++) b[i * width + j]! *= factor;
+  }
 }
 
 /** Cosine and sine of each pair of RoPE at a position. */
@@ -241,9 +250,14 @@ function directionsOf(
     return { query: Matrix.zeros(dims.length, 0), key: Matrix.zeros(dims.length, 0), sizes: [] };
   }
   const k = rootOf(key.selection([...dims], [...dims]));
-  const svd = new SVD(rootOf(still.selection([...dims], [...dims])).root.mmul(k.root));
-  const sizes = svd.diagonal.slice(0, count).filter((size) => size > LEAST * svd.diagonal[0]!);
-  const vectors = svd.rightSingularVectors.subMatrix(0, dims.length - 1, 0, sizes.length - 1);
+  // Its eigenvectors are the right singular vectors of the product of both roots.
+  const squared = k.root.mmul(still.selection([...dims], [...dims])).mmul(k.root);
+  const found = new EigenvalueDecomposition(squared, { assumeSymmetric: true });
+  const order = found.realEigenvalues.map((value, index) => ({ value, index }))
+    .sort((a, b) => b.value - a.value).slice(0, count)
+    .filter(({ value }) => value > LEAST ** 2 * Math.max(...found.realEigenvalues));
+  const sizes = order.map(({ value }) => Math.sqrt(value));
+  const vectors = found.eigenvectorMatrix.subMatrixColumn(order.map(({ index }) => index));
   const scaled = (factor: (size: number) => number) => vectors.mmul(Matrix.diag(sizes.map(factor)));
   // Whatever the query: this is the least squares of its scores in those directions.
   return {
