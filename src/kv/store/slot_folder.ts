@@ -22,7 +22,7 @@ import { SlotError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
 import { isSlotName } from "./slot_name.ts";
-import { isMissing, reasonOf } from "./spill_folder.ts";
+import { isMissing, reasonOf, reasonWithoutPath } from "./spill_folder.ts";
 import { BLOCK_ROWS, type StoredSequence } from "./types.ts";
 
 const MAGIC = "TBKVSLT1";
@@ -297,7 +297,11 @@ export class SlotFolder {
     try {
       return action();
     } catch (error) {
-      throw new SlotError("slot_file_unwritable", `it cannot be saved: ${reasonOf(error)}`, error);
+      throw new SlotError(
+        "slot_file_unwritable",
+        `it cannot be saved: ${reasonWithoutPath(error)}`,
+        error,
+      );
     }
   }
 
@@ -308,7 +312,7 @@ export class SlotFolder {
       if (isMissing(error)) {
         throw new SlotError("slot_file_missing", `there is no slot file ${name}`, error);
       }
-      throw damaged(name, reasonOf(error), error);
+      throw damaged(name, reasonWithoutPath(error), error);
     }
   }
 
