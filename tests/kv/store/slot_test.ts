@@ -138,6 +138,28 @@ Deno.test("nothing but a plain file is read or replaced under a name", () => {
   });
 });
 
+Deno.test("a file that no slot was saved in is not replaced, and a slot's own is", () => {
+  const { files, store, conversations } = open();
+  offer(store, 32, 1);
+  const save = (name: string) => finish(conversations.save(name, { ids: ids(32), salt: "" }));
+  const foreign = { "model.gguf": "GGUF and much more", empty: "", short: "TBKV" };
+  for (const [name, text] of Object.entries(foreign)) {
+    const bytes = new TextEncoder().encode(text);
+    files.contents.set(`/slots/${name}`, { bytes, mtimeMs: 0 });
+    assert.throws(() => save(name), {
+      code: "slot_file_unwritable",
+      message: `${name} is no slot file and is not replaced`,
+    });
+    assert.equal(files.contents.get(`/slots/${name}`)!.bytes, bytes);
+  }
+  save("talk");
+  const { bytes } = files.contents.get("/slots/talk")!;
+  bytes[200]! ^= 1;
+  save("talk");
+  assert.notEqual(files.contents.get("/slots/talk")!.bytes[200], bytes[200]);
+  assert.equal(files.numOpen, 0);
+});
+
 Deno.test("a damaged slot file is refused, wherever the damage is, and nothing of it is found", () => {
   const { files, store, conversations } = open();
   offer(store, 64, 1, "salt");
