@@ -73,12 +73,17 @@ export class EngineKeeper {
   async #startAgain(old: Engine, reason: EngineErrorData): Promise<void> {
     this.#parts.say(`the engine is lost, and is started once more: ${reason.message}`);
     // Before the next one: both use the same files, and its memory is needed.
-    this.#engine = tidyUp(old).then(() => this.#start());
+    this.#engine = tidyUp(old).then(() => {
+      // Meanwhile the server was told to end: loading a model would only hold that up.
+      if (this.#parts.ending.aborted) throw new EngineLostError("the server ends");
+      return this.#start();
+    });
     try {
       const engine = await this.#engine;
       this.#parts.say("the engine is back");
       this.#watch(engine, false);
     } catch (cause) {
+      if (this.#parts.ending.aborted) return;
       const why = cause instanceof Error ? cause.message : String(cause);
       const message = `the engine is lost and does not start again: ${why}`;
       this.#lost.resolve(new EngineLostError(message, { cause }));

@@ -26,6 +26,8 @@ export interface Flag<Value> {
   readonly fallback: Value;
   /** The fallback in words, where its value alone would not explain it. */
   readonly fallbackText?: string;
+  /** Its value is shown nowhere, not even a wrong one. */
+  readonly secret?: boolean;
   /** Text to value; null for a switch. */
   readonly schema: z.ZodType<unknown, string> | null;
 }
@@ -38,7 +40,10 @@ export type Settings<F extends Flags> = {
   readonly [Key in keyof F]: F[Key] extends Flag<infer Value> ? Value : never;
 };
 
-type Common = Pick<Flag<unknown>, "group" | "help" | "short" | "aliases" | "fallbackText">;
+type Common = Pick<
+  Flag<unknown>,
+  "group" | "help" | "short" | "aliases" | "fallbackText" | "secret"
+>;
 
 /** A flag with one value; the last one given counts. */
 export function valueFlag<Value, Fallback = Value>(
@@ -197,20 +202,24 @@ function unknownFlag(written: string, names: Iterable<string>): UsageError {
 
 function readValue(flag: Flag<unknown>, texts: readonly string[], source: string): unknown {
   if (flag.kind === "switch") return texts.at(-1) === "1";
-  if (flag.kind === "list") return texts.map((text) => check(flag.schema, text, source));
-  return check(flag.schema, texts.at(-1) ?? "", source);
+  if (flag.kind === "list") return texts.map((text) => check(flag, text, source));
+  return check(flag, texts.at(-1) ?? "", source);
 }
 
 function readVariable(flag: Flag<unknown>, variable: string, source: string): unknown {
-  if (flag.kind === "switch") return check(booleanWord, variable, source);
+  if (flag.kind === "switch") return check({ schema: booleanWord }, variable, source);
   // Several values do not fit into a variable as they are: a JSON array holds them.
   if (flag.kind === "list" && variable.trimStart().startsWith("[")) {
-    return readValue(flag, stringArray(variable, source), source);
+    return readValue(flag, stringArray(flag, variable, source), source);
   }
   return readValue(flag, [variable], source);
 }
 
-function stringArray(variable: string, source: string): string[] {
+function stringArray(
+  flag: Pick<Flag<unknown>, "secret">,
+  variable: string,
+  source: string,
+): string[] {
   let parsed: unknown;
   try {
     parsed = JSON.parse(variable);
@@ -219,16 +228,26 @@ function stringArray(variable: string, source: string): string[] {
   }
   if (!Array.isArray(parsed) || !parsed.every((item) => typeof item === "string")) {
     throw new UsageError(
-      `${source}: wanted one value or a JSON array of strings, got ${shown(variable)}`,
+      `${source}: wanted one value or a JSON array of strings${got(flag, variable)}`,
     );
   }
   return parsed;
 }
 
-function check(schema: z.ZodType<unknown, string> | null, text: string, source: string): unknown {
+function check(
+  flag: Pick<Flag<unknown>, "schema" | "secret">,
+  text: string,
+  source: string,
+): unknown {
+  const { schema } = flag;
   const result = schema?.safeParse(text);
   if (result === undefined) return text;
   if (result.success) return result.data;
   const rule = result.error.issues[0]?.message ?? "wanted something else";
-  throw new UsageError(`${source}: ${rule}, got ${shown(text)}`);
+  throw new UsageError(`${source}: ${rule}${got(flag, text)}`);
+}
+
+/** Who reads an error may not be who may know a secret: logs keep what a service says at its start. */
+function got({ secret }: Pick<Flag<unknown>, "secret">, text: string): string {
+  return secret === true ? "" : `, got ${shown(text)}`;
 }

@@ -28,6 +28,7 @@ export const accessFlags = {
       "processes, but not in a variable or a file",
     placeholder: "KEY",
     schema: apiKey,
+    secret: true,
   }),
   apiKeyFile: valueFlag({
     group: access,

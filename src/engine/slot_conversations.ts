@@ -14,6 +14,9 @@ import { BLOCK_ROWS } from "../kv/store/types.ts";
 import type { Sequence } from "./sequence.ts";
 import type { SlotReply, SlotRequest } from "./types.ts";
 
+/** Orders that may wait: each is a whole file, and those who gave them may be long gone. */
+const MAX_ORDERS = 64;
+
 /** The conversation of a slot. */
 interface Kept extends Conversation {
   /** Request that it comes from. */
@@ -65,8 +68,12 @@ export class SlotConversations {
     };
   }
 
-  /** Takes an order; it is done in {@linkcode turn}s. */
+  /** Takes an order; it is done in {@linkcode turn}s. Rejects when too many wait. */
   order(request: SlotRequest, isTaken: (slot: number) => boolean): Promise<SlotReply> {
+    if (this.#tasks.length >= MAX_ORDERS) {
+      const why = `${MAX_ORDERS} slots wait to be saved, restored or erased`;
+      return Promise.reject(new SlotError("slot_busy", why));
+    }
     const reply = Promise.withResolvers<SlotReply>();
     this.#tasks.push({ turns: this.#run(request, isTaken), reply });
     return reply.promise;

@@ -33,6 +33,8 @@ const MAX_NAME = 256;
 export const MAX_PING_SECONDS = 86_400;
 /** Tokenizing holds up everything else that this isolate does. */
 const MAX_TOKENIZE_LENGTH = 512 * 1024;
+/** More than any context has. */
+const MAX_DETOKENIZE_IDS = 1024 * 1024;
 
 const ROLES = ["system", "developer", "user", "assistant", "tool"] as const;
 
@@ -287,7 +289,12 @@ export const tokenizeSchema = z.object({
 });
 
 /** Body of `POST /detokenize`, as llama.cpp has it. */
-export const detokenizeSchema = z.object({ tokens: checked((value) => readIds(value), IDS_SHAPE) });
+export const detokenizeSchema = z.object({
+  tokens: checked(
+    (value) => readIds(value, MAX_DETOKENIZE_IDS),
+    { ...IDS_SHAPE, maxItems: MAX_DETOKENIZE_IDS },
+  ),
+});
 
 /** Body of `POST /apply-template`. */
 export const applyTemplateSchema = z.object({

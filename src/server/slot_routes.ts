@@ -9,7 +9,7 @@ import type { Engine, EngineInfo, SlotLoad, SlotReply, SlotRequest } from "../en
 import { isSlotName, SLOT_NAME } from "../kv/store/slot_name.ts";
 import type { SlotErrorCode } from "../kv/store/errors.ts";
 import { readJsonObject } from "./body.ts";
-import { badRequest, RequestError } from "./errors.ts";
+import { badRequest, engineFailure, RequestError } from "./errors.ts";
 import type { Operated, OperatorRequest, OperatorRoute } from "./operator_routes.ts";
 import { parseBody } from "./schemas.ts";
 
@@ -37,7 +37,9 @@ export function slotRoutes(operated: Operated): OperatorRoute[] {
 
 async function listSlots(operated: Operated, request: OperatorRequest): Promise<Response> {
   const { engine } = operated.model();
-  const { slots } = await engine.stats();
+  const { slots } = await engine.stats().catch((thrown) => {
+    throw slotFailure(thrown);
+  });
   const wantsFree = request.query("fail_on_no_slot");
   if (wantsFree !== undefined && slots.every(({ running }) => running !== null)) {
     throw new RequestError(503, "unavailable_error", "All slots have a sequence.", {
@@ -151,10 +153,22 @@ async function act(engine: Engine, request: SlotRequest): Promise<SlotReply> {
   }
 }
 
+/** Codes of an engine that will not answer any more. */
+const GONE = ["device_lost", "engine_crashed", "engine_closed", "internal"] as const;
+
 /** An error of a slot as an answer; it has come from another isolate, so its name is what tells. */
 function slotFailure(thrown: unknown): unknown {
-  if (!(thrown instanceof Error) || thrown.name !== "SlotError") return thrown;
+  if (!(thrown instanceof Error)) return thrown;
   const code = String(Reflect.get(thrown, "code"));
+  const gone = GONE.find((name) => name === code);
+  // What makes one of a loop that broke: `ModelLife` tells the same to requests that come later.
+  if (gone !== undefined) {
+    return engineFailure({
+      code: gone === "internal" ? "engine_crashed" : gone,
+      message: thrown.message,
+    });
+  }
+  if (thrown.name !== "SlotError") return thrown;
   const status = (STATUSES as Readonly<Record<string, number>>)[code] ?? 500;
   const type = status === 404
     ? "not_found_error"

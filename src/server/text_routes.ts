@@ -7,6 +7,17 @@ import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from
 import { encodeTexts } from "./served_model.ts";
 import { tokenBytes } from "./wire.ts";
 
+/** Tokens that are turned into text at a time: some ten milliseconds. */
+const AT_ONCE = 16_384;
+
+/** Parts of a list; before each but the first whoever else waits has a turn. */
+async function* inTurns<T>(list: readonly T[]): AsyncGenerator<readonly T[]> {
+  for (let at = 0; at < list.length; at += AT_ONCE) {
+    if (at > 0) await new Promise((go) => setTimeout(go, 0));
+    yield list.slice(at, at + AT_ONCE);
+  }
+}
+
 /** A token's text, or its bytes where they are not whole characters. */
 function piece(bytes: Uint8Array): string | number[] {
   try {
@@ -27,7 +38,10 @@ export async function tokenize(context: RequestContext): Promise<Response> {
     addBos: body.add_special,
   }]);
   if (!body.with_pieces) return Response.json({ tokens: ids });
-  const tokens = ids.map((id) => ({ id, piece: piece(tokenBytes(tokenizer, id)) }));
+  const tokens: { readonly id: number; readonly piece: string | number[] }[] = [];
+  for await (const part of inTurns(ids)) {
+    for (const id of part) tokens.push({ id, piece: piece(tokenBytes(tokenizer, id)) });
+  }
   return Response.json({ tokens });
 }
 
@@ -37,7 +51,12 @@ export async function detokenize(context: RequestContext): Promise<Response> {
   const { tokens } = parseBody(detokenizeSchema, raw);
   const tokenizer = needTokenizer(context.model, "tokens");
   checkIds(tokens, tokenizer.vocabSize, "tokens");
-  return Response.json({ content: tokenizer.decode(tokens, { skipSpecial: false }) });
+  const stream = tokenizer.stream({ skipSpecial: false });
+  const texts: string[] = [];
+  for await (const part of inTurns(tokens)) {
+    texts.push(part.map((id) => stream.push(id)).join(""));
+  }
+  return Response.json({ content: `${texts.join("")}${stream.end()}` });
 }
 
 /** `POST /apply-template`. */

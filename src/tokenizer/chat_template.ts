@@ -7,7 +7,12 @@
 
 import { WORKERS } from "../assets.ts";
 import { ModelFileError } from "../model/errors.ts";
-import { encodeHere, type EncodePart, type PartEncoder } from "./background_encoder.ts";
+import {
+  EncodeError,
+  encodeHere,
+  type EncodePart,
+  type PartEncoder,
+} from "./background_encoder.ts";
 import { SpecialTokens } from "./special.ts";
 import {
   type TemplateLimits,
@@ -54,7 +59,9 @@ const MARKS = Array.from({ length: 32 }, (_, i) => String.fromCharCode(0xfdd0 + 
 const DEADLINE_MS = 600;
 /** Parsing a template when the model is opened, which also starts the worker. */
 const PARSE_MS = 600;
-/** A worker that has not come up by then never will. */
+/** Renderings that may wait for each other. */
+const MAX_WAITING = 256;
+/** A worker that has not come up by then is given up. */
 const START_MS = 10_000;
 /** The worker notices its deadline itself unless it is inside one long operation. */
 const GRACE_MS = 100;
@@ -70,6 +77,7 @@ export class WorkerChatTemplate implements ChatTemplate {
   #worker: Promise<Worker> | undefined;
   /** Renderings follow one another; this is the end of the last. */
   #last: Promise<unknown> = Promise.resolve();
+  #numWaiting = 0;
   #closed = false;
 
   constructor(
@@ -223,14 +231,25 @@ export class WorkerChatTemplate implements ChatTemplate {
       maxLength,
     };
     const request = { source: this.source, variables, limits };
-    const reply = this.#last.then(() => this.#exchange(request));
+    if (this.#numWaiting >= MAX_WAITING) {
+      const message = "too many conversations wait for the chat template";
+      return Promise.reject(new EncodeError("busy", message));
+    }
+    this.#numWaiting++;
+    const reply = this.#last.then(() => this.#exchange(request)).finally(() => {
+      this.#numWaiting--;
+    });
     this.#last = reply.catch(() => {});
     return reply;
   }
 
   async #exchange(request: TemplateRequest): Promise<TemplateReply> {
     if (this.#closed) throw new TemplateError("invalid", "the chat template is closed");
-    const worker = await (this.#worker ??= startWorker());
+    const worker = await (this.#worker ??= startWorker().catch((error: unknown) => {
+      // Whoever comes next tries again.
+      this.#worker = undefined;
+      throw error;
+    }));
     if (this.#closed) throw new TemplateError("invalid", "the chat template is closed");
     worker.postMessage(request);
     const reply = await nextReply(worker, request.limits.deadlineMs + GRACE_MS);

@@ -95,3 +95,19 @@ Deno.test("EngineKeeper passes on why the first engine does not start", async ()
   assert.equal(started.length, 1);
   await keeper.settle();
 });
+
+Deno.test("EngineKeeper starts nothing, and misses nothing, once the server is to end", async () => {
+  const [first, second] = [new FakeEngine(), new FakeEngine()];
+  const tidied = Promise.withResolvers<void>();
+  first.settle = () => tidied.promise;
+  const { keeper, started, end } = open(first, second);
+  await keeper.engine;
+  first.lose(LOST);
+  await turn();
+  end();
+  tidied.resolve();
+  await keeper.settle();
+  assert.equal(started.length, 1);
+  const lost = await Promise.race([keeper.lost, turn().then(() => "nothing")]);
+  assert.equal(lost, "nothing");
+});

@@ -56,6 +56,25 @@ Deno.test("keys come from flags, from the environment and from a file", async ()
   assert.throws(() => guard("::", ["--api-key-file", `${path}.none`]), /there is no such file/);
 });
 
+Deno.test("a key that is wrong is not shown, wherever it comes from", () => {
+  const refusals = [
+    () => guard("::", ["--api-key", "my secret"]),
+    () => guard("::", ["--api-key=secret\u00fc"]),
+    () => guard("::", [], { TOKENBUTLER_API_KEY: "my secret" }),
+    () => guard("::", [], { TOKENBUTLER_API_KEY: '["secret", 5]' }),
+    () => guard("::", [], { TOKENBUTLER_API_KEY: '["secret' }),
+    () => guard("::", [], { TOKENBUTLER_API_KEY: '["fine", "my secret"]' }),
+  ];
+  for (const refusal of refusals) {
+    assert.throws(refusal, (error: unknown) => {
+      assert.ok(error instanceof UsageError);
+      assert.match(error.message, /^(--api-key|TOKENBUTLER_API_KEY): wanted /);
+      assert.ok(!error.message.includes("secret"), error.message);
+      return true;
+    });
+  }
+});
+
 Deno.test("names and origins are checked before the server starts", () => {
   const loopback = guard("127.0.0.1", [
     "--allowed-host",

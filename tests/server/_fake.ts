@@ -303,6 +303,7 @@ export class FakeEngine implements Engine {
   }
 
   stats(): Promise<EngineStats> {
+    if (this.slotError !== null) return Promise.reject(this.slotError);
     return Promise.resolve({
       runningSequences: this.#running,
       waitingSequences: this.#live.size - this.#running,
@@ -333,8 +334,12 @@ export class FakeEngine implements Engine {
   /** Slot requests that came, in order. */
   readonly slotRequests: SlotRequest[] = [];
 
+  /** What slots and figures fail with. */
+  slotError: Error | null = null;
+
   slot(request: SlotRequest): Promise<SlotReply> {
     this.slotRequests.push(request);
+    if (this.slotError !== null) return Promise.reject(this.slotError);
     return Promise.resolve({ numTokens: 32, bytes: 1000, ms: 1 });
   }
 

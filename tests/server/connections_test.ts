@@ -26,7 +26,28 @@ Deno.test("Connections counts each client by itself and forgets who is gone", ()
   assert.equal(connections.of("192.0.2.1"), 0);
 });
 
+Deno.test("Connections closes what many clients have together beyond the bound of all", () => {
+  const connections = new Connections(256);
+  const addresses = Array.from({ length: 3000 }, (_, i) => `192.0.${i >> 8}.${i & 255}`);
+  const verdicts = addresses.map((address) => connections.add(address));
+  assert.equal(verdicts.lastIndexOf("serve"), 2047);
+  assert.ok(verdicts.slice(2048).every((verdict) => verdict === "close"));
+  // One that was closed is counted until it is gone.
+  for (const address of addresses.slice(2048)) connections.remove(address);
+  assert.equal(connections.add("198.51.100.1"), "close");
+  for (const address of [...addresses.slice(0, 2), "198.51.100.1"]) connections.remove(address);
+  connections.remove("198.51.100.9");
+  assert.deepEqual([1, 2, 3].map(() => connections.add("198.51.100.1")), [
+    "serve",
+    "serve",
+    "close",
+  ]);
+  // A proxy that may have more has more.
+  const proxied = new Connections(3000);
+  assert.ok(addresses.every(() => proxied.add("192.0.2.1") === "serve"));
+});
+
 Deno.test("Connections has no bound where it is 0", () => {
   const connections = new Connections(0);
-  for (let i = 0; i < 1000; i++) assert.equal(connections.add("192.0.2.1"), "serve");
+  for (let i = 0; i < 5000; i++) assert.equal(connections.add("192.0.2.1"), "serve");
 });

@@ -1,6 +1,6 @@
 import { assert } from "std-testing";
 import { withTestEngine } from "./_engine.ts";
-import { openServer } from "./_server.ts";
+import { openFakeServer, openServer } from "./_server.ts";
 import { post, postFailing } from "./_wire.ts";
 import { EncodeError } from "../../src/tokenizer/background_encoder.ts";
 
@@ -66,4 +66,36 @@ Deno.test("a text that takes too long to tokenize is 400, one that has to wait t
       if (code === "failed") assert.ok(!error.message.includes("home"));
     }
   }
+});
+
+Deno.test("many ids are turned into text in parts, and more than any context has are 400", async () => {
+  await using server = await openFakeServer();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let numTurns = 0;
+  let numTurnsAtEnd = 0;
+  const tick = () => {
+    numTurns++;
+    timer = setTimeout(tick, 0);
+  };
+  server.tokenizer.stream = () => ({
+    push(id) {
+      if (timer === undefined) tick();
+      return String.fromCharCode(id);
+    },
+    end() {
+      numTurnsAtEnd = numTurns;
+      return "";
+    },
+  });
+  const tokens = Array.from({ length: 300_000 }, (_, i) => 97 + i % 26);
+  const response = await post(server, "/detokenize", { tokens });
+  const { content } = await response.json();
+  clearTimeout(timer);
+  assert.ok(numTurnsAtEnd >= 10, `others had ${numTurnsAtEnd} turns`);
+  assert.equal(
+    content,
+    String.fromCharCode(...tokens.slice(0, 26)).repeat(11_539).slice(0, 300_000),
+  );
+  const many = new Array<number>(1024 * 1024 + 1).fill(97);
+  await postFailing(server, "/detokenize", { tokens: many }, 400);
 });

@@ -7,7 +7,7 @@ import {
 import { serve } from "../../src/server/serve.ts";
 import { FakeEngine, type FakeEngineOptions, FakeTokenizer } from "./_fake.ts";
 import { parseResponse, RawClient } from "./_raw.ts";
-import { eventData, failure, post } from "./_wire.ts";
+import { eventData, eventually, failure, post } from "./_wire.ts";
 
 async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions = {}) {
   const model = { engine: new FakeEngine(engine), tokenizer: new FakeTokenizer() };
@@ -18,7 +18,10 @@ async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions
     graceMs: 300,
     limits: { ...DEFAULT_CONNECTION_LIMITS, ...limits },
   });
-  return Object.assign(server, { [Symbol.asyncDispose]: () => server.shutdown() });
+  return Object.assign(server, {
+    engine: model.engine,
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  });
 }
 
 /** Status and error of a response that came over a bare connection. */
@@ -81,6 +84,42 @@ Deno.test("an error of a connection is never put into an answer that is being wr
   await client.write("rubbish\r\n\r\n");
   const rest = await client.readAll();
   assert.ok(!rest.includes("HTTP/1.1"), rest.slice(-200));
+});
+
+const streamed = (numTokens: number) => {
+  const body = JSON.stringify({
+    prompt: "x",
+    max_tokens: numTokens,
+    ignore_eos: true,
+    stream: true,
+  });
+  return `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+};
+
+Deno.test("nor into the second of two answers that were asked for at once", async () => {
+  await using server = await open({}, { stepMs: 30, contextLength: 4096 });
+  using client = await RawClient.connect(server);
+  await client.write(`GET /live HTTP/1.1\r\nhost: x\r\n\r\n${streamed(500)}`);
+  let text = "";
+  while (!text.includes("data: ")) text += await client.read() ?? assert.fail(text);
+  await client.write("rubbish\r\n\r\n");
+  const rest = await client.readAll();
+  assert.ok(!rest.includes("HTTP/1.1"), rest.slice(-200));
+});
+
+Deno.test("a client that leaves takes all of the requests along that it sent at once", async () => {
+  await using server = await open({}, { stepMs: 30, contextLength: 4096 });
+  {
+    using client = await RawClient.connect(server);
+    await client.write(streamed(500) + streamed(2000) + streamed(1));
+    assert.match(await client.read() ?? "", /^HTTP\/1\.1 200/);
+    assert.equal(server.numInFlight, 3);
+  }
+  await eventually(() => server.numInFlight === 0, 1000);
+  await eventually(async () => {
+    const { runningSequences, waitingSequences } = await server.engine.stats();
+    return runningSequences + waitingSequences === 0;
+  }, 1000);
 });
 
 Deno.test("a stream may last longer than a header", async () => {

@@ -178,3 +178,23 @@ Deno.test("what is asked of slots wrongly, or of none, is refused by name", asyn
   await using hidden = await openFakeServer();
   assert.equal((await fetch(`${hidden.url}/slots`)).status, 404);
 });
+
+Deno.test("an engine that is lost meanwhile is a 503 that says so, not a failure of the server", async () => {
+  await using server = await openFakeServer({ app: { operator: { slots: true } } });
+  for (const code of ["device_lost", "engine_crashed", "engine_closed", "internal"]) {
+    server.engine.slotError = Object.assign(new Error("it broke in /srv/models/a"), { code });
+    for (
+      const response of [
+        await fetch(`${server.url}/slots`),
+        await act(server, 0, "save", { filename: "a" }),
+        await act(server, 0, "erase"),
+      ]
+    ) {
+      const { error } = await response.json();
+      assert.equal(response.status, 503, JSON.stringify(error));
+      const told = code === "internal" ? "engine_crashed" : code;
+      assert.equal(error.code, told === "engine_closed" ? "shutting_down" : told);
+      assert.doesNotMatch(error.message, /srv/);
+    }
+  }
+});

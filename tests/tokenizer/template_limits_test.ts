@@ -164,3 +164,40 @@ Deno.test("templates reach no JavaScript: prototypes and constructors are empty"
     template.close();
   }
 });
+
+Deno.test("a worker that does not start fails one rendering, and the next starts another", async () => {
+  const { Worker } = globalThis;
+  const template = createChatTemplate("{{ messages[0].content }}", TOKENIZER);
+  try {
+    globalThis.Worker = class extends Worker {
+      constructor() {
+        super("data:text/javascript,throw new Error('no memory')", { type: "module" });
+      }
+    };
+    await assert.rejects(template.render([{ role: "user", content: "a" }]), /does not start/);
+    globalThis.Worker = Worker;
+    assert.equal((await template.render([{ role: "user", content: "b" }])).text, "b");
+  } finally {
+    globalThis.Worker = Worker;
+    template.close();
+  }
+});
+
+Deno.test("renderings that wait for each other have a bound", async () => {
+  const template = createChatTemplate("{{ messages[0].content }}", TOKENIZER);
+  try {
+    const waiting = Array.from(
+      { length: 256 },
+      (_, i) => template.render([{ role: "user", content: `${i}` }]),
+    );
+    await assert.rejects(template.render([{ role: "user", content: "more" }]), {
+      name: "EncodeError",
+      code: "busy",
+    });
+    const texts = (await Promise.all(waiting)).map(({ text }) => text);
+    assert.deepEqual(texts, Array.from({ length: 256 }, (_, i) => `${i}`));
+    assert.equal((await template.render([{ role: "user", content: "again" }])).text, "again");
+  } finally {
+    template.close();
+  }
+});

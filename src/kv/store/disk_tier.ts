@@ -14,7 +14,7 @@ import { StoreReadError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { HandleCache } from "./handle_cache.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
-import { randomName, reasonOf, SpillFolder } from "./spill_folder.ts";
+import { randomName, reasonOf, reasonWithoutPath, SpillFolder } from "./spill_folder.ts";
 
 /** Files of one block each, under a cap. */
 export class DiskTier implements Disposable {
@@ -220,7 +220,7 @@ export class DiskTier implements Disposable {
       action();
       return true;
     } catch (error) {
-      this.lastRefusal = reasonOf(error);
+      this.lastRefusal = reasonWithoutPath(error);
       this.#refusedAt = this.used;
       return false;
     }

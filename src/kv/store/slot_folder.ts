@@ -22,7 +22,7 @@ import { SlotError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
 import { isSlotName } from "./slot_name.ts";
-import { isMissing, reasonOf } from "./spill_folder.ts";
+import { isMissing, reasonOf, reasonWithoutPath } from "./spill_folder.ts";
 import { BLOCK_ROWS, type StoredSequence } from "./types.ts";
 
 const MAGIC = "TBKVSLT1";
@@ -264,8 +264,9 @@ export class SlotFolder {
     let total = size;
     for (const entry of this.#writing(() => this.#files.list(this.#dir))) {
       if (entry.name === name) {
-        if (entry.isFile) continue;
-        throw new SlotError("slot_file_unwritable", `${name} is no file and is not replaced`);
+        // Nobody who only has a key may put a conversation in the place of the model, say.
+        if (entry.isFile && this.#isOurs(name)) continue;
+        throw new SlotError("slot_file_unwritable", `${name} is no slot file and is not replaced`);
       }
       if (entry.isFile) total += this.#sizeOf(entry.name);
     }
@@ -275,6 +276,19 @@ export class SlotFolder {
       `${name} needs ${size} bytes, and slot files would have ${total} together, which is more ` +
         `than ${this.#most} (--slot-dir-size)`,
     );
+  }
+
+  #isOurs(name: string): boolean {
+    const magic = new Uint8Array(MAGIC.length);
+    const handle = this.#writing(() => this.#files.open(`${this.#dir}/${name}`, false));
+    try {
+      readFully(this.#files, handle, magic, 0);
+      return new TextDecoder("latin1").decode(magic) === MAGIC;
+    } catch {
+      return false;
+    } finally {
+      this.#files.close(handle);
+    }
   }
 
   #sizeOf(name: string): number {
@@ -297,7 +311,8 @@ export class SlotFolder {
     try {
       return action();
     } catch (error) {
-      throw new SlotError("slot_file_unwritable", `it cannot be saved: ${reasonOf(error)}`, error);
+      const why = `it cannot be saved: ${reasonWithoutPath(error)}`;
+      throw new SlotError("slot_file_unwritable", why, error);
     }
   }
 
@@ -308,7 +323,7 @@ export class SlotFolder {
       if (isMissing(error)) {
         throw new SlotError("slot_file_missing", `there is no slot file ${name}`, error);
       }
-      throw damaged(name, reasonOf(error), error);
+      throw damaged(name, reasonWithoutPath(error), error);
     }
   }
 

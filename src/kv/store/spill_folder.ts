@@ -146,3 +146,10 @@ export function isMissing(error: unknown): boolean {
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** The same without the path that the system puts at its end: clients get to read it. */
+export function reasonWithoutPath(error: unknown): string {
+  return reasonOf(error)
+    .replace(/[,:] \w+ (['"]).*\1$/s, "")
+    .replace(/(['"])[^'"]*[/\\][^'"]*\1/g, "it");
+}

@@ -3,6 +3,12 @@
 /** Connections past the bound that still hear why, before further ones are just closed. */
 const TOLD_WHY = 16;
 
+/**
+ * Connections of all clients together. A process that runs out of file descriptors never accepts a
+ * connection again, and four thousand are all that some systems give it.
+ */
+const MOST_TOGETHER = 2048;
+
 /** What becomes of a new connection. `refuse`: it is told why; `close`: it is not. */
 export type Verdict = "serve" | "refuse" | "close";
 
@@ -31,15 +37,20 @@ export function clientOf(address: string): string {
 /** Counts connections by client. */
 export class Connections {
   readonly #open = new Map<string, number>();
+  readonly #mostTogether: number;
+  #numOpen = 0;
 
-  /** @param most Connections of one client; 0 is no bound. */
-  constructor(private readonly most: number) {}
+  /** @param most Connections of one client; 0 is no bound, neither of one nor of all. */
+  constructor(private readonly most: number) {
+    this.#mostTogether = most === 0 ? Infinity : Math.max(most, MOST_TOGETHER);
+  }
 
   /** Counts a new connection, whatever becomes of it; {@linkcode remove} it when it is closed. */
   add(address: string): Verdict {
     const client = clientOf(address);
     const count = (this.#open.get(client) ?? 0) + 1;
     this.#open.set(client, count);
+    if (++this.#numOpen > this.#mostTogether) return "close";
     if (this.most === 0 || count <= this.most) return "serve";
     return count <= this.most + TOLD_WHY ? "refuse" : "close";
   }
@@ -47,6 +58,7 @@ export class Connections {
   remove(address: string): void {
     const client = clientOf(address);
     const count = (this.#open.get(client) ?? 0) - 1;
+    if (count >= 0) this.#numOpen--;
     if (count > 0) this.#open.set(client, count);
     else this.#open.delete(client);
   }

@@ -84,8 +84,16 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   const limits = options.limits ?? DEFAULT_CONNECTION_LIMITS;
   const connections = new Connections(limits.maxConnectionsPerAddress);
   const refused = new WeakSet<Socket>();
-  /** Connections that an answer is being written to: no error may be put into it. */
-  const answering = new WeakSet<Socket>();
+  /**
+   * The answers that a connection waits for: several where a client asked again before it had one.
+   * No error may be put into them.
+   */
+  const answers = new WeakMap<Socket, Set<ServerResponse>>();
+  const answersOf = (socket: Socket) => {
+    const known = answers.get(socket) ?? new Set();
+    answers.set(socket, known);
+    return known;
+  };
   const completions = new WeakMap<IncomingMessage, Promise<void>>();
 
   const respond = getRequestListener((request, env) => {
@@ -114,12 +122,12 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     requireHostHeader: false,
   }, (incoming: IncomingMessage, outgoing: ServerResponse) => {
     const { socket } = incoming;
-    answering.add(socket);
+    answersOf(socket).add(outgoing);
     completions.set(
       incoming,
       new Promise((resolve) =>
         outgoing.once("close", () => {
-          answering.delete(socket);
+          answersOf(socket).delete(outgoing);
           resolve();
         })
       ),
@@ -131,12 +139,22 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     const address = socket.remoteAddress;
     if (address === undefined) return void socket.destroy();
     const verdict = connections.add(address);
-    socket.once("close", () => connections.remove(address));
+    socket.once("close", () => {
+      connections.remove(address);
+      // node:http tells only the answer that was being sent, and not those that wait behind it.
+      queueMicrotask(() => {
+        for (const outgoing of answersOf(socket)) {
+          outgoing.destroy();
+          outgoing.emit("close");
+        }
+      });
+    });
     if (verdict === "close") socket.destroy();
     else if (verdict === "refuse") refused.add(socket);
   });
   server.on("clientError", (error: Error & { code?: unknown }, socket: Socket) => {
-    if (answering.has(socket) || !socket.writable || error.code === "ECONNRESET") socket.destroy();
+    const isAnswering = answersOf(socket).size > 0;
+    if (isAnswering || !socket.writable || error.code === "ECONNRESET") socket.destroy();
     else socket.end(rawResponse(parserError(error.code)), () => socket.destroy());
   });
 

@@ -3,6 +3,9 @@ import { createHash } from "node:crypto";
 import { Conversations } from "../../../src/kv/store/conversations.ts";
 import { SlotFolder } from "../../../src/kv/store/slot_folder.ts";
 import type { RowStore } from "../../../src/kv/store/row_store.ts";
+import { SlotError } from "../../../src/kv/store/errors.ts";
+import { systemFiles } from "../../../src/kv/store/file_ops.ts";
+import { reasonWithoutPath } from "../../../src/kv/store/spill_folder.ts";
 import { MemoryFiles } from "./_memory_files.ts";
 import { makePart, makeStore, SHAPE, SIZES } from "./_store.ts";
 
@@ -135,6 +138,28 @@ Deno.test("nothing but a plain file is read or replaced under a name", () => {
   });
 });
 
+Deno.test("a file that no slot was saved in is not replaced, and a slot's own is", () => {
+  const { files, store, conversations } = open();
+  offer(store, 32, 1);
+  const save = (name: string) => finish(conversations.save(name, { ids: ids(32), salt: "" }));
+  const foreign = { "model.gguf": "GGUF and much more", empty: "", short: "TBKV" };
+  for (const [name, text] of Object.entries(foreign)) {
+    const bytes = new TextEncoder().encode(text);
+    files.contents.set(`/slots/${name}`, { bytes, mtimeMs: 0 });
+    assert.throws(() => save(name), {
+      code: "slot_file_unwritable",
+      message: `${name} is no slot file and is not replaced`,
+    });
+    assert.equal(files.contents.get(`/slots/${name}`)!.bytes, bytes);
+  }
+  save("talk");
+  const { bytes } = files.contents.get("/slots/talk")!;
+  bytes[200]! ^= 1;
+  save("talk");
+  assert.notEqual(files.contents.get("/slots/talk")!.bytes[200], bytes[200]);
+  assert.equal(files.numOpen, 0);
+});
+
 Deno.test("a damaged slot file is refused, wherever the damage is, and nothing of it is found", () => {
   const { files, store, conversations } = open();
   offer(store, 64, 1, "salt");
@@ -200,6 +225,40 @@ Deno.test("a full disk or folder leaves the file of before", () => {
   finish(conversations.save("b", { ids: ids(64), salt: "" }));
   files.faults.failing.add("open");
   assert.throws(() => finish(conversations.restore("a", CONTEXT)), { code: "slot_file_damaged" });
+});
+
+Deno.test("what the system says of a file tells clients no path", async () => {
+  const dir = `${await Deno.makeTempDir()}/of a client's`;
+  const { store } = makeStore(16, null);
+  const digest = createHash("sha256").update(store.fingerprint).digest();
+  const conversations = new Conversations(store, new SlotFolder(SIZES, digest, systemFiles, dir));
+  offer(store, 32, 1);
+  await Deno.remove(dir);
+  const failures = [
+    () => finish(conversations.save("a", { ids: ids(32), salt: "" })),
+    () => finish(conversations.restore("a", CONTEXT)),
+  ];
+  await Deno.writeTextFile(dir, "");
+  for (const failure of failures) {
+    assert.throws(failure, (error: unknown) => {
+      assert.ok(error instanceof SlotError);
+      assert.match(error.message, /not a directory/i);
+      assert.doesNotMatch(error.message, /[/\\]|client/);
+      return true;
+    });
+  }
+  assert.equal(
+    reasonWithoutPath(new Error("EXDEV: cross-device link, rename '/a b/c' -> '/d/e'")),
+    "EXDEV: cross-device link",
+  );
+  assert.equal(
+    reasonWithoutPath(new Error('Requires write access to "/a/b", run again')),
+    "Requires write access to it, run again",
+  );
+  assert.equal(
+    reasonWithoutPath(new Error("ENOSPC: no space left, write")),
+    "ENOSPC: no space left, write",
+  );
 });
 
 Deno.test("a save that is given up half way leaves nothing", () => {
