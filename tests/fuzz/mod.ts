@@ -54,6 +54,7 @@ async function main(): Promise<void> {
   const unknown = only?.find((name) => !names.includes(name));
   if (unknown !== undefined) throw new Error(`there is no ${unknown} among ${names.join(", ")}`);
   console.log(`seed ${seed}, ${count} of each from ${first} on`);
+  const processBytes = () => Deno.memoryUsage().rss;
   const run = async (name: string, cases: Iterable<FuzzCase>) => {
     const bar = timedBar(processIo(), name, count);
     function* shown(): Generator<FuzzCase> {
@@ -66,9 +67,13 @@ async function main(): Promise<void> {
     const again = (index: number) =>
       `./run fuzz --only ${name} --seed ${seed} --first ${first + index} --count 1`;
     const start = performance.now();
-    const { taken, refused } = await runCases(shown(), again).finally(() => bar.stop());
+    const { taken, refused, slowestMs, largestBytes } = await runCases(shown(), again, processBytes)
+      .finally(() => bar.stop());
     const seconds = Math.round((performance.now() - start) / 1000);
-    console.log(`${name}: ${refused} refused, ${taken} taken, ${seconds} s`);
+    console.log(
+      `${name}: ${refused} refused, ${taken} taken, ${seconds} s; the slowest took ` +
+        `${Math.round(slowestMs)} ms, the largest ${(largestBytes / 2 ** 20).toFixed(1)} MiB`,
+    );
   };
   for (const target of targets.filter(({ name }) => only?.includes(name) ?? true)) {
     const folder = await Deno.makeTempDir();
