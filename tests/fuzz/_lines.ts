@@ -2,14 +2,14 @@
 import { assert } from "std-testing";
 import type { Engine } from "../../src/engine/types.ts";
 import { DEADLINE_MS, type FuzzCase } from "./_cases.ts";
-import { caseRandom, mutateBytes, oneOf } from "./_mutate.ts";
+import { caseRandom, mutateBytes, type Mutation, oneOf, type Random } from "./_mutate.ts";
 import { checkError, numAtWork } from "./_requests.ts";
 
 /** How long a client that said all waits for the next bytes of an answer. */
 const SILENCE_MS = 900;
 
 /** Requests that are good before they are spoiled. */
-function messages(key: string): Uint8Array[] {
+function messages(key: string): Uint8Array<ArrayBuffer>[] {
   const auth = `host: localhost\r\nauthorization: Bearer ${key}\r\n`;
   const json = JSON.stringify({ content: "a b c" });
   const piece = JSON.stringify({ tokens: [1, 2, 3] });
@@ -30,6 +30,19 @@ function messages(key: string): Uint8Array[] {
   ].map((text) => new TextEncoder().encode(text));
 }
 
+/** A request that is spoiled as bytes. */
+export function spoiledLine(random: Random, key: string): Mutation {
+  let bytes = oneOf(random, messages(key));
+  const notes: string[] = [];
+  for (let times = random() < 0.7 ? 1 : 3; times > 0; times--) {
+    const mutation = mutateBytes(bytes, Infinity, random);
+    notes.push(mutation.note);
+    bytes = mutation.bytes;
+  }
+  const text = JSON.stringify(new TextDecoder("latin1").decode(bytes));
+  return { note: `${notes.join(", ")}: ${text}`, bytes };
+}
+
 /** Connections to a server, from a seed. All that is answered is HTTP, and what is no answer ends. */
 export function* lineCases(
   server: { readonly url: string; readonly engine: Engine; readonly key?: string },
@@ -37,38 +50,41 @@ export function* lineCases(
   first: number,
   count: number,
 ): Generator<FuzzCase> {
-  const good = messages(server.key ?? "none");
   for (let index = first; index < first + count; index++) {
-    const random = caseRandom(seed, index);
-    let bytes: Uint8Array = oneOf(random, good);
-    const notes: string[] = [];
-    for (let times = random() < 0.7 ? 1 : 3; times > 0; times--) {
-      const mutation = mutateBytes(bytes, Infinity, random);
-      notes.push(mutation.note);
-      bytes = mutation.bytes;
-    }
+    const { note, bytes } = spoiledLine(caseRandom(seed, index), server.key ?? "none");
     yield {
-      note: `${notes.join(", ")}: ${JSON.stringify(new TextDecoder("latin1").decode(bytes))}`,
+      note,
       bytes: bytes.byteLength,
-      run: () => talk(server.url, bytes, server.engine),
+      async run() {
+        const isTaken = await talk(server.url, bytes, SILENCE_MS);
+        const until = performance.now() + DEADLINE_MS;
+        while (await numAtWork(server.engine) > 0) {
+          assert.ok(performance.now() < until, "something goes on for a client that is gone");
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        return isTaken;
+      },
     };
   }
 }
 
-/** Says all, closes its side, and reads to the end. */
-async function talk(url: string, bytes: Uint8Array, engine: Engine): Promise<boolean> {
+/**
+ * Says all, closes its side, and reads to the end.
+ *
+ * @param patienceMs How long the client waits for the end.
+ * @returns Whether there was an answer that is no error.
+ */
+export async function talk(url: string, bytes: Uint8Array, patienceMs: number): Promise<boolean> {
   const { hostname, port } = new URL(url);
   const connection = await Deno.connect({ hostname, port: Number(port) });
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let silent = false;
-  const chunks: Uint8Array[] = [];
+  let isLate = false;
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  const timer = setTimeout(() => {
+    isLate = true;
+    connection.close();
+  }, patienceMs);
   try {
-    timer = setTimeout(() => {
-      silent = true;
-      connection.close();
-    }, SILENCE_MS);
     const buffer = new Uint8Array(65536);
-    // The server may be done, and gone, before all is said.
     for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at));
     await connection.closeWrite();
     for (;;) {
@@ -77,20 +93,16 @@ async function talk(url: string, bytes: Uint8Array, engine: Engine): Promise<boo
       chunks.push(buffer.slice(0, read));
     }
   } catch (error) {
-    if (silent) throw new Error(`neither an answer nor an end within ${SILENCE_MS} ms`);
-    const isReset = error instanceof Deno.errors.ConnectionReset ||
+    if (isLate) throw new Error(`neither an answer nor an end within ${patienceMs} ms`);
+    // The server may be done, and gone, before all is said.
+    const isOver = error instanceof Deno.errors.ConnectionReset ||
       error instanceof Deno.errors.BrokenPipe || error instanceof Deno.errors.NotConnected;
-    if (!isReset) throw error;
+    if (!isOver) throw error;
   } finally {
     clearTimeout(timer);
-    if (!silent) connection.close();
+    if (!isLate) connection.close();
   }
-  const until = performance.now() + DEADLINE_MS;
-  while (await numAtWork(engine) > 0) {
-    assert.ok(performance.now() < until, "something goes on for a client that is gone");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  return judge(await new Blob(chunks as Uint8Array<ArrayBuffer>[]).text());
+  return judge(await new Blob(chunks).text());
 }
 
 function judge(answer: string): boolean {

@@ -6,6 +6,7 @@ import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { createLogger } from "../../src/observe/logger.ts";
 import { Observer } from "../../src/observe/observer.ts";
 import { requestLog } from "../../src/observe/request_log.ts";
+import type { AppOptions } from "../../src/server/app.ts";
 import { NO_GUARD } from "../../src/server/guard/guard.ts";
 import { openServer, SERVED_NAME, type TestServer } from "../server/_server.ts";
 
@@ -19,8 +20,18 @@ export type FuzzServer = Pick<TestServer, "url" | "logged" | "model"> & AsyncDis
   readonly key: string;
 };
 
-/** Starts it: a key, metrics, a log, slots with a folder, and little host memory for rows. */
-export async function openFuzzServer(): Promise<FuzzServer> {
+/** Deadlines that clients of a short test meet. */
+const SHORT: Partial<AppOptions> = {
+  pace: { stallMs: 2000 },
+  limits: { maxQueue: 12, bodyTimeoutMs: 1000 },
+};
+
+/**
+ * Starts it: a key, metrics, a log, slots with a folder, and little host memory for rows.
+ *
+ * @param short Whether it waits for clients as little as a short test can.
+ */
+export async function openFuzzServer({ short = false } = {}): Promise<FuzzServer> {
   const slotDir = await Deno.makeTempDir();
   const engine = await startEngine({
     modelPath: MODEL,
@@ -37,11 +48,17 @@ export async function openFuzzServer(): Promise<FuzzServer> {
   const version = "0.0.0";
   const metrics = createMetrics({ modelName: SERVED_NAME, version });
   const logger = createLogger({ format: "json", level: "debug", write() {} });
-  const server = await openServer({ engine, ...side }, {
-    guard: { ...NO_GUARD, apiKeys: [key] },
-    observer: new Observer({ sinks: [metrics, requestLog(logger, null)] }),
-    operator: { metrics, slots: true },
-  });
+  const server = await openServer(
+    { engine, ...side },
+    {
+      guard: { ...NO_GUARD, apiKeys: [key] },
+      observer: new Observer({ sinks: [metrics, requestLog(logger, null)] }),
+      operator: { metrics, slots: true },
+      ...short ? SHORT : {},
+    },
+    false,
+    short ? { headerTimeoutMs: 1000, maxConnectionsPerAddress: 256 } : undefined,
+  );
   return {
     url: server.url,
     logged: server.logged,
