@@ -120,11 +120,10 @@ const MANNERS: readonly (readonly [name: string, weight: number, Manner])[] = [
 /** Names of all manners. */
 export const MANNER_NAMES: readonly string[] = MANNERS.map(([name]) => name);
 
-const TOTAL_WEIGHT = MANNERS.reduce((sum, [, weight]) => sum + weight, 0);
-
-function anyManner(random: Random): readonly [name: string, Manner] {
-  let at = random() * TOTAL_WEIGHT;
-  const [name, , manner] = MANNERS.find(([, weight]) => (at -= weight) < 0) ?? MANNERS[0]!;
+function anyManner(random: Random, isLull: boolean): readonly [name: string, Manner] {
+  const manners = isLull ? LOOKERS : MANNERS;
+  let at = random() * manners.reduce((sum, [, weight]) => sum + weight, 0);
+  const [name, , manner] = manners.find(([, weight]) => (at -= weight) < 0) ?? manners[0]!;
   return [name, manner];
 }
 
@@ -200,12 +199,12 @@ export async function client(
   asked: readonly Question[],
   answers: readonly string[],
   random: Random,
-  isOver: () => boolean,
+  time: { readonly isOver: () => boolean; readonly isLull: () => boolean },
   count: (name: string, outcome: Outcome) => void,
 ): Promise<void> {
-  while (!isOver()) {
+  while (!time.isOver()) {
     const index = below(random, asked.length);
-    const [name, manner] = anyManner(random);
+    const [name, manner] = anyManner(random, time.isLull());
     const question = asked[index]!;
     try {
       const outcome = await manner({ target, key, question, answer: answers[index]!, random });

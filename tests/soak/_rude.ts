@@ -43,28 +43,52 @@ const stopsTalking: Manner = async (asked) => {
 
 /** Asks for much and takes nothing of it, until the server does not wait any more. */
 const goesDeaf: Manner = async (asked) => {
+  // More than what lies between it and the server can hold.
   const body = JSON.stringify({
-    ...asked.question,
-    max_tokens: 250,
+    messages: [{ role: "user", content: "Say all." }],
+    max_tokens: 450,
+    ignore_eos: true,
     n: 4,
-    logprobs: 5,
+    logprobs: true,
+    top_logprobs: 20,
     stream: true,
-    return_token_ids: true,
   });
-  using socket = await connect(asked);
-  await write(socket, headOf(asked, new TextEncoder().encode(body).length) + body);
+  using socket = await letIn(asked, headOf(asked, body.length, "/v1/chat/completions") + body);
+  if (socket === null) return "refused";
   await new Promise((resolve) => setTimeout(resolve, DEAF_MS));
   const answer = await readAll(socket);
-  if (/^HTTP\/1\.1 429 /.test(answer)) return "refused";
   if (!answer.includes("data: [DONE]")) throw new Error("a stream without [DONE]");
   return answer.includes('"client_stalled"') ? "given up" : "answered";
 };
 
 /** Longer than the server waits. */
 const DEAF_MS = 8000;
+/** How often a client comes again that needs room for several answers. */
+const MOST_TRIES = 200;
+const TRY_MS = 50;
 
-function headOf({ target: { keys }, key }: Asked, length: number): string {
-  return "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" +
+/** A connection on which a message was taken; null where there never was room. */
+async function letIn(asked: Asked, message: string): Promise<Deno.TcpConn | null> {
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    const socket = await connect(asked);
+    await write(socket, message);
+    const buffer = new Uint8Array(12);
+    const read = await socket.read(buffer);
+    const status = new TextDecoder().decode(buffer.subarray(0, read ?? 0));
+    if (status === "HTTP/1.1 200") return socket;
+    socket.close();
+    if (status !== "HTTP/1.1 429") throw new Error(`neither 200 nor 429 but ${status}`);
+    await new Promise((resolve) => setTimeout(resolve, TRY_MS));
+  }
+  return null;
+}
+
+function headOf(
+  { target: { keys }, key }: Asked,
+  length: number,
+  path = "/v1/completions",
+): string {
+  return `POST ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n` +
     `authorization: Bearer ${keys[key % keys.length]}\r\ncontent-type: application/json\r\n` +
     `content-length: ${length}\r\n\r\n`;
 }

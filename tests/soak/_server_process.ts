@@ -26,12 +26,17 @@ export interface ServerProcess extends Target, AsyncDisposable {
   end(): Promise<number>;
 }
 
-/** Starts it, and waits until it answers. */
-export async function startServer(): Promise<ServerProcess> {
+/**
+ * Starts it, and waits until it answers.
+ *
+ * @param runtime Flags of Deno, for who looks closer.
+ */
+export async function startServer(runtime: readonly string[] = []): Promise<ServerProcess> {
   const folder = await Deno.makeTempDir();
   const child = new Deno.Command(Deno.execPath(), {
     args: [
-      ...["run", "-q", "--no-prompt", "-P=serve", "--config", `${ROOT}deno.json`, `${ROOT}main.ts`],
+      ...["run", ...runtime, "-q", "--no-prompt", "-P=serve", "--config", `${ROOT}deno.json`],
+      `${ROOT}main.ts`,
       ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`, "--prefix-dir", `${folder}/prefixes`],
     ],
     stdin: "null",

@@ -29,6 +29,9 @@ export interface SoakResult {
 }
 
 const SAMPLE_MS = 1000;
+/** Now and then nobody asks for an answer: only then is there a free slot whose rows can be moved. */
+const LULL_EVERY_S = 30;
+const LULL_S = 8;
 /** Time in which everything has to be free again. */
 const FREE_WITHIN_MS = 5000;
 
@@ -53,6 +56,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     throw error;
   };
   const isOver = () => failed || since() >= seconds;
+  const isLull = () => since() % LULL_EVERY_S > LULL_EVERY_S - LULL_S;
   const count = (name: string, outcome: Outcome) => {
     const key = `${name}: ${outcome}`;
     outcomes.set(key, (outcomes.get(key) ?? 0) + 1);
@@ -65,7 +69,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     }
   };
   const one = (index: number) =>
-    client(target, index, asked, answers, caseRandom(seed, index), isOver, count);
+    client(target, index, asked, answers, caseRandom(seed, index), { isOver, isLull }, count);
   // Nobody is left behind when one fails: the others end with their next answer.
   const ends = await Promise.allSettled(
     [sampling(), ...Array.from({ length: clients }, (_, index) => one(index))].map((end) =>
