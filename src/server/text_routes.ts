@@ -7,21 +7,23 @@ import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from
 import { encodeTexts } from "./served_model.ts";
 import { tokenBytes } from "./wire.ts";
 
-/** Tokens that are turned into text at a time: some ten milliseconds. */
-const AT_ONCE = 16_384;
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Parts of a list; before each but the first whoever else waits has a turn. */
-async function* inTurns<T>(list: readonly T[]): AsyncGenerator<readonly T[]> {
-  for (let at = 0; at < list.length; at += AT_ONCE) {
-    if (at > 0) await new Promise((go) => setTimeout(go, 0));
-    yield list.slice(at, at + AT_ONCE);
+/** Some milliseconds of work, after which others get their turn: a body has room for millions. */
+const IDS_A_TURN = 4096;
+
+/** Does something with all ids, some at a time. */
+async function inTurns(ids: readonly number[], act: (some: readonly number[]) => void) {
+  for (let at = 0; at < ids.length; at += IDS_A_TURN) {
+    if (at > 0) await new Promise((resolve) => setTimeout(resolve));
+    act(ids.slice(at, at + IDS_A_TURN));
   }
 }
 
 /** A token's text, or its bytes where they are not whole characters. */
 function piece(bytes: Uint8Array): string | number[] {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return decoder.decode(bytes);
   } catch {
     return [...bytes];
   }
@@ -38,10 +40,10 @@ export async function tokenize(context: RequestContext): Promise<Response> {
     addBos: body.add_special,
   }]);
   if (!body.with_pieces) return Response.json({ tokens: ids });
-  const tokens: { readonly id: number; readonly piece: string | number[] }[] = [];
-  for await (const part of inTurns(ids)) {
-    for (const id of part) tokens.push({ id, piece: piece(tokenBytes(tokenizer, id)) });
-  }
+  const tokens: { id: number; piece: string | number[] }[] = [];
+  await inTurns(ids, (some) => {
+    for (const id of some) tokens.push({ id, piece: piece(tokenBytes(tokenizer, id)) });
+  });
   return Response.json({ tokens });
 }
 
@@ -52,11 +54,9 @@ export async function detokenize(context: RequestContext): Promise<Response> {
   const tokenizer = needTokenizer(context.model, "tokens");
   checkIds(tokens, tokenizer.vocabSize, "tokens");
   const stream = tokenizer.stream({ skipSpecial: false });
-  const texts: string[] = [];
-  for await (const part of inTurns(tokens)) {
-    texts.push(part.map((id) => stream.push(id)).join(""));
-  }
-  return Response.json({ content: `${texts.join("")}${stream.end()}` });
+  let content = "";
+  await inTurns(tokens, (some) => content += stream.pushAll(some));
+  return Response.json({ content: content + stream.end() });
 }
 
 /** `POST /apply-template`. */

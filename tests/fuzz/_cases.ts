@@ -1,5 +1,6 @@
 /** Runs spoiled inputs one by one and holds each to the same limits. @module */
 import { memoryInUse } from "std-testing";
+import { BufferCount } from "./_buffers.ts";
 
 /** Longest time that one input may take. */
 export const DEADLINE_MS = 1000;
@@ -10,6 +11,10 @@ export const MAX_EXTRA_BYTES = 64 << 20;
 export interface Tally {
   readonly taken: number;
   readonly refused: number;
+  /** Of the case that took longest. */
+  readonly slowestMs: number;
+  /** Bytes beyond its own size of the case that asked for most. */
+  readonly largestBytes: number;
 }
 
 /** One input and what to do with it. */
@@ -21,35 +26,57 @@ export interface FuzzCase {
 }
 
 /**
- * Runs cases.
+ * Runs cases. Memory is looked at in three ways: what this isolate holds more than before, all
+ * buffers that it asked for, and what `processBytes` says.
  *
  * @param again How to run one case again, for the message of a failure.
+ * @param processBytes Memory of the process, for cases that other isolates work on; null where
+ * others run in the process.
  * @throws {Error} On the first one that throws what has no name, takes too long or too much.
  */
 export async function runCases(
   cases: Iterable<FuzzCase>,
   again: (index: number) => string,
+  processBytes: (() => number) | null = null,
 ): Promise<Tally> {
   let taken = 0;
   let refused = 0;
   let index = 0;
-  for (const { note, bytes, run } of cases) {
-    const fail = (what: string, cause?: unknown): never => {
-      throw new Error(`${what}: ${note}; again with ${again(index)}`, { cause });
-    };
-    const before = memoryInUse();
-    const start = performance.now();
-    try {
-      if (await run()) taken++;
-      else refused++;
-    } catch (cause) {
-      fail(`not a named error (${cause})`, cause);
+  let slowestMs = 0;
+  let largestBytes = 0;
+  const watch = new Worker(import.meta.resolve("./_watch_worker.ts"), { type: "module" });
+  using buffers = new BufferCount();
+  try {
+    for (const { note, bytes, run } of cases) {
+      const fail = (what: string, cause?: unknown): never => {
+        throw new Error(`${what}: ${note}; again with ${again(index)}`, { cause });
+      };
+      watch.postMessage(`${note}; again with ${again(index)}`);
+      const held = memoryInUse();
+      const resident = processBytes?.() ?? 0;
+      buffers.bytes = 0;
+      const start = performance.now();
+      try {
+        if (await run()) taken++;
+        else refused++;
+      } catch (cause) {
+        fail(`not a named error (${cause})`, cause);
+      }
+      const elapsed = performance.now() - start;
+      if (elapsed > DEADLINE_MS) fail(`took ${Math.round(elapsed)} ms`);
+      const grown = [
+        memoryInUse() - held,
+        buffers.bytes,
+        (processBytes?.() ?? 0) - resident,
+      ];
+      const extra = Math.max(...grown) - bytes;
+      if (extra > MAX_EXTRA_BYTES) fail(`took ${grown.join(", ")} bytes of memory`);
+      slowestMs = Math.max(slowestMs, elapsed);
+      largestBytes = Math.max(largestBytes, extra);
+      index++;
     }
-    const elapsed = performance.now() - start;
-    if (elapsed > DEADLINE_MS) fail(`took ${Math.round(elapsed)} ms`);
-    const extra = memoryInUse() - before - bytes;
-    if (extra > MAX_EXTRA_BYTES) fail(`memory grew by ${extra} bytes`);
-    index++;
+  } finally {
+    watch.terminate();
   }
-  return { taken, refused };
+  return { taken, refused, slowestMs, largestBytes };
 }

@@ -1,26 +1,34 @@
 /** Files that come from elsewhere, and what opens them. @module */
-import { assert } from "std-testing";
 import { encodePredictor, readPredictor } from "../../src/butler/predictor/file.ts";
 import { PredictorError } from "../../src/butler/predictor/errors.ts";
 import { CalibrationError } from "../../src/butler/calibration/errors.ts";
 import { encodeCalibration, readCalibration } from "../../src/butler/calibration/file.ts";
-import { HEADER_BYTES } from "../../src/kv/store/sizes.ts";
-import { BLOCK_ROWS } from "../../src/kv/store/types.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { openModel } from "../../src/model/open.ts";
+import { dequantizeRow } from "../../src/model/quants.ts";
+import type { WeightTensor } from "../../src/model/types.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
-import { ggufParts, llamaFolder, writeGguf, writeSafetensors } from "../_model_files.ts";
+import { llamaFolder, writeSafetensors } from "../_model_files.ts";
 import { madeUp, MODEL as CALIBRATED } from "../butler/_calibration.ts";
 import { randomPredictor } from "../butler/_predictor.ts";
 import { Random as Floats } from "../gpu/_rig.ts";
-import { MemoryFiles } from "../kv/store/_memory_files.ts";
-import { makePart, makeStore, SHAPE, SIZES } from "../kv/store/_store.ts";
 import type { FuzzCase } from "./_cases.ts";
-import { caseRandom, mutateBytes, mutateJson, type Mutation, type Random } from "./_mutate.ts";
+import { goodGgufs } from "./_gguf.ts";
+import {
+  caseRandom,
+  mutateBytes,
+  mutateJson,
+  type Mutation,
+  oneOf,
+  type Random,
+} from "./_mutate.ts";
+import { prefixBlock, slotFile } from "./_stored.ts";
 
 /** One kind of file. */
 export interface FileTarget {
   readonly name: string;
+  /** Files that are taken as they are. */
+  readonly good: readonly Uint8Array[];
   /** Puts into the folder what does not change. */
   prepare?(folder: string): void;
   mutate(random: Random): Mutation;
@@ -31,12 +39,20 @@ export interface FileTarget {
 const TEXT = "What a file says of itself is not to be trusted. <|x|> 1234";
 const TINY = new URL("../data/tiny/llama31-bf16/", import.meta.url).pathname;
 
-/** Opens a model and its tokenizer, and uses both. */
+/** Reads a matrix and unpacks its last row. */
+async function unpack({ type, rows, cols, byteLength, readInto }: WeightTensor): Promise<void> {
+  const bytes = new Uint8Array(byteLength);
+  await readInto(bytes, 0);
+  dequantizeRow(type, bytes.subarray((rows - 1) * (byteLength / rows)), new Float32Array(cols));
+}
+
+/** Opens a model and its tokenizer, and uses all of it. */
 async function usesModel(path: string): Promise<boolean> {
   try {
     const model = await openModel(path);
     try {
       await model.fingerprint();
+      for (const tensor of model.tensors.values()) await unpack(tensor);
       if (model.tokenizer !== undefined) {
         const tokenizer = loadTokenizer(model.tokenizer, path, model.config.vocabSize);
         tokenizer.decode(tokenizer.encode(TEXT, { parseSpecial: true, addBos: true }));
@@ -52,12 +68,14 @@ async function usesModel(path: string): Promise<boolean> {
 }
 
 function gguf(): FileTarget {
-  const { metadata, tensors } = ggufParts();
-  const { bytes, sections } = writeGguf(metadata, tensors);
-  const head = sections.at(-2)!;
+  const files = goodGgufs();
   return {
     name: "gguf",
-    mutate: (random) => mutateBytes(bytes, head, random),
+    good: files.map(({ bytes }) => bytes),
+    mutate(random) {
+      const { bytes, head } = oneOf(random, files);
+      return mutateBytes(bytes, head, random);
+    },
     open(folder, spoiled) {
       Deno.writeFileSync(`${folder}/m.gguf`, spoiled);
       return usesModel(`${folder}/m.gguf`);
@@ -66,9 +84,15 @@ function gguf(): FileTarget {
 }
 
 /** A Hugging Face folder of which one file is spoiled. */
-function folderTarget(name: string, file: string, mutate: FileTarget["mutate"]): FileTarget {
+function folderTarget(
+  name: string,
+  file: string,
+  good: Uint8Array,
+  mutate: FileTarget["mutate"],
+): FileTarget {
   return {
     name,
+    good: [good],
     prepare(folder) {
       const { config, tensors } = llamaFolder();
       Deno.writeTextFileSync(`${folder}/config.json`, JSON.stringify(config));
@@ -86,18 +110,20 @@ function safetensors(): FileTarget {
   const bytes = writeSafetensors(llamaFolder().tensors);
   const head = 8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   const mutate = (random: Random) => mutateBytes(bytes, head, random);
-  return folderTarget("safetensors", "model.safetensors", mutate);
+  return folderTarget("safetensors", "model.safetensors", bytes, mutate);
 }
 
 function config(): FileTarget {
   const text = JSON.stringify(llamaFolder().config);
-  return folderTarget("config", "config.json", (random) => mutateJson(text, random));
+  const mutate = (random: Random) => mutateJson(text, random);
+  return folderTarget("config", "config.json", new TextEncoder().encode(text), mutate);
 }
 
 function tokenizer(): FileTarget {
   const text = Deno.readTextFileSync(`${TINY}tokenizer.json`);
   return {
     name: "tokenizer",
+    good: [new TextEncoder().encode(text)],
     prepare(folder) {
       for (const { name } of Deno.readDirSync(TINY)) {
         if (name !== "tokenizer.json") Deno.copyFileSync(`${TINY}${name}`, `${folder}/${name}`);
@@ -121,6 +147,7 @@ function sideFile(
   const head = 8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   return {
     name,
+    good: [bytes],
     mutate: (random) => mutateBytes(bytes, head, random),
     open(folder, spoiled) {
       const path = `${folder}/${name}.safetensors`;
@@ -161,42 +188,6 @@ function predictor(): FileTarget {
   return sideFile("predictor", bytes, (path) => readPredictor(path, model), PredictorError);
 }
 
-/** A saved beginning of a prompt: if it is used at all, it is what was saved. */
-function prefixBlock(): FileTarget {
-  const ids = Array.from({ length: BLOCK_ROWS }, (_, i) => i);
-  const parts = Array.from({ length: SHAPE.numLayers }, (_, layer) => makePart(layer));
-  const files = new MemoryFiles();
-  const { store } = makeStore(8, null, { files, prefixDir: "/p" });
-  const keys = store.prefixKeys(ids);
-  const sequence = store.open();
-  parts.forEach((part, layer) => sequence.putPart(0, layer, part));
-  store.offerPrefix(keys[0]!, sequence, 0);
-  sequence[Symbol.dispose]();
-  store[Symbol.dispose]();
-  const { bytes } = [...files.contents.values()][0]!;
-  return {
-    name: "prefix",
-    mutate: (random) => mutateBytes(bytes, HEADER_BYTES, random),
-    open(folder, spoiled) {
-      Deno.mkdirSync(`${folder}/p`, { recursive: true });
-      Deno.writeFileSync(`${folder}/p/${keys[0]}.kv`, spoiled);
-      const { store } = makeStore(8, null, { prefixDir: `${folder}/p` });
-      try {
-        const adopted = store.adoptPrefix(keys);
-        if (adopted.numBlocks === 0) return false;
-        const read = new Uint8Array(SIZES.part);
-        parts.forEach((part, layer) => {
-          adopted.readPart(0, layer, read, 0);
-          assert.deepEqual(read, part, "a damaged block was served");
-        });
-        return true;
-      } finally {
-        store[Symbol.dispose]();
-      }
-    },
-  };
-}
-
 /** Every kind. */
 export const FILE_TARGETS: readonly (() => FileTarget)[] = [
   gguf,
@@ -206,6 +197,7 @@ export const FILE_TARGETS: readonly (() => FileTarget)[] = [
   calibration,
   predictor,
   prefixBlock,
+  slotFile,
 ];
 
 /** Spoiled files of a kind, from a seed. */

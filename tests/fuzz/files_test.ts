@@ -15,10 +15,15 @@ for (const make of FILE_TARGETS) {
     console.log(`${target.name}: seed ${SEED}, ${COUNT} files`);
     const folder = await Deno.makeTempDir();
     try {
+      target.prepare?.(folder);
+      for (const bytes of target.good) {
+        assert.ok(await target.open(folder, bytes), "what is not spoiled must be taken");
+      }
       const again = (index: number) =>
         `./run fuzz --only ${target.name} --seed ${SEED} --first ${index} --count 1`;
-      const { refused } = await runCases(fileCases(target, folder, SEED, 0, COUNT), again);
+      const { refused, taken } = await runCases(fileCases(target, folder, SEED, 0, COUNT), again);
       assert.ok(refused > COUNT / 20, `only ${refused} were refused`);
+      assert.ok(taken > 0, "none was taken");
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

@@ -4,18 +4,15 @@
  *
  * @module
  */
-import { openTextSide } from "../../src/cli/text_side.ts";
 import { processIo } from "../../src/cli/io.ts";
 import { timedBar } from "../../src/cli/progress.ts";
-import { startEngine } from "../../src/engine/start.ts";
-import { DEFAULT_CACHE } from "../../src/engine/types.ts";
-import { openServer } from "../server/_server.ts";
 import { type FuzzCase, runCases } from "./_cases.ts";
 import { FILE_TARGETS, fileCases } from "./_files.ts";
-import { requestCases } from "./_requests.ts";
+import { lineCases } from "./_lines.ts";
+import { requestCases, sendGood } from "./_requests.ts";
+import { openFuzzServer } from "./_server.ts";
 
-const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
-const REQUESTS = "requests";
+const SERVER_KINDS = [["requests", requestCases], ["lines", lineCases]] as const;
 const USAGE = "usage: ./run fuzz [--seed N] [--count N] [--first N] [--only NAME,NAME]";
 
 interface Options {
@@ -50,10 +47,11 @@ async function main(): Promise<void> {
   const options = optionsOf(Deno.args);
   const { seed, count, first, only } = options;
   const targets = FILE_TARGETS.map((make) => make());
-  const names = [...targets.map(({ name }) => name), REQUESTS];
+  const names = [...targets, ...SERVER_KINDS.map(([name]) => ({ name }))].map(({ name }) => name);
   const unknown = only?.find((name) => !names.includes(name));
   if (unknown !== undefined) throw new Error(`there is no ${unknown} among ${names.join(", ")}`);
   console.log(`seed ${seed}, ${count} of each from ${first} on`);
+  const processBytes = () => Deno.memoryUsage().rss;
   const run = async (name: string, cases: Iterable<FuzzCase>) => {
     const bar = timedBar(processIo(), name, count);
     function* shown(): Generator<FuzzCase> {
@@ -66,9 +64,13 @@ async function main(): Promise<void> {
     const again = (index: number) =>
       `./run fuzz --only ${name} --seed ${seed} --first ${first + index} --count 1`;
     const start = performance.now();
-    const { taken, refused } = await runCases(shown(), again).finally(() => bar.stop());
+    const { taken, refused, slowestMs, largestBytes } = await runCases(shown(), again, processBytes)
+      .finally(() => bar.stop());
     const seconds = Math.round((performance.now() - start) / 1000);
-    console.log(`${name}: ${refused} refused, ${taken} taken, ${seconds} s`);
+    console.log(
+      `${name}: ${refused} refused, ${taken} taken, ${seconds} s; the slowest took ` +
+        `${Math.round(slowestMs)} ms, the largest ${(largestBytes / 2 ** 20).toFixed(1)} MiB`,
+    );
   };
   for (const target of targets.filter(({ name }) => only?.includes(name) ?? true)) {
     const folder = await Deno.makeTempDir();
@@ -78,19 +80,11 @@ async function main(): Promise<void> {
       await Deno.remove(folder, { recursive: true });
     }
   }
-  if (only !== null && !only.includes(REQUESTS)) return;
-  const engine = await startEngine({
-    modelPath: MODEL,
-    contextLength: 512,
-    maxSequences: 4,
-    kvType: "f32",
-    prefillChunk: 32,
-    kernelOverrides: {},
-    ...DEFAULT_CACHE,
-  });
-  const side = await openTextSide(MODEL, "chat");
-  await using server = await openServer({ engine, ...side });
-  await run(REQUESTS, requestCases(server.url, seed, first, count));
+  const kinds = SERVER_KINDS.filter(([name]) => only?.includes(name) ?? true);
+  if (kinds.length === 0) return;
+  await using server = await openFuzzServer();
+  await sendGood(server);
+  for (const [name, cases] of kinds) await run(name, cases(server, seed, first, count));
   if (server.logged.length > 0) throw new Error(`the server logged: ${server.logged.join("; ")}`);
 }
 

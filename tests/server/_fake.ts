@@ -74,13 +74,11 @@ export class FakeTokenizer implements Tokenizer {
 
   stream(options: { skipSpecial?: boolean } = {}): TextStream {
     const decoder = new TextDecoder();
-    return {
-      push: (id) =>
-        options.skipSpecial && this.isSpecial(id)
-          ? ""
-          : decoder.decode(Uint8Array.from(this.tokenBytes(id)), { stream: true }),
-      end: () => "",
-    };
+    const push = (id: number) =>
+      options.skipSpecial && this.isSpecial(id)
+        ? ""
+        : decoder.decode(Uint8Array.from(this.tokenBytes(id)), { stream: true });
+    return { push, pushAll: (ids) => ids.map(push).join(""), end: () => "" };
   }
 }
 

@@ -1,5 +1,6 @@
 /** Servers for tests. @module */
 import { type AppOptions, createApp, type ServedModel } from "../../src/server/app.ts";
+import type { ConnectionLimits } from "../../src/server/listener/listener.ts";
 import { serve } from "../../src/server/serve.ts";
 import { FakeEngine, type FakeEngineOptions, FakeTemplate, FakeTokenizer } from "./_fake.ts";
 
@@ -18,6 +19,7 @@ export async function openServer(
   model: ServedModel,
   options: Partial<AppOptions> = {},
   shared = false,
+  connections?: ConnectionLimits,
 ): Promise<TestServer> {
   const logged: string[] = [];
   const app = createApp({
@@ -27,7 +29,12 @@ export async function openServer(
     log: { error: (message) => logged.push(message) },
     ...options,
   });
-  const serving = await serve(app, { host: "127.0.0.1", port: 0, graceMs: 500 });
+  const serving = await serve(app, {
+    host: "127.0.0.1",
+    port: 0,
+    graceMs: 500,
+    ...connections === undefined ? {} : { limits: connections },
+  });
   return {
     url: serving.url,
     model,

@@ -6,6 +6,8 @@ import { EncodeError } from "../../src/tokenizer/background_encoder.ts";
 
 const openTestServer = withTestEngine();
 
+/** Most that making and reading the body of that many ids takes, on a machine with other work. */
+const HELD_UP_MS = 500;
 /** Most milliseconds that 99 of 100 probes may take. */
 const PROBE_MS = 50;
 
@@ -48,6 +50,28 @@ Deno.test("the health answers at once while long texts are tokenized and prompts
   done.abort();
   await Promise.all([tokenizing, prefilling]);
   assert.ok(Math.min(...rounds) <= PROBE_MS, `p99 of each round: ${rounds.join(", ")} ms`);
+});
+
+Deno.test("the health answers while very many ids are made text", async () => {
+  await using server = await openTestServer();
+  // As text these take seconds where they are decoded one by one.
+  const tokens = Array.from({ length: 300_000 }, (_, id) => 3 + id % 90);
+  let longest = 0;
+  let last = performance.now();
+  // What holds up the loop holds up this timer.
+  const timer = setInterval(() => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+  }, 5);
+  try {
+    const response = await post(server, "/detokenize", { tokens });
+    const { content } = await response.json();
+    assert.ok(content.length > 200_000);
+  } finally {
+    clearInterval(timer);
+  }
+  assert.ok(longest < HELD_UP_MS, `held up for ${Math.round(longest)} ms`);
 });
 
 Deno.test("a text that takes too long to tokenize is 400, one that has to wait too long 429", async () => {

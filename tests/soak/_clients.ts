@@ -1,88 +1,102 @@
 /** Clients of every kind of manners. @module */
 import { below, oneOf, type Random } from "../fuzz/_mutate.ts";
-import { spoiledRequest } from "../fuzz/_requests.ts";
-
-/** What a client asks for, and what one client alone is answered. */
-export interface Question {
-  readonly path: string;
-  readonly body: object;
-}
-
-/** How a client ended. */
-export type Outcome = "answered" | "refused" | "left";
-
-/** Most time that an answer may take, in milliseconds. */
-const PATIENCE_MS = 120_000;
+import { LOOKERS } from "./_lookers.ts";
+import { RUDE } from "./_rude.ts";
+import { type Asked, type Manner, type Outcome, PATIENCE_MS, type Question } from "./_manners.ts";
+import { post, type Target } from "./_target.ts";
 
 /** Conversations that are answered the same each time: greedy, under several policies. */
 export function questions(count: number): Question[] {
-  return Array.from({ length: count }, (_, index) => {
-    const body = {
-      prompt: Array.from(
-        { length: 8 + index * 37 % 200 },
-        (_, i) => 3 + (i * 7 + index * 13) % 200,
-      ),
-      max_tokens: 4 + index * 5 % 40,
-      temperature: 0,
-      ignore_eos: true,
-      ...index % 3 === 0 ? {} : {
-        kv: {
-          policy: oneOfList(["dense", "oracle", "quest", "streaming"], index),
-          sinks: 4,
-          window: 8,
-          budget: 16,
-          interval: 1 + index % 4,
-        },
+  const policies = ["dense", "oracle", "quest", "streaming", "h2o", "snapkv"];
+  return Array.from({ length: count }, (_, index) => ({
+    prompt: Array.from({ length: 8 + index * 37 % 200 }, (_, i) => 3 + (i * 7 + index * 13) % 200),
+    max_tokens: 4 + index * 5 % 40,
+    temperature: 0,
+    ignore_eos: true,
+    ...index % 3 === 0 ? {} : {
+      kv: {
+        policy: policies[index % policies.length]!,
+        sinks: 4,
+        window: 8,
+        budget: 16,
+        interval: 1 + index % 4,
       },
-    };
-    return { path: "/v1/completions", body };
-  });
-}
-
-function oneOfList<T>(of: readonly T[], index: number): T {
-  return of[index % of.length]!;
+    },
+  }));
 }
 
 /** Asks and reads the whole answer. */
-export async function ask(url: string, { path, body }: Question): Promise<string> {
-  const response = await post(url + path, body, AbortSignal.timeout(PATIENCE_MS));
+export async function ask(target: Target, question: Question): Promise<string> {
+  const response = await post(
+    target,
+    0,
+    "/v1/completions",
+    question,
+    AbortSignal.timeout(PATIENCE_MS),
+  );
   if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
   const { choices } = await response.json() as { choices: { text: string }[] };
   return choices[0]!.text;
 }
 
-/** A thing that a client does; gives how it ended, throws where the server did wrong. */
-type Manner = (url: string, question: Question, answer: string, random: Random) => Promise<Outcome>;
+function same(text: string, answer: string): void {
+  if (text !== answer) throw new Error(`another text than alone: ${text} is not ${answer}`);
+}
 
 /** Streams to the end, and compares. */
-const streams: Manner = async (url, question, answer) => {
-  const text = await read(url, question, Infinity, () => 0);
+const streams: Manner = async (asked) => {
+  const text = await read(asked, {}, Infinity, () => 0);
   if (text === null) return "refused";
-  if (text !== answer) throw new Error(`another text than alone: ${text} is not ${answer}`);
+  same(text, asked.answer);
   return "answered";
 };
 
 /** The same, with pauses between reads. */
-const readsSlowly: Manner = async (url, question, answer, random) => {
-  const text = await read(url, question, Infinity, () => 20 + below(random, 100));
+const readsSlowly: Manner = async (asked) => {
+  const text = await read(asked, {}, Infinity, () => 20 + below(asked.random, 100));
   if (text === null) return "refused";
-  if (text !== answer) throw new Error(`another text than alone: ${text} is not ${answer}`);
+  same(text, asked.answer);
+  return "answered";
+};
+
+/** Wants to be told how far the prompt is, and comments often. */
+const watchesProgress: Manner = async (asked) => {
+  const more = { return_progress: true, sse_ping_interval: 0.05 };
+  const text = await read(asked, more, Infinity, () => 0);
+  if (text === null) return "refused";
+  same(text, asked.answer);
+  return "answered";
+};
+
+/** Waits for a whole answer, of several choices with log-probabilities. */
+const asksForAll: Manner = async ({ target, key, question, answer }) => {
+  const body = { ...question, n: 2, logprobs: 2 };
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const response = await post(target, key, "/v1/completions", body, signal);
+  if (await isFull(response)) return "refused";
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  const { choices } = await response.json() as { choices: { text: string }[] };
+  if (choices.length !== 2) throw new Error(`${choices.length} choices, not 2`);
+  for (const { text } of choices) same(text, answer);
   return "answered";
 };
 
 /** Stops after some chunks. */
-const stops: Manner = async (url, question, _answer, random) =>
-  await read(url, question, 1 + below(random, 6), () => 0) === null ? "refused" : "left";
+const stops: Manner = async (asked) =>
+  await read(asked, {}, 1 + below(asked.random, 6), () => 0) === null ? "refused" : "left";
 
 /** Leaves before there is anything: in the queue, or while the prompt is processed. */
-const leaves: Manner = async (url, { path, body }, _answer, random) => {
-  const long = { ...body, prompt: Array.from({ length: 400 }, (_, i) => 3 + i % 200) };
+const leaves: Manner = async ({ target, key, question, random }) => {
+  const long = { ...question, prompt: Array.from({ length: 400 }, (_, i) => 3 + i % 200) };
   const gone = new AbortController();
   const timer = setTimeout(() => gone.abort(), below(random, 60));
   try {
-    const response = await post(url + path, { ...long, stream: true }, gone.signal);
-    await response.text();
-    return response.ok ? "answered" : "refused";
+    const body = { ...long, stream: true };
+    const response = await post(target, key, "/v1/completions", body, gone.signal);
+    if (await isFull(response)) return "refused";
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${response.status}: ${text}`);
+    return "answered";
   } catch (error) {
     if (gone.signal.aborted) return "left";
     throw error;
@@ -91,56 +105,60 @@ const leaves: Manner = async (url, { path, body }, _answer, random) => {
   }
 };
 
-/** Sends what makes no sense. */
-const sendsRubbish: Manner = async (url, _question, _answer, random) => {
-  const { path, init } = spoiledRequest(random);
-  const signal = AbortSignal.timeout(1 + below(random, 2000));
-  try {
-    const response = await fetch(url + path, { ...init, signal });
-    await response.text();
-    if (response.status >= 500 && response.status !== 503) {
-      throw new Error(`${response.status} for ${path}`);
-    }
-    return response.ok ? "answered" : "refused";
-  } catch (error) {
-    if (signal.aborted) return "left";
-    throw error;
-  }
-};
-
-/** Every manner, the common one more often. */
-export const MANNERS: readonly (readonly [name: string, Manner])[] = [
-  ["streams", streams],
-  ["streams", streams],
-  ["streams", streams],
-  ["reads slowly", readsSlowly],
-  ["stops", stops],
-  ["leaves", leaves],
-  ["sends rubbish", sendsRubbish],
+/** Every manner, and how often it is taken. */
+const MANNERS: readonly (readonly [name: string, weight: number, Manner])[] = [
+  ["streams", 30, streams],
+  ["reads slowly", 10, readsSlowly],
+  ["watches progress", 6, watchesProgress],
+  ["asks for all", 6, asksForAll],
+  ["stops", 12, stops],
+  ["leaves", 12, leaves],
+  ...RUDE,
+  ...LOOKERS,
 ];
+
+/** Names of all manners. */
+export const MANNER_NAMES: readonly string[] = MANNERS.map(([name]) => name);
+
+function anyManner(random: Random, isLull: boolean): readonly [name: string, Manner] {
+  const manners = isLull ? LOOKERS : MANNERS;
+  let at = random() * manners.reduce((sum, [, weight]) => sum + weight, 0);
+  const [name, , manner] = manners.find(([, weight]) => (at -= weight) < 0) ?? manners[0]!;
+  return [name, manner];
+}
+
+/** Whether the queue is full, which has to be said as clients can use it. */
+async function isFull(response: Response): Promise<boolean> {
+  if (response.status !== 429) return false;
+  const { error } = await response.json() as { error: { code: string } };
+  const seconds = Number(response.headers.get("retry-after"));
+  if (error.code !== "queue_full" || !(seconds >= 1 && seconds <= 30)) {
+    throw new Error(`429 with the code ${error.code} and retry-after ${seconds}`);
+  }
+  return true;
+}
 
 /**
  * Streams an answer.
  *
+ * @param more Members of the request beside those of the question.
  * @param most Chunks after which the client goes.
  * @param pauseMs Time before each read.
- * @returns The text, or null if the server has no room now.
+ * @returns The text, or null if the queue is full.
  * @throws {Error} If there was an error event, or no end.
  */
 async function read(
-  url: string,
-  { path, body }: Question,
+  { target, key, question }: Asked,
+  more: object,
   most: number,
   pauseMs: () => number,
 ): Promise<string | null> {
   const gone = new AbortController();
   const timer = setTimeout(() => gone.abort(new Error("no answer in time")), PATIENCE_MS);
   try {
-    const response = await post(url + path, { ...body, stream: true }, gone.signal);
-    if (response.status === 429 || response.status === 503) {
-      await response.body?.cancel();
-      return null;
-    }
+    const body = { ...question, ...more, stream: true };
+    const response = await post(target, key, "/v1/completions", body, gone.signal);
+    if (await isFull(response)) return null;
     if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
     let text = "";
     let rest = "";
@@ -171,27 +189,30 @@ interface Chunk {
   readonly choices?: readonly { readonly text?: string }[];
 }
 
-function post(url: string, body: object, signal: AbortSignal): Promise<Response> {
-  return fetch(url, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-    signal,
-  });
-}
+/** Most time that a client waits which was told to come again; they are less patient than told. */
+const RETRY_MS = 500;
 
 /** A client: one question after the other, each in some manner, until the time is over. */
 export async function client(
-  url: string,
+  target: Target,
+  key: number,
   asked: readonly Question[],
   answers: readonly string[],
   random: Random,
-  isOver: () => boolean,
+  time: { readonly isOver: () => boolean; readonly isLull: () => boolean },
   count: (name: string, outcome: Outcome) => void,
 ): Promise<void> {
-  while (!isOver()) {
+  while (!time.isOver()) {
     const index = below(random, asked.length);
-    const [name, manner] = oneOf(random, MANNERS);
-    count(name, await manner(url, asked[index]!, answers[index]!, random));
+    const [name, manner] = anyManner(random, time.isLull());
+    const question = asked[index]!;
+    try {
+      const outcome = await manner({ target, key, question, answer: answers[index]!, random });
+      count(name, outcome);
+      if (outcome !== "refused") continue;
+    } catch (cause) {
+      throw new Error(`${name}, question ${index}: ${cause}`, { cause });
+    }
+    await new Promise((resolve) => setTimeout(resolve, oneOf(random, [50, RETRY_MS])));
   }
 }

@@ -1,12 +1,12 @@
 /** Many clients at one server, and what has to be as before when they are gone. @module */
-import type { Engine, EngineStats } from "../../src/engine/types.ts";
 import { caseRandom } from "../fuzz/_mutate.ts";
-import { ask, client, type Outcome, questions } from "./_clients.ts";
+import { ask, client, questions } from "./_clients.ts";
+import type { Outcome } from "./_manners.ts";
+import { inUse, type Load, loadOf, type Target } from "./_target.ts";
 
 /** What is asked of a soak. */
 export interface SoakOptions {
-  readonly url: string;
-  readonly engine: Engine;
+  readonly target: Target;
   readonly seed: number;
   readonly clients: number;
   readonly seconds: number;
@@ -14,17 +14,24 @@ export interface SoakOptions {
   readonly onProgress?: (seconds: number) => void;
 }
 
+/** A look at the server. */
+export interface Sample extends Load {
+  readonly second: number;
+}
+
 /** What was seen. */
 export interface SoakResult {
   /** How often each manner ended how. */
   readonly outcomes: ReadonlyMap<string, number>;
-  /** (seconds, bytes) of the whole process. */
-  readonly memory: readonly (readonly [number, number])[];
-  readonly before: EngineStats;
-  readonly after: EngineStats;
+  readonly samples: readonly Sample[];
+  readonly before: Load;
+  readonly after: Load;
 }
 
 const SAMPLE_MS = 1000;
+/** Now and then nobody asks for an answer: only then is there a free slot whose rows can be moved. */
+const LULL_EVERY_S = 30;
+const LULL_S = 8;
 /** Time in which everything has to be free again. */
 const FREE_WITHIN_MS = 5000;
 
@@ -34,76 +41,83 @@ const FREE_WITHIN_MS = 5000;
  * @throws {Error} On the first request that was answered wrongly or not at all.
  */
 export async function soak(options: SoakOptions): Promise<SoakResult> {
-  const { url, engine, seed, clients, seconds } = options;
+  const { target, seed, clients, seconds } = options;
   const asked = questions(24);
   const answers: string[] = [];
-  for (const question of asked) answers.push(await ask(url, question));
-  const before = await engine.stats();
+  for (const question of asked) answers.push(await ask(target, question));
+  const before = await loadOf(target);
   const outcomes = new Map<string, number>();
-  const memory: [number, number][] = [];
+  const samples: Sample[] = [];
   const start = performance.now();
   const since = () => (performance.now() - start) / 1000;
   let failed = false;
+  const fail = (error: unknown): never => {
+    failed = true;
+    throw error;
+  };
+  const isOver = () => failed || since() >= seconds;
+  const isLull = () => since() % LULL_EVERY_S > LULL_EVERY_S - LULL_S;
   const count = (name: string, outcome: Outcome) => {
     const key = `${name}: ${outcome}`;
     outcomes.set(key, (outcomes.get(key) ?? 0) + 1);
   };
-  const sampling = setInterval(() => {
-    memory.push([since(), Deno.memoryUsage().rss]);
-    options.onProgress?.(since());
-  }, SAMPLE_MS);
-  try {
-    const isOver = () => failed || since() >= seconds;
-    await Promise.all(
-      Array.from(
-        { length: clients },
-        (_, index) =>
-          client(url, asked, answers, caseRandom(seed, index), isOver, count)
-            .catch((error) => {
-              failed = true;
-              throw error;
-            }),
-      ),
-    );
-  } finally {
-    clearInterval(sampling);
-  }
-  const after = await settled(engine, before);
-  return { outcomes, memory, before, after };
-}
-
-/** What has to be as before: all but counters, and rows that are kept for later prompts. */
-export function inUse(stats: EngineStats) {
-  const { pagesInUse, runningSequences, waitingSequences, parkedSequences, slots } = stats;
-  return {
-    pagesInUse,
-    runningSequences,
-    waitingSequences,
-    parkedSequences,
-    busySlots: slots.filter(({ running }) => running !== null).length,
+  const sampling = async () => {
+    while (!isOver()) {
+      samples.push({ second: since(), ...await loadOf(target) });
+      options.onProgress?.(since());
+      await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
+    }
   };
+  const one = (index: number) =>
+    client(target, index, asked, answers, caseRandom(seed, index), { isOver, isLull }, count);
+  // Nobody is left behind when one fails: the others end with their next answer.
+  const ends = await Promise.allSettled(
+    [sampling(), ...Array.from({ length: clients }, (_, index) => one(index))].map((end) =>
+      end.catch(fail)
+    ),
+  );
+  const failure = ends.find((end) => end.status === "rejected");
+  if (failure !== undefined) throw failure.reason;
+  return { outcomes, samples, before, after: await settled(target, before) };
 }
 
 /** Waits until as much is in use as before. */
-async function settled(engine: Engine, before: EngineStats): Promise<EngineStats> {
+async function settled(target: Target, before: Load): Promise<Load> {
   const until = performance.now() + FREE_WITHIN_MS;
+  const wanted = JSON.stringify(inUse(before));
   for (;;) {
-    const now = await engine.stats();
-    const same = now.pagesInUse === before.pagesInUse && now.runningSequences === 0 &&
-      now.waitingSequences === 0;
-    if (same || performance.now() > until) return now;
+    const now = await loadOf(target);
+    if (JSON.stringify(inUse(now)) === wanted || performance.now() > until) return now;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+}
+
+/** What is not as it has to be; empty where all is. */
+export function problemsOf({ before, after }: SoakResult): string[] {
+  const [was, is] = [inUse(before), inUse(after)].map((load) => JSON.stringify(load));
+  const perBlock = ({ hostBytes, cachedBlocks }: Load) => hostBytes / cachedBlocks;
+  const problems: string[] = [];
+  if (was !== is) problems.push(`in use before: ${was}, after: ${is}`);
+  // Rows in host memory are all of blocks that wait to be found: nobody else is there.
+  if (perBlock(before) !== perBlock(after)) {
+    problems.push(`${after.hostBytes} bytes of rows for ${after.cachedBlocks} blocks`);
+  }
+  return problems;
 }
 
 /**
  * How much more memory there is at the end than after the warm-up: the middle of the last tenth over
  * that of the tenth after the first quarter, less 1.
  */
-export function growth(memory: SoakResult["memory"]): number {
-  const tenth = Math.max(1, Math.floor(memory.length / 10));
-  const first = Math.floor(memory.length / 4);
+export function growth(bytes: readonly number[]): number {
+  const [first, last] = tenths(bytes);
+  return last / first - 1;
+}
+
+/** Middle of the tenth after the first quarter, and of the last tenth. */
+export function tenths(values: readonly number[]): readonly [number, number] {
+  const tenth = Math.max(1, Math.floor(values.length / 10));
   const middle = (from: number) =>
-    memory.slice(from, from + tenth).map(([, bytes]) => bytes).sort((a, b) => a - b)[tenth >> 1]!;
-  return middle(memory.length - tenth) / middle(first) - 1;
+    values.slice(from, from + tenth).sort((a, b) => a - b)[tenth >> 1]!;
+  return [middle(Math.floor(values.length / 4)), middle(values.length - tenth)];
 }

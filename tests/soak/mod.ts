@@ -1,20 +1,20 @@
 /**
- * A long run of a server with many clients: `./run soak [--seed N] [--minutes N] [--clients N]`.
+ * A long run of a server with many clients: `./run soak [--seed N] [--minutes N] [--clients N]`. The
+ * server is a process of its own, so that what is measured is its memory and not the clients'.
  *
  * @module
  */
 import { processIo } from "../../src/cli/io.ts";
 import { timedBar } from "../../src/cli/progress.ts";
-import { openTextSide } from "../../src/cli/text_side.ts";
-import { startEngine } from "../../src/engine/start.ts";
-import { DEFAULT_CACHE } from "../../src/engine/types.ts";
-import { openServer } from "../server/_server.ts";
-import { growth, soak } from "./_soak.ts";
+import { MANNER_NAMES } from "./_clients.ts";
+import { startServer } from "./_server_process.ts";
+import { growth, problemsOf, soak, type SoakResult, tenths } from "./_soak.ts";
 
-const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
 const USAGE = "usage: ./run soak [--seed N] [--minutes N] [--clients N]";
 /** Memory may have grown by so much after the warm-up. */
 const MOST_GROWTH = 0.05;
+/** Runs of so many minutes meet every manner. */
+const ALL_MANNERS_MINUTES = 2;
 
 function optionsOf(args: readonly string[]) {
   const named: Record<string, number> = {
@@ -31,51 +31,61 @@ function optionsOf(args: readonly string[]) {
   return named as { seed: number; minutes: number; clients: number };
 }
 
+const mebibytes = (bytes: number) => `${Math.round(bytes / 2 ** 20)} MiB`;
+
+function show({ outcomes, samples, before, after }: SoakResult): void {
+  for (const [name, times] of [...outcomes].sort()) console.log(`${name} ${times}`);
+  const most = (pick: (sample: SoakResult["samples"][number]) => number) =>
+    samples.reduce((most, sample) => Math.max(most, pick(sample)), 0);
+  console.log(
+    `at most ${most(({ running }) => running)} ran, ${most(({ waiting }) => waiting)} waited, ` +
+      `${most(({ parked }) => parked)} were parked; pages in use: ${before.pages} before, ` +
+      `${after.pages} after`,
+  );
+  for (
+    const [name, pick] of [
+      ["memory of the process", "residentBytes"],
+      ["heap of its main isolate", "heapBytes"],
+    ] as const
+  ) {
+    const values = samples.map((sample) => sample[pick]);
+    const [first, last] = tenths(values);
+    const grown = (growth(values) * 100).toFixed(1);
+    console.log(
+      `${name}: ${mebibytes(values[0]!)} at the start, ${mebibytes(first)} after the first ` +
+        `quarter, ${mebibytes(last)} at the end: ${grown} %`,
+    );
+  }
+}
+
 async function main(): Promise<boolean> {
   const { seed, minutes, clients } = optionsOf(Deno.args);
   const seconds = minutes * 60;
   console.log(`seed ${seed}, ${clients} clients, ${minutes} minutes`);
-  const engine = await startEngine({
-    modelPath: MODEL,
-    contextLength: 512,
-    maxSequences: 4,
-    kvType: "f32",
-    prefillChunk: 32,
-    kernelOverrides: {},
-    ...DEFAULT_CACHE,
-  });
-  const side = await openTextSide(MODEL, "chat");
-  await using server = await openServer({ engine, ...side });
+  await using server = await startServer();
   const bar = timedBar(processIo(), "Soaking", Math.max(1, Math.round(seconds)));
   const result = await soak({
-    url: server.url,
-    engine,
+    target: server,
     seed,
     clients,
     seconds,
     onProgress: (done) => bar.update(Math.min(Math.round(done), Math.round(seconds))),
   }).finally(() => bar.stop());
-  for (const [name, times] of [...result.outcomes].sort()) console.log(`${name} ${times}`);
-  const { before, after, memory } = result;
-  const grown = growth(memory);
-  const mebibytes = (bytes: number) => Math.round(bytes / 2 ** 20);
-  console.log(
-    `pages in use: ${before.pagesInUse} before, ${after.pagesInUse} after; ` +
-      `sequences after: ${after.runningSequences} running, ${after.waitingSequences} waiting`,
-  );
-  console.log(
-    `memory: ${mebibytes(memory[0]![1])} MiB at the start, ${
-      mebibytes(memory.at(-1)![1])
-    } MiB at ` +
-      `the end, ${(grown * 100).toFixed(1)} % more than after the first quarter`,
-  );
-  const problems = [
-    after.pagesInUse === before.pagesInUse || "pages were not given back",
-    after.runningSequences + after.waitingSequences === 0 || "sequences are left",
-    grown <= MOST_GROWTH || `memory grew by more than ${MOST_GROWTH * 100} %`,
-    server.logged.length === 0 || `the server logged: ${server.logged.join("; ")}`,
-  ].filter((problem) => problem !== true);
-  for (const problem of problems) console.log(`wrong: ${problem}`);
+  show(result);
+  const code = await server.end();
+  console.log(`the server wrote ${server.numLines} lines and ended with ${code}`);
+  const problems = problemsOf(result);
+  if (growth(result.samples.map(({ residentBytes }) => residentBytes)) > MOST_GROWTH) {
+    problems.push(`memory grew by more than ${MOST_GROWTH * 100} %`);
+  }
+  const met = new Set([...result.outcomes.keys()].map((key) => key.replace(/:.*/, "")));
+  const missed = MANNER_NAMES.filter((name) => !met.has(name));
+  if (minutes >= ALL_MANNERS_MINUTES && missed.length > 0) {
+    problems.push(`nobody ${missed.join(", ")}`);
+  }
+  if (server.logged.length > 0) problems.push(`the server logged: ${server.logged.join("; ")}`);
+  if (code !== 0) problems.push(`the server ended with ${code}`);
+  for (const problem of problems) console.log(`wrong: ${problem.slice(0, 2000)}`);
   return problems.length === 0;
 }
 

@@ -1,0 +1,80 @@
+/** `serve` as a process of its own, small enough that all its bounds are met. @module */
+import { waitFor } from "../cli/_process.ts";
+import type { Target } from "./_target.ts";
+
+const ROOT = new URL("../../", import.meta.url).pathname;
+const MODEL = `${ROOT}tests/data/tiny/llama31-bf16`;
+const KEYS = ["soak-one", "soak-two"];
+
+/** Room for some two sequences of four, for a third of what is asked, for few conversations. */
+const FLAGS = [
+  ...["--model", MODEL, "--context", "512", "--max-seqs", "4", "--kv-type", "f32"],
+  ...["--prefill-chunk", "32", "--kv-device", "1700KiB", "--kv-host", "8MiB"],
+  ...["--max-queue", "24", "--max-n", "4", "--stall-timeout", "3", "--header-timeout", "2"],
+  ...["--body-timeout", "2", "--log-format", "json", "--port", "0"],
+  ...KEYS.flatMap((key) => ["--api-key", key]),
+];
+
+/** The process. */
+export interface ServerProcess extends Target, AsyncDisposable {
+  readonly pid: number;
+  /** Lines of the log at level `error`. */
+  readonly logged: readonly string[];
+  /** Number of lines of the log. */
+  readonly numLines: number;
+  /** Asks it to end. @returns Its exit code. */
+  end(): Promise<number>;
+}
+
+/**
+ * Starts it, and waits until it answers.
+ *
+ * @param runtime Flags of Deno, for who looks closer.
+ */
+export async function startServer(runtime: readonly string[] = []): Promise<ServerProcess> {
+  const folder = await Deno.makeTempDir();
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", ...runtime, "-q", "--no-prompt", "-P=serve", "--config", `${ROOT}deno.json`],
+      `${ROOT}main.ts`,
+      ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`, "--prefix-dir", `${folder}/prefixes`],
+    ],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const logged: string[] = [];
+  let numLines = 0;
+  const reading = (async () => {
+    let rest = "";
+    for await (const part of child.stderr.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + part).split("\n");
+      rest = lines.pop()!;
+      numLines += lines.length;
+      logged.push(...lines.filter((line) => /"level":"error"/.test(line)));
+    }
+  })();
+  const url = await waitFor(child.stdout, /^listening on (\S+)\n/m);
+  const end = async () => {
+    child.kill("SIGTERM");
+    const { code } = await child.status;
+    await reading;
+    return code;
+  };
+  let ending: Promise<number> | undefined;
+  const process: ServerProcess = {
+    url,
+    keys: KEYS,
+    pid: child.pid,
+    logged,
+    get numLines() {
+      return numLines;
+    },
+    end: () => ending ??= end(),
+    async [Symbol.asyncDispose]() {
+      await process.end();
+      await Deno.remove(folder, { recursive: true });
+    },
+  };
+  return process;
+}
