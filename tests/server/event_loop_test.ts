@@ -102,9 +102,10 @@ Deno.test("many ids are turned into text in parts, and more than any context has
     timer = setTimeout(tick, 0);
   };
   server.tokenizer.stream = () => ({
-    push(id) {
+    push: (id) => String.fromCharCode(id),
+    pushAll(ids) {
       if (timer === undefined) tick();
-      return String.fromCharCode(id);
+      return String.fromCharCode(...ids);
     },
     end() {
       numTurnsAtEnd = numTurns;
