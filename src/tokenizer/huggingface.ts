@@ -70,6 +70,9 @@ export function huggingFaceTokenizer(
   if (entries.length > MAX_ENTRIES || model["merges"].length > MAX_ENTRIES) {
     throw malformed(`more than ${MAX_ENTRIES} tokens or merges`);
   }
+  if (!hasPatterns(json["normalizer"]) || !hasPatterns(json["pre_tokenizer"])) {
+    throw malformed("a Split or Replace has no pattern that is a String or a Regex");
+  }
   const rule = byteRule(json["decoder"]);
   if (rule === undefined) {
     throw new ModelFileError(
@@ -177,6 +180,22 @@ function lazyEncoders(
       return plain;
     },
   };
+}
+
+/**
+ * Whether all that needs a pattern has one. The library takes what it does not know for none, says so
+ * on the console, and goes on with other ids than the model was trained with.
+ */
+function hasPatterns(step: unknown): boolean {
+  if (Array.isArray(step)) return step.every(hasPatterns);
+  if (!isObject(step)) return true;
+  if (step["type"] === "Split" || step["type"] === "Replace") {
+    const pattern = step["pattern"];
+    if (!isObject(pattern)) return false;
+    // It takes the first of the two that is there.
+    if (typeof pattern["Regex" in pattern ? "Regex" : "String"] !== "string") return false;
+  }
+  return hasPatterns(step["normalizers"]) && hasPatterns(step["pretokenizers"]);
 }
 
 function addedTokens(

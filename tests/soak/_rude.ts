@@ -61,8 +61,8 @@ const goesDeaf: Manner = async (asked) => {
   return answer.includes('"client_stalled"') ? "given up" : "answered";
 };
 
-/** Longer than the server waits. */
-const DEAF_MS = 8000;
+/** Time to make all of it, and longer than the server waits then. */
+const DEAF_MS = 25_000;
 /** How often a client comes again that needs room for several answers. */
 const MOST_TRIES = 200;
 const TRY_MS = 50;

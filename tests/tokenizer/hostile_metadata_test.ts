@@ -223,6 +223,26 @@ const JSON_CASES: readonly (readonly [string, (json: Metadata) => unknown, Model
       (json) => ({ ...json, model: { type: "WordPiece" } }),
       "unsupported_tokenizer",
     ],
+    ...[undefined, null, "x", {}, [], { String: 5 }, { Regex: null, String: " " }].flatMap((
+      pattern,
+    ) => [
+      [
+        `a Split by ${JSON.stringify(pattern)}`,
+        (json: Metadata) => ({
+          ...json,
+          pre_tokenizer: {
+            type: "Sequence",
+            pretokenizers: [{ type: "Split", pattern, behavior: "Isolated", invert: false }],
+          },
+        }),
+        "malformed",
+      ] as const,
+      [
+        `a Replace of ${JSON.stringify(pattern)}`,
+        (json: Metadata) => ({ ...json, normalizer: { type: "Replace", pattern, content: "" } }),
+        "malformed",
+      ] as const,
+    ]),
     ["no vocab", (json) => ({ ...json, model: { type: "BPE", merges: [] } }), "malformed"],
     ["no merges", (json) => ({ ...json, model: { type: "BPE", vocab: {} } }), "malformed"],
     [
