@@ -1,6 +1,6 @@
 /**
  * The engine's own worker module, which can be hurt: `die` throws where no request is concerned,
- * `destroy` takes the device away.
+ * `destroy` takes the device away, `disk_full` lets no byte be written to a file, until `disk_free`.
  *
  * @module
  */
@@ -15,15 +15,25 @@ GPUAdapter.prototype.requestDevice = async function (descriptor) {
 };
 await import("../../src/engine/worker.ts");
 
+const { writeSync } = Deno.FsFile.prototype;
+const faults: Record<string, () => void> = {
+  destroy: () => devices.forEach((device) => device.destroy()),
+  die: () =>
+    setTimeout(() => {
+      throw new Error("killed by a test");
+    }),
+  disk_full: () => {
+    Deno.FsFile.prototype.writeSync = () => {
+      throw new Error("No space left on device (os error 28)");
+    };
+  },
+  disk_free: () => Deno.FsFile.prototype.writeSync = writeSync,
+};
+
 const scope = self as unknown as WorkerScope;
 const take = scope.onmessage;
 scope.onmessage = (event) => {
-  const { type } = event.data as { type: string };
-  if (type === "destroy") {
-    for (const device of devices) device.destroy();
-  } else if (type === "die") {
-    setTimeout(() => {
-      throw new Error("killed by a test");
-    });
-  } else take?.(event);
+  const fault = faults[(event.data as { type: string }).type];
+  if (fault === undefined) take?.(event);
+  else fault();
 };

@@ -39,7 +39,7 @@ async function witness(server: TestServer, numTokens: number): Promise<string> {
   return textOf(await streamCompletion(server, body));
 }
 
-Deno.test("a client that leaves while its answer is decoded frees the sequence within 1 s", async () => {
+Deno.test("check 5: a client that leaves while its answer is decoded frees the sequence within 1 s", async () => {
   await using server = await openTestServer();
   const undisturbed = await witness(server, 200);
   const staying = witness(server, 200);
@@ -51,7 +51,7 @@ Deno.test("a client that leaves while its answer is decoded frees the sequence w
   await reaches(server, 0, 0);
 });
 
-Deno.test("a client that leaves during prefill frees the sequence within 1 s", async () => {
+Deno.test("check 5: a client that leaves during prefill frees the sequence within 1 s", async () => {
   const prompt = "p".repeat(CONTEXT_LENGTH - 200);
   const scripted = openFakeServer({ chunkMs: 300, contextLength: CONTEXT_LENGTH });
   for (const server of [await scripted, await openTestServer()]) {
@@ -63,7 +63,7 @@ Deno.test("a client that leaves during prefill frees the sequence within 1 s", a
   }
 });
 
-Deno.test("a client that leaves the queue is forgotten and disturbs nobody", async () => {
+Deno.test("check 5: a client that leaves the queue is forgotten and disturbs nobody", async () => {
   await using server = await openTestServer();
   const running = Array.from({ length: MAX_SEQUENCES }, () => witness(server, 250));
   await reaches(server, MAX_SEQUENCES, 0);

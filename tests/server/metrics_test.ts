@@ -149,7 +149,7 @@ async function scrape(server: { readonly url: string }): Promise<Page> {
   return parsePage(await response.text());
 }
 
-Deno.test("19: /metrics is a valid page of stable names whose counters only grow", async () => {
+Deno.test("check 19: /metrics is a valid page of stable names whose counters only grow", async () => {
   await using server = await openMeasured();
   const first = await scrape(server);
   assert.deepEqual(namesOf(first, "counter"), COUNTERS);
@@ -229,7 +229,7 @@ Deno.test("/metrics answers while the model loads, and is not there unless it is
 
 const openReal = withTestEngine();
 
-Deno.test("the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
+Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
   const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
   const observer = new Observer({ sinks: [metrics] });
   await using server = await openReal({ observer, operator: { metrics } });

@@ -34,7 +34,7 @@ async function queuedChat(server: TestServer, more: object): Promise<string> {
   return body;
 }
 
-Deno.test("a stream that waits gets comments, which vllm bench's reader skips", async () => {
+Deno.test("check 4: a stream that waits gets comments, which vllm bench's reader skips", async () => {
   await using server = await openTestServer({ pace: { pingMs: 50 } });
   const whole = only((await postChat(server, CHAT)).choices).message.content;
   const body = await queuedChat(server, {});
@@ -42,7 +42,7 @@ Deno.test("a stream that waits gets comments, which vllm bench's reader skips", 
   assert.equal(vllmBenchText(body).text, whole);
 });
 
-Deno.test("a request can do without comments, which llmperf's reader needs", async () => {
+Deno.test("check 4: a request can do without comments, which llmperf's reader needs", async () => {
   await using server = await openTestServer({ pace: { pingMs: 50 } });
   const whole = only((await postChat(server, CHAT)).choices).message.content;
   const body = await queuedChat(server, { sse_ping_interval: -1 });
@@ -96,7 +96,7 @@ Deno.test("return_progress in a chat: the role comes with the first chunk, once"
   await postChat(server, asked);
 });
 
-Deno.test("streamed text is that of the whole answer and has no half characters", async () => {
+Deno.test("check 15: streamed text is that of the whole answer and has no half characters", async () => {
   await using server = await openTestServer();
   // The model's tokens are mostly bytes: at a high temperature it writes all sorts of characters.
   for (let seed = 0; seed < 4; seed++) {
@@ -111,7 +111,7 @@ Deno.test("streamed text is that of the whole answer and has no half characters"
   assert.ok(pieces.every((piece) => piece.isWellFormed() && !piece.includes("\ufffd")));
 });
 
-Deno.test("a stop string split over tokens leaks nothing into a stream", async () => {
+Deno.test("check 15: a stop string split over tokens leaks nothing into a stream", async () => {
   await using server = await openTestServer();
   const body = { prompt: "Once upon a time", temperature: 0, max_tokens: 40 };
   const { text } = only((await postCompletion(server, { ...body })).choices);
