@@ -15,7 +15,8 @@ GPUAdapter.prototype.requestDevice = async function (descriptor) {
 };
 await import("../../src/engine/worker.ts");
 
-const { writeSync } = Deno.FsFile.prototype;
+const { systemFiles } = await import("../../src/kv/store/file_ops.ts");
+const { write } = systemFiles;
 const faults: Record<string, () => void> = {
   destroy: () => devices.forEach((device) => device.destroy()),
   die: () =>
@@ -23,11 +24,11 @@ const faults: Record<string, () => void> = {
       throw new Error("killed by a test");
     }),
   disk_full: () => {
-    Deno.FsFile.prototype.writeSync = () => {
+    systemFiles.write = () => {
       throw new Error("No space left on device (os error 28)");
     };
   },
-  disk_free: () => Deno.FsFile.prototype.writeSync = writeSync,
+  disk_free: () => systemFiles.write = write,
 };
 
 const scope = self as unknown as WorkerScope;

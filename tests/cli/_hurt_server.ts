@@ -3,6 +3,7 @@ import { runCommand } from "../../src/cli/cli.ts";
 import { serveCommand } from "../../src/cli/commands/serve.ts";
 import { openTextSide } from "../../src/cli/text_side.ts";
 import { WorkerEngine } from "../../src/engine/worker_client.ts";
+import { noteTo } from "../../src/cli/session.ts";
 import { FakeIo } from "./_io.ts";
 
 const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
@@ -22,10 +23,10 @@ export function startHurtServer(args: readonly string[]) {
     },
   });
   const workers: Worker[] = [];
-  const command = serveCommand(openTextSide, (options) => {
+  const command = serveCommand(openTextSide, (options, io) => {
     const worker = new Worker(new URL("./_fault_worker.ts", import.meta.url), { type: "module" });
     workers.push(worker);
-    return WorkerEngine.start(worker, options);
+    return WorkerEngine.start(worker, options, { onNote: noteTo(io) });
   });
   const code = runCommand(command, ["--port", "0", "--model", MODEL, ...args], io);
   code.catch(listening.reject);
@@ -33,6 +34,11 @@ export function startHurtServer(args: readonly string[]) {
     io,
     url: listening.promise,
     code,
+    /** For tests that fail: else their engines would keep the runner from ending. */
+    [Symbol.dispose]() {
+      for (const worker of workers) worker.terminate();
+      io.interrupt("SIGTERM");
+    },
     /** Hurts the newest engine. */
     hurt: (type: Hurt) => workers.at(-1)?.postMessage({ type }),
   };

@@ -53,7 +53,7 @@ async function openClient(client: NpmClient, url: string) {
 }
 
 async function runsOnce(fault: "die" | "destroy", error: string, reason: RegExp): Promise<void> {
-  const server = startHurtServer(ARGS);
+  using server = startHurtServer(ARGS);
   const url = await server.url;
   const asked = { prompt: "Once upon", temperature: 0, max_tokens: 24 };
   const before = only((await postCompletion({ url }, asked)).choices).text;
