@@ -162,12 +162,7 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
     await (await post(server, "/v1/completions", { prompt: 7 })).body?.cancel();
     await (await fetch(`${server.url}/nowhere`, { method: "PATCH" })).body?.cancel();
     const after = await scrape(server);
-    for (const [key, value] of before.samples) {
-      const type = after.types.get(key.replace(/(_bucket|_sum|_count)?\{.*|(_sum|_count)$/, ""));
-      const next = after.samples.get(key);
-      assert.notEqual(next, undefined, key);
-      if (type !== "gauge") assert.ok(next! >= value, `${key}: ${value}, then ${next}`);
-    }
+    assertGrown(before, after);
     before = after;
   }
   const of = (key: string) => before.samples.get(key);
@@ -188,6 +183,16 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
   // Neither paths nor methods of a client's choice become labels.
   assert.equal(http("other", "other", 404), 3);
 });
+
+/** Nothing that was there is missing, and what counts does not go back. */
+function assertGrown(before: Page, after: Page): void {
+  for (const [key, value] of before.samples) {
+    const type = after.types.get(key.replace(/(_bucket|_sum|_count)?\{.*|(_sum|_count)$/, ""));
+    const next = after.samples.get(key);
+    assert.notEqual(next, undefined, key);
+    if (type !== "gauge") assert.ok(next! >= value, `${key}: ${value}, then ${next}`);
+  }
+}
 
 function namesOf({ types }: Page, wanted: string): string[] {
   return [...types].filter(([, type]) => type === wanted).map(([name]) => name).toSorted();
@@ -240,8 +245,11 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   };
   const kv = { policy: "oracle", sinks: 2, window: 8, budget: 8, recall_every: 2 };
   await postCompletion(server, { ...body, kv });
+  const first = await scrape(server);
   await postCompletion(server, { ...body, kv });
-  const { samples } = await scrape(server);
+  const second = await scrape(server);
+  assertGrown(first, second);
+  const { samples } = second;
   const of = (key: string) => samples.get(key);
   assert.equal(of(`tokenbutler_engine_up{${MODEL}}`), 1);
   assert.equal(of(`vllm:num_requests_running{${VLLM}}`), 0);

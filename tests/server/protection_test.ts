@@ -5,6 +5,7 @@
 import OpenAI from "openai";
 import { assert } from "std-testing";
 import { z } from "zod";
+import { DEFAULT_LIMITS } from "../../src/server/admission/limits.ts";
 import { createChatTemplate } from "../../src/tokenizer/chat_template.ts";
 import { MAX_SEQUENCES, withTestEngine } from "./_engine.ts";
 import { parseResponse, RawClient } from "./_raw.ts";
@@ -170,6 +171,7 @@ Deno.test("check 10: on the loopback a foreign Host is 403, and a foreign Origin
 });
 
 Deno.test("check 11: a body over the cap is 413, a stalled one 408, bad JSON and bad numbers 400", async () => {
+  assert.equal(DEFAULT_LIMITS.bodyTimeoutMs, 10_000);
   const limits = { bodyBytes: 2000, bodyTimeoutMs: 300 };
   await using server = await openTestServer({ limits });
   const sized = (bytes: number) => {
