@@ -1,5 +1,6 @@
 import { assert } from "std-testing";
 import { CONTEXT_LENGTH, MAX_SEQUENCES, withTestEngine } from "./_engine.ts";
+import { RawClient } from "./_raw.ts";
 import { openFakeServer, type TestServer } from "./_server.ts";
 import { post, streamCompletion, textOf } from "./_wire.ts";
 
@@ -106,4 +107,17 @@ Deno.test("a storm of clients that leave at any time leaves nothing behind", asy
     }
   }));
   await reaches(server, 0, 0);
+});
+
+Deno.test("a client that leaves in the middle of its body leaves nothing behind", async () => {
+  await using server = await openTestServer();
+  for (const sent of ["", "{", '{"prompt":"x","max_tokens":400', '{"prompt":"x"}'.repeat(1000)]) {
+    using client = await RawClient.connect(server);
+    const head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n";
+    await client.write(head + sent);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await reaches(server, 0, 0);
+  assert.notEqual(await witness(server, 4), "");
+  assert.deepEqual(server.logged, []);
 });
