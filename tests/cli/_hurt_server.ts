@@ -9,9 +9,9 @@ import { FakeIo } from "./_io.ts";
 const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
 
 /**
- * What can be done to a worker: it dies, its device is taken away, its disk is full or is no more.
+ * What can be done to a worker: it dies, its device is taken away or hangs, its disk is full or is no more.
  */
-export type Hurt = "die" | "destroy" | "disk_full" | "disk_free";
+export type Hurt = "die" | "destroy" | "hang" | "disk_full" | "disk_free";
 
 /** Starts the command on a free port. */
 export function startHurtServer(args: readonly string[]) {
