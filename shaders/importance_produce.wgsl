@@ -2,17 +2,20 @@
 // decode step.
 //
 // STAGE features: out[row] = silu(weights . (LayerNorm(input[row]) * gain + bias)).
-// STAGE queries: out = weights . input, the queries of one served layer after the other.
+// STAGE queries: out = weights . input, the queries of one served layer after the other; pairs of
+// neighbouring values turn with the position of the row, as pairs of the model's queries do.
 //
 // weights  (rows of the matrix, columns) f32 as vec4f                              read
 // input    (rows of the step, input_stride) vec4f                                  read
 // out      (layers, layer_stride) f32: in a layer (rows of the step, layer_rows)   written
 // gain     (columns) f32 as vec4f                                                  read, with features
 // bias     (columns) f32 as vec4f                                                  read, with features
+// turns    (rows of the matrix / 2) u32: pair of RoPE, or STILL                    read, with queries
+// angles   (rows of the step, params.pairs) vec2f: cos, sin                        read, with queries
 //
 // One workgroup: ROWS rows of the matrix for a row of the step; its lanes walk the columns together.
 //
-// WG: lanes. ROWS. SUBGROUPS: the workgroup is one subgroup.
+// WG: lanes. ROWS: even with queries. STILL: no pair. SUBGROUPS: the workgroup is one subgroup.
 
 @group(0) @binding(0) var<storage, read> weights: array<vec4f>;
 @group(0) @binding(1) var<storage, read> input: array<vec4f>;
@@ -23,8 +26,10 @@
 @group(0) @binding(5) var<uniform> params: ProduceParams;
 @group(0) @binding(6) var<uniform> step: StepParams;
 #else
-@group(0) @binding(3) var<uniform> params: ProduceParams;
-@group(0) @binding(4) var<uniform> step: StepParams;
+@group(0) @binding(3) var<storage, read> turns: array<u32>;
+@group(0) @binding(4) var<storage, read> angles: array<vec2f>;
+@group(0) @binding(5) var<uniform> params: ProduceParams;
+@group(0) @binding(6) var<uniform> step: StepParams;
 #endif
 
 #include "common/dispatch.wgsl"
@@ -106,6 +111,12 @@ fn main(
 #endfor
   }
 #endif
+#if STAGE == queries
+  var totals: array<f32, ROWS>;
+#for r ROWS
+  totals[{r}u] = total_{r};
+#endfor
+#endif
 #for r ROWS
   if (lane == {r}u % WG && first + {r}u < params.matrix_rows) {
     let line = first + {r}u;
@@ -114,7 +125,14 @@ fn main(
 #if STAGE == features
     out[place] = total_{r} / (1.0 + exp(-total_{r}));
 #else
-    out[place] = total_{r};
+    let turn = turns[line / 2u];
+    var value = total_{r};
+    if (turn != STILL) {
+      let angle = angles[(step.first_row + row) * params.pairs + turn] * params.turn_scale;
+      let other = totals[{r}u ^ 1u];
+      value = value * angle.x + select(other, -other, (line & 1u) == 0u) * angle.y;
+    }
+    out[place] = value;
 #endif
   }
 #endfor

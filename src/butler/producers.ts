@@ -13,8 +13,10 @@ import {
 } from "../gpu/ops/importance_produce.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import { paddedCols } from "../gpu/weight_layout.ts";
+import type { RopeConfig } from "../model/types.ts";
 import { type Predictor, PRODUCER_NORM_EPS } from "./predictor/predictor.ts";
 import { IMPORTANCE_DIM, type ProducerPlace, producersOf, queryRows } from "./predictor/shape.ts";
+import { IMPORTANCE_PAIRS } from "./predictor/turns.ts";
 
 /** What {@linkcode Producers} are made of. */
 export interface ProducersOptions {
@@ -26,6 +28,9 @@ export interface ProducersOptions {
   /** Rows of a decode step, at most. */
   readonly maxRows: number;
   readonly step: BufferPart;
+  /** (rows, rotary / 2) cos, sin of the rows' positions, and the RoPE that they are of. */
+  readonly angles: GPUBuffer;
+  readonly rope: Pick<RopeConfig, "dimensions" | "attentionFactor">;
 }
 
 interface Producer {
@@ -113,8 +118,10 @@ export class Producers implements Disposable {
     { up, down, normWeight, normBias }: Predictor["producers"][number],
     features: GPUBuffer,
   ): Producer {
-    const { kernels, x, step, predictor: { shape } } = this.#options;
-    const { inner, model: { hiddenSize, numHeads } } = shape;
+    const { kernels, x, step, angles, rope, predictor: { shape, turns } } = this.#options;
+    const { inner, model: { hiddenSize, numHeads, numKvHeads } } = shape;
+    const perLayer = numKvHeads * IMPORTANCE_PAIRS;
+    const served = turns.subarray(place.first * perLayer, (place.first + place.count) * perLayer);
     const name = (part: string) => `producer ${place.index} ${part}`;
     const firstParams = this.#uniform(PRODUCE_PARAMS.pack({
       width: hiddenSize,
@@ -124,6 +131,8 @@ export class Producers implements Disposable {
       input_stride: paddedCols(hiddenSize) / 4,
       layer_rows: quadsOf(inner) * 4,
       layer_stride: 0,
+      pairs: 0,
+      turn_scale: 0,
     }));
     const matrixRows = queryRows(shape, place);
     const secondParams = this.#uniform(PRODUCE_PARAMS.pack({
@@ -134,6 +143,8 @@ export class Producers implements Disposable {
       input_stride: quadsOf(inner),
       layer_rows: numHeads * IMPORTANCE_DIM,
       layer_stride: this.#layerBytes / 4,
+      pairs: rope.dimensions / 2,
+      turn_scale: 1 / rope.attentionFactor,
     }));
     return {
       matrixRows,
@@ -154,6 +165,8 @@ export class Producers implements Disposable {
           offset: place.first * this.#layerBytes,
           size: place.count * this.#layerBytes,
         },
+        this.#upload(name("turns"), byHead(served, numHeads / numKvHeads)),
+        angles,
         secondParams,
         step,
       ]),
@@ -166,7 +179,10 @@ export class Producers implements Disposable {
     return buffer;
   }
 
-  #upload(label: string, values: Float32Array<ArrayBuffer>): GPUBuffer {
+  #upload(
+    label: string,
+    values: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>,
+  ): GPUBuffer {
     const buffer = this.#own(label, values.byteLength);
     this.#options.kernels.device.queue.writeBuffer(buffer, 0, values);
     return buffer;
@@ -181,6 +197,17 @@ export class Producers implements Disposable {
   [Symbol.dispose](): void {
     for (const buffer of this.#owned) buffer.destroy();
   }
+}
+
+/** Turns of KV heads, for each query head of their groups. */
+function byHead(turns: Int32Array, group: number): Uint32Array<ArrayBuffer> {
+  const out = new Uint32Array(turns.length * group);
+  for (let list = 0; list < turns.length / IMPORTANCE_PAIRS; list++) {
+    // -1, for a pair that stands still, is the shader's largest number.
+    const own = turns.subarray(list * IMPORTANCE_PAIRS, (list + 1) * IMPORTANCE_PAIRS);
+    for (let head = 0; head < group; head++) out.set(own, (list * group + head) * own.length);
+  }
+  return out;
 }
 
 /** vec4s of a row. */

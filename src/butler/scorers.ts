@@ -13,7 +13,7 @@ import { neighboursSpec } from "../gpu/ops/neighbours.ts";
 import { selectSpec } from "../gpu/ops/select.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
-import type { ModelConfig } from "../model/types.ts";
+import type { ModelConfig, RopeConfig } from "../model/types.ts";
 import type { ImportanceStore } from "./importance_store.ts";
 import { createMassScorer } from "./mass_scorer.ts";
 import type { Producers } from "./producers.ts";
@@ -37,6 +37,9 @@ export interface ScorerOptions {
   readonly x: GPUBuffer;
   /** Row table of the step. */
   readonly rows: GPUBuffer;
+  /** (rows, rotary / 2) cos, sin of the rows' positions, and the RoPE that they are of. */
+  readonly angles: GPUBuffer;
+  readonly rope: RopeConfig;
   readonly step: BufferPart;
 }
 

@@ -12,7 +12,7 @@ import { attentionFormOf, type KernelPlan, MOST_LANE_QUADS } from "../gpu/plan.t
 import { paddedCols } from "../gpu/weight_layout.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import type { ModelConfig, WeightType } from "../model/types.ts";
+import type { ModelConfig, RopeConfig, WeightType } from "../model/types.ts";
 
 /** What a forward pass is built from. */
 export interface ForwardOptions {
@@ -31,8 +31,9 @@ export interface ForwardOptions {
   readonly step: BufferPart;
   /** (maxRows) vec4u: token, slot, position, 0 */
   readonly rows: GPUBuffer;
-  /** (maxRows, rotary / 2) vec2f */
+  /** (maxRows, rotary / 2) vec2f: cos, sin of {@linkcode rope} */
   readonly angles: GPUBuffer;
+  readonly rope: RopeConfig;
   /** (slots) u32 */
   readonly lastTokens: GPUBuffer;
 }

@@ -7,7 +7,7 @@ import { encodeSafetensors, type NamedTensor } from "../model/safetensors_writer
 import { writeWhole } from "../whole_file.ts";
 import { TrainError } from "./errors.ts";
 
-const FORMAT = "tokenbutler-training-1";
+const FORMAT = "tokenbutler-training-2";
 
 /** Losses and recall of a producer, epoch by epoch; the first entry is before training. */
 export interface ProducerCurve {
@@ -17,9 +17,16 @@ export interface ProducerCurve {
   readonly recalls: readonly number[];
 }
 
-/** State of the producer that is being trained. */
-export interface RunningProducer {
+/** A producer that is finished. */
+export interface DoneProducer {
+  /** Trained values, flat. */
   readonly values: Float32Array<ArrayBuffer>;
+  /** As `Turning` has them. */
+  readonly turns: Int32Array<ArrayBuffer>;
+}
+
+/** State of the producer that is being trained. */
+export interface RunningProducer extends DoneProducer {
   readonly moments: Float32Array<ArrayBuffer>;
   readonly steps: number;
   /** Epochs that are over. */
@@ -29,8 +36,7 @@ export interface RunningProducer {
 
 /** Everything that a training goes on with. */
 export interface Checkpoint {
-  /** Trained values of the producers that are finished, flat. */
-  readonly done: readonly Float32Array<ArrayBuffer>[];
+  readonly done: readonly DoneProducer[];
   readonly curves: readonly ProducerCurve[];
   readonly running: RunningProducer | null;
 }
@@ -41,10 +47,15 @@ export const EMPTY_CHECKPOINT: Checkpoint = { done: [], curves: [], running: nul
 const curveSchema = z.object({ losses: z.array(z.number()), recalls: z.array(z.number()) });
 const stateSchema = z.object({
   format: z.literal(FORMAT),
-  done: z.int().min(0).max(4096),
+  /** Of the producers that are finished. */
+  turns: z.array(z.array(z.int())),
   curves: z.array(curveSchema),
-  running: z.object({ steps: z.int().min(0), epochs: z.int().min(0), curve: curveSchema })
-    .nullable(),
+  running: z.object({
+    turns: z.array(z.int()),
+    steps: z.int().min(0),
+    epochs: z.int().min(0),
+    curve: curveSchema,
+  }).nullable(),
 });
 
 /**
@@ -62,13 +73,18 @@ export function writeCheckpoint(path: string, run: string, checkpoint: Checkpoin
   });
   const state = {
     format: FORMAT,
-    done: done.length,
+    turns: done.map(({ turns }) => [...turns]),
     curves,
     running: running &&
-      { steps: running.steps, epochs: running.epochs, curve: running.curve },
+      {
+        turns: [...running.turns],
+        steps: running.steps,
+        epochs: running.epochs,
+        curve: running.curve,
+      },
   };
   const bytes = encodeSafetensors({ run, state: JSON.stringify(state) }, [
-    ...done.map((values, index) => flat(`done.${index}`, values)),
+    ...done.map(({ values }, index) => flat(`done.${index}`, values)),
     ...(running === null
       ? []
       : [flat("running.values", running.values), flat("running.moments", running.moments)]),
@@ -123,10 +139,14 @@ export function readCheckpoint(path: string, run: string): Checkpoint {
       return new Float32Array(bytes.buffer);
     };
     return {
-      done: Array.from({ length: state.done }, (_, index) => read(`done.${index}`)),
+      done: state.turns.map((turns, index) => ({
+        values: read(`done.${index}`),
+        turns: Int32Array.from(turns),
+      })),
       curves: state.curves,
       running: state.running && {
         ...state.running,
+        turns: Int32Array.from(state.running.turns),
         values: read("running.values"),
         moments: read("running.moments"),
       },

@@ -1,5 +1,6 @@
 /** How good a predictor's choice of rows is, on windows that it was not trained on. @module */
 import { IMPORTANCE_DIM } from "../butler/predictor/shape.ts";
+import { type Turning, turnQueries } from "../butler/predictor/turns.ts";
 import {
   normalized,
   type ObjectiveWindow,
@@ -46,13 +47,14 @@ const MOST_TOKENS = 2 ** 21;
 export function measure(
   sizes: ProducerSizes,
   values: ProducerValues<ArrayLike<number>>,
+  turning: Turning,
   windows: Iterable<ObjectiveWindow>,
   settings: MeasureSettings,
 ): HeadMeasure[] {
   const { served, numKvHeads } = sizes;
   const sums = Array.from({ length: served * numKvHeads }, () => new Sums(settings));
   for (const window of windows) {
-    const queries = importanceQueriesOf(sizes, values, window);
+    const queries = importanceQueriesOf(sizes, values, turning, window);
     for (let list = 0; list < served * numKvHeads; list++) {
       measureHead(sizes, values, window, queries, list, settings, sums[list]!);
     }
@@ -62,8 +64,9 @@ export function measure(
 
 /** (rows, layers served, heads, 16) */
 function importanceQueriesOf(
-  { hiddenSize, inner, served, numHeads, rows }: ProducerSizes,
+  { hiddenSize, inner, served, numHeads, numKvHeads, rows }: ProducerSizes,
   { up, down, gain, bias }: ProducerValues<ArrayLike<number>>,
+  turning: Turning,
   window: ObjectiveWindow,
 ): Float32Array {
   const x = normalized(window.hidden, hiddenSize);
@@ -83,6 +86,7 @@ function importanceQueriesOf(
       for (let i = 0; i < inner; i++) sum += features[i]! * down[j * inner + i]!;
       out[row * width + j] = sum;
     }
+    turnQueries(out, row * width, turning, numHeads / numKvHeads, window.positions[row]!);
   }
   return out;
 }

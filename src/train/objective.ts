@@ -6,6 +6,7 @@
  */
 import { PRODUCER_NORM_EPS } from "../butler/predictor/predictor.ts";
 import { IMPORTANCE_DIM } from "../butler/predictor/shape.ts";
+import { type Turning, turnQueries } from "../butler/predictor/turns.ts";
 
 /** Every loss. */
 export const LOSSES = ["full", "candidates", "group", "tail"] as const;
@@ -152,6 +153,7 @@ export function normalized(hidden: ArrayLike<number>, size: number): Float64Arra
 export function lossAndGradients(
   sizes: ProducerSizes,
   values: ProducerValues<ArrayLike<number>>,
+  turning: Turning,
   window: ObjectiveWindow,
   teacher: Teacher,
   objective: Objective,
@@ -166,6 +168,12 @@ export function lossAndGradients(
   const before = matmul(normed, values.up, rows, inner, hiddenSize, "NT");
   const features = before.map((u) => u / (1 + Math.exp(-u)));
   const queries = matmul(features, values.down, rows, width, inner, "NT");
+  const turn = (of: Float64Array, sign: number) => {
+    for (let row = 0; row < rows; row++) {
+      turnQueries(of, row * width, turning, group, sign * window.positions[row]!);
+    }
+  };
+  turn(queries, 1);
   const gradients = {
     up: new Float64Array(values.up.length),
     down: new Float64Array(values.down.length),
@@ -229,6 +237,8 @@ export function lossAndGradients(
     const gradient = matmul(realKeys, keyGradients, headDim, dim, tokens, "TN");
     gradients.keys.set(gradient, kv * headDim * dim);
   }
+  // The gradient before a rotation is that after it, turned back.
+  turn(queryGradients, -1);
   gradients.down.set(matmul(queryGradients, features, width, inner, rows, "TN"));
   const inwards = matmul(queryGradients, values.down, rows, inner, width, "NN").map((value, i) => {
     const sigmoid = 1 / (1 + Math.exp(-before[i]!));

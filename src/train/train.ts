@@ -1,7 +1,13 @@
 /** Trains a predictor from captured windows: producer by producer. @module */
 import type { Producer } from "../butler/predictor/predictor.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
-import { type PredictorShape, type ProducerPlace, producersOf } from "../butler/predictor/shape.ts";
+import {
+  IMPORTANCE_DIM,
+  type PredictorShape,
+  type ProducerPlace,
+  producersOf,
+} from "../butler/predictor/shape.ts";
+import { IMPORTANCE_PAIRS, STILL, type Turning } from "../butler/predictor/turns.ts";
 import type { Kernels } from "../gpu/kernels.ts";
 import type { KernelPlan } from "../gpu/plan.ts";
 import type { CaptureFile, ProducerWindow } from "./capture_file.ts";
@@ -9,10 +15,11 @@ import {
   type Checkpoint,
   type ProducerCurve,
   readCheckpoint,
+  type RunningProducer,
   writeCheckpoint,
 } from "./checkpoint.ts";
-import { DeviceTrainer, type DeviceWindow, type OptimizerState } from "./device/trainer.ts";
-import { splitValues } from "./device/values.ts";
+import { DeviceTrainer, type DeviceWindow } from "./device/trainer.ts";
+import { splitValues, startingState } from "./device/values.ts";
 import { Draws } from "./draws.ts";
 import { TrainError } from "./errors.ts";
 import { type HeadMeasure, measure } from "./measure.ts";
@@ -24,13 +31,16 @@ import {
   rateAt,
   type TrainSettings,
 } from "./settings.ts";
-import { startingValues } from "./start.ts";
+import type { RopePairs } from "./projections.ts";
+import { startOf } from "./start.ts";
 
 /** What a training works with. */
 export interface TrainRun {
   readonly kernels: Kernels;
   readonly plan: KernelPlan;
   readonly shape: PredictorShape;
+  /** Of the model. */
+  readonly rope: RopePairs;
   readonly settings: TrainSettings;
   readonly train: CaptureFile;
   readonly heldOut: CaptureFile;
@@ -86,10 +96,11 @@ export async function train(run: TrainRun): Promise<TrainResult | null> {
       if (next === null) return null;
       checkpoint = next;
     }
-    const values = splitValues(sizes, checkpoint.done[place.index]!);
+    const { values, turns } = checkpoint.done[place.index]!;
     heads.push(...measure(
       sizesOf(shape, place, run.heldOut.origin.shape),
-      values,
+      splitValues(sizes, values),
+      turningOf(run, turns),
       windowsOf(run.heldOut, place.index),
       measureSettings(settings),
     ));
@@ -105,11 +116,14 @@ async function trainProducer(
   sizes: ProducerSizes,
 ): Promise<Checkpoint | null> {
   const { settings, heldOut } = run;
+  let running = before.running ?? begin(run, place, sizes);
+  const turning = turningOf(run, running.turns);
   using trainer = await DeviceTrainer.create({
     kernels: run.kernels,
     lanes: run.plan.rowLanes,
     subgroups: run.plan.subgroups,
     sizes,
+    turning,
     objective: settings,
     clip: settings.clip,
     decay: settings.decay,
@@ -117,10 +131,11 @@ async function trainProducer(
   });
   const count = run.train.windows;
   const steps = settings.epochs * count;
-  const recallOf = (state: OptimizerState) => {
-    const few = [...windowsOf(heldOut, place.index, QUICK_WINDOWS)];
+  const recallOf = (values: Float32Array<ArrayBuffer>) => {
+    const few = windowsOf(heldOut, place.index, QUICK_WINDOWS);
     const at = sizesOf(run.shape, place, heldOut.origin.shape);
-    const found = measure(at, trainer.valuesOf(state), few, measureSettings(settings));
+    const byName = splitValues(sizes, values);
+    const found = measure(at, byName, turning, few, measureSettings(settings));
     return found.reduce((sum, { recall }) => sum + recall, 0) / found.length;
   };
   const report = (step: number, loss: number | null, recall: number | null) =>
@@ -132,14 +147,10 @@ async function trainProducer(
       loss,
       recall,
     });
-  let running = before.running;
-  if (running === null) {
-    const start = trainer.stateOf(
-      startingValues(sizes, () => windowsOf(run.train, place.index)),
-    );
-    const curve = { losses: [], recalls: [recallOf(start)] };
-    running = { ...start, epochs: 0, curve };
-    report(0, null, curve.recalls[0]!);
+  if (running.curve.recalls.length === 0) {
+    const recall = recallOf(running.values);
+    running = { ...running, curve: { losses: [], recalls: [recall] } };
+    report(0, null, recall);
   }
   trainer.load(running);
   using windows = new WindowPool(run, place.index, sizes, trainer);
@@ -168,9 +179,9 @@ async function trainProducer(
     }
     const curve: ProducerCurve = {
       losses: [...running.curve.losses, sum / count],
-      recalls: [...running.curve.recalls, recallOf(state)],
+      recalls: [...running.curve.recalls, recallOf(state.values)],
     };
-    running = { ...state, epochs: epoch + 1, curve };
+    running = { ...state, turns: running.turns, epochs: epoch + 1, curve };
     report(trainer.steps, curve.losses.at(-1)!, curve.recalls.at(-1)!);
     if (performance.now() - saved > CHECKPOINT_EVERY_MS) {
       writeCheckpoint(run.checkpoint, id, { ...before, running });
@@ -178,12 +189,32 @@ async function trainProducer(
     }
   }
   const after = {
-    done: [...before.done, running.values],
+    done: [...before.done, { values: running.values, turns: running.turns }],
     curves: [...before.curves, running.curve],
     running: null,
   };
   writeCheckpoint(run.checkpoint, id, after);
   return after;
+}
+
+/** A producer in closed form. */
+function begin(run: TrainRun, place: ProducerPlace, sizes: ProducerSizes): RunningProducer {
+  const { values, turning } = startOf(
+    sizes,
+    run.rope,
+    run.settings.sinks,
+    () => windowsOf(run.train, place.index),
+  );
+  return {
+    ...startingState(sizes, values),
+    turns: turning.turns,
+    epochs: 0,
+    curve: { losses: [], recalls: [] },
+  };
+}
+
+function turningOf({ rope }: TrainRun, turns: Int32Array<ArrayBuffer>): Turning {
+  return { turns, frequencies: rope.inverseFrequencies };
 }
 
 /** Windows on the device: as many as there is room for stay there. */
@@ -254,6 +285,7 @@ async function runId(run: TrainRun): Promise<string> {
     run.shape,
     run.settings,
     RATE_PARTS,
+    run.rope,
     run.train.origin.content,
     run.heldOut.origin.content,
   ]);
@@ -263,12 +295,15 @@ async function runId(run: TrainRun): Promise<string> {
 
 function assemble(shape: PredictorShape, { done }: Checkpoint, run: TrainRun): Predictor {
   const { numLayers, numKvHeads, headDim } = shape.model;
-  const size = numKvHeads * headDim * 16;
+  const size = numKvHeads * headDim * IMPORTANCE_DIM;
   const keys = new Float32Array(numLayers * size);
+  const turns = new Int32Array(numLayers * numKvHeads * IMPORTANCE_PAIRS).fill(STILL);
   const producers = producersOf(shape).map((place): Producer => {
     const sizes = sizesOf(shape, place, run.train.origin.shape);
-    const values = splitValues(sizes, done[place.index]!);
+    const { values: flat, turns: own } = done[place.index]!;
+    const values = splitValues(sizes, flat);
     keys.set(values.keys, place.first * size);
+    turns.set(own, place.first * numKvHeads * IMPORTANCE_PAIRS);
     return {
       normWeight: values.gain,
       normBias: values.bias,
@@ -276,5 +311,5 @@ function assemble(shape: PredictorShape, { done }: Checkpoint, run: TrainRun): P
       down: values.down,
     };
   });
-  return { shape, producers, keys };
+  return { shape, producers, keys, turns };
 }

@@ -17,5 +17,7 @@ export function randomPredictor(shape: PredictorShape, random: Random): Predicto
     fill(down, 2 / Math.sqrt(shape.inner));
   }
   fill(predictor.keys, 2 / Math.sqrt(headDim));
+  // A third of the pairs stand still, the others follow one of the fastest pairs of the model.
+  predictor.turns.forEach((_, i) => predictor.turns[i] = i % 3 - 1);
   return predictor;
 }

@@ -6,7 +6,9 @@ import type { KvRequest, PolicyName } from "../../src/butler/settings.ts";
 import { readPredictor } from "../../src/butler/predictor/file.ts";
 import { importanceQueries, type Predictor } from "../../src/butler/predictor/predictor.ts";
 import { type PredictedModel, producerOf, producersOf } from "../../src/butler/predictor/shape.ts";
+import { IMPORTANCE_PAIRS, turnQueries } from "../../src/butler/predictor/turns.ts";
 import { openModel } from "../../src/model/open.ts";
+import type { RopeConfig } from "../../src/model/types.ts";
 import { makePredictor } from "../golden/_offload.ts";
 import type { EngineParts } from "../../src/engine/create.ts";
 import type { ImportanceKeys } from "../../src/gpu/ops/importance_project.ts";
@@ -62,6 +64,7 @@ class Follower {
   readonly #capture: Capture;
   readonly #projection: TestProjection;
   readonly #predictor: Predictor;
+  readonly #rope: RopeConfig;
   readonly #kept: ImportanceKeys;
   /** (layers, KV heads) */
   readonly #received = Array.from(
@@ -79,6 +82,7 @@ class Follower {
     capture: Capture,
     projection: TestProjection,
     predictor: Predictor,
+    rope: RopeConfig,
     kept: ImportanceKeys,
   ) {
     this.#policy = policy;
@@ -86,6 +90,7 @@ class Follower {
     this.#capture = capture;
     this.#projection = projection;
     this.#predictor = predictor;
+    this.#rope = rope;
     this.#kept = kept;
   }
 
@@ -122,7 +127,9 @@ class Follower {
       for (let h = 0; h < KV_HEADS; h++) {
         const data = { queries: queries[h]!, keys: keys[h]! };
         const where = `step ${this.#step}, layer ${layer}, KV head ${h}`;
-        if (fresh) this.#compare(await this.#want(parts, layer, h, data), lists, h, where);
+        if (fresh) {
+          this.#compare(await this.#want(parts, layer, h, position, data), lists, h, where);
+        }
         this.#accumulate(layer, h, data, lists, fresh);
       }
       if (!fresh) this.#checkKept(layer, lists);
@@ -134,6 +141,7 @@ class Follower {
     parts: EngineParts,
     layer: number,
     h: number,
+    position: number,
     data: Parameters<typeof oracleReference>[1],
   ): Promise<PolicyRows> {
     const { sizes } = POLICIES[this.#policy];
@@ -144,11 +152,16 @@ class Follower {
       case "loki":
         return lokiReference(sizes, data, this.#projection.matrix(layer, h), this.#kept);
       case "tokenbutler": {
-        const { shape, producers, keys } = this.#predictor;
+        const { shape, producers, keys, turns } = this.#predictor;
         const place = producersOf(shape)[producerOf(shape, layer)!]!;
         const x = await this.#capture.hidden(parts, place.layer, 0);
         const queries = importanceQueries(producers[place.index]!, x);
         const group = data.queries.length;
+        const { first, count } = place;
+        const perLayer = KV_HEADS * IMPORTANCE_PAIRS;
+        const own = turns.slice(first * perLayer, (first + count) * perLayer);
+        const { inverseFrequencies } = this.#rope;
+        turnQueries(queries, 0, { turns: own, frequencies: inverseFrequencies }, group, position);
         const at = ((layer - place.first) * shape.model.numHeads + h * group) * 16;
         const size = shape.model.headDim * 16;
         const matrix = keys.subarray(
@@ -259,12 +272,14 @@ const TINY = (await tinyModel(MODEL)).path;
 /** One producer serves both layers that choose, or each has its own. */
 const PREDICTORS = [await makePredictor(TINY, 2), await makePredictor(TINY, 1)];
 
-async function sizesOf(path: string): Promise<PredictedModel> {
+async function sizesOf(
+  path: string,
+): Promise<{ readonly sizes: PredictedModel; readonly rope: RopeConfig }> {
   const source = await openModel(path);
-  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim } = source.config;
+  const { numLayers, hiddenSize, numHeads, numKvHeads, headDim, rope } = source.config;
   const fingerprint = await source.fingerprint();
   source.close();
-  return { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim };
+  return { sizes: { fingerprint, numLayers, hiddenSize, numHeads, numKvHeads, headDim }, rope };
 }
 
 async function follow(
@@ -277,8 +292,9 @@ async function follow(
 ): Promise<Follower> {
   using capture = new Capture(CHUNK, random);
   const file = PREDICTORS[random === null ? 0 : 1]!;
-  const { predictor } = readPredictor(file, await sizesOf(path));
-  const follower = new Follower(policy, interval, capture, projection, predictor, kept);
+  const { sizes, rope } = await sizesOf(path);
+  const { predictor } = readPredictor(file, sizes);
+  const follower = new Follower(policy, interval, capture, projection, predictor, rope, kept);
   await using opened = await openEngine(
     path,
     { prefillChunk: CHUNK, calibration: projection.file, predictor: file, importanceKeys: kept },

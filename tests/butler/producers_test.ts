@@ -1,7 +1,9 @@
 /** Producers on the device give the queries of the plain ones, whatever their sizes. */
 import { importanceQueries } from "../../src/butler/predictor/predictor.ts";
 import { producersOf } from "../../src/butler/predictor/shape.ts";
+import { turnQueries } from "../../src/butler/predictor/turns.ts";
 import { Producers } from "../../src/butler/producers.ts";
+import { ropeAngles } from "../../src/gpu/ops/rope.ts";
 import { selectPlan } from "../../src/gpu/plan.ts";
 import { STEP_PARAMS } from "../../src/gpu/step_params.ts";
 import { paddedCols } from "../../src/gpu/weight_layout.ts";
@@ -11,6 +13,9 @@ import { assert } from "std-testing";
 
 const MODEL = { fingerprint: "", numKvHeads: 1, headDim: 8 };
 const MOST_ROWS = 5;
+/** Of cosines and sines, as some ways to stretch RoPE have it; importance queries do without. */
+const FACTOR = 1.25;
+const FREQUENCIES = [1, 0.03];
 
 for (
   const [hiddenSize, inner, numHeads, numLayers, stride] of [
@@ -38,6 +43,11 @@ for (
         return values;
       });
       const numRows = 3;
+      const angles = new Float32Array(MOST_ROWS * 4);
+      for (let row = 0; row < MOST_ROWS; row++) {
+        const rope = { inverseFrequencies: FREQUENCIES, attentionFactor: FACTOR };
+        ropeAngles({ ...rope, dimensions: 4, pairing: "half" }, 100 * row + 7, angles, row * 4);
+      }
       const step = rig.uniform(
         STEP_PARAMS.pack({ num_rows: numRows, first_row: 0, num_splits: 1, logits_row: 0 }),
       );
@@ -46,6 +56,8 @@ for (
         plan,
         predictor,
         x: rig.storage(x),
+        angles: rig.storage(angles),
+        rope: { dimensions: 4, attentionFactor: FACTOR },
         maxRows: MOST_ROWS,
         step: { buffer: step, offset: 0, size: STEP_PARAMS.size },
       });
@@ -59,6 +71,9 @@ for (
         for (let row = 0; row < numRows; row++) {
           const wanted = importanceQueries(predictor.producers[index]!, rows[row]!);
           assert.equal(wanted.length, count * width);
+          const turns = predictor.turns.slice(first * 8, (first + count) * 8);
+          const turning = { turns, frequencies: FREQUENCIES };
+          turnQueries(wanted, 0, turning, numHeads, 100 * row + 7);
           for (let layer = 0; layer < count; layer++) {
             const { buffer, offset } = producers.queriesOf(first + layer);
             const at = offset + row * width * 4;

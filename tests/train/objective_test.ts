@@ -6,6 +6,7 @@ import {
   type ProducerValues,
   teacherOf,
 } from "../../src/train/objective.ts";
+import { IMPORTANCE_PAIRS } from "../../src/butler/predictor/turns.ts";
 import { Draws } from "../../src/train/draws.ts";
 import { assert } from "std-testing";
 
@@ -41,17 +42,22 @@ function madeUp(draws: Draws) {
     queries: floats(draws, served * numHeads * rows * headDim, 2),
     keys: floats(draws, served * numKvHeads * tokens * headDim, 2),
   };
-  return { values, window };
+  // Pairs that stand still among some that turn.
+  const turns = Int32Array.from(
+    { length: served * numKvHeads * IMPORTANCE_PAIRS },
+    (_, i) => i % 3 - 1,
+  );
+  return { values, window, turning: { turns, frequencies: [1, 0.07] } };
 }
 
 for (const loss of LOSSES) {
   Deno.test(`gradients of the loss ${loss} are those of finite differences`, () => {
     const objective: Objective = { loss, sinks: 2, window: 3 };
-    const { values, window } = madeUp(new Draws(5, LOSSES.indexOf(loss)));
+    const { values, turning, window } = madeUp(new Draws(5, LOSSES.indexOf(loss)));
     const teacher = teacherOf(SIZES, window, objective);
     const at = (changed: ProducerValues<Float64Array>) =>
-      lossAndGradients(SIZES, changed, window, teacher, objective).loss;
-    const { gradients } = lossAndGradients(SIZES, values, window, teacher, objective);
+      lossAndGradients(SIZES, changed, turning, window, teacher, objective).loss;
+    const { gradients } = lossAndGradients(SIZES, values, turning, window, teacher, objective);
     const step = 1e-5;
     for (const name of ["up", "down", "keys", "gain", "bias"] as const) {
       for (let i = 0; i < values[name].length; i += 1 + Math.floor(values[name].length / 40)) {

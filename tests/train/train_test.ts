@@ -26,6 +26,16 @@ const SETTINGS: TrainSettings = {
   seed: 11,
 };
 
+/** RoPE of the generated model. */
+const ROPE = {
+  dimensions: GENERATED.headDim,
+  pairing: "half" as const,
+  inverseFrequencies: Array.from(
+    { length: GENERATED.headDim / 2 },
+    (_, i) => 100_000 ** (-2 * i / GENERATED.headDim),
+  ),
+};
+
 /** Windows of random tokens, some of which come again and again. */
 function windows(stream: number, count: number, rows: number, first: number): CaptureWindow[] {
   const draws = new Draws(SETTINGS.seed, stream);
@@ -96,6 +106,7 @@ Deno.test("training on a generated model", async (t) => {
     ...captured,
     kernels,
     plan: selectPlan(kernels.caps, {}),
+    rope: ROPE,
     settings: SETTINGS,
     checkpoint: `${folder}/${checkpoint}`,
     memory: 2 ** 30,

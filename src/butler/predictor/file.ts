@@ -29,9 +29,12 @@ import {
   producersOf,
   queryRows,
 } from "./shape.ts";
+import { IMPORTANCE_PAIRS, STILL } from "./turns.ts";
 
 const FORMAT = "tokenbutler-predictor";
 const FORMAT_VERSION = "1";
+/** Name of the tensor that says how queries turn. */
+const TURNS = "keys.turns";
 
 const KIND: SideFileKind = {
   noun: "predictor",
@@ -109,7 +112,7 @@ export function findPredictor(modelPath: string): string | null {
 }
 
 /** Tensors of a predictor under the names of the file. */
-export function tensorsOf({ shape, producers, keys }: Predictor): NamedTensor[] {
+export function tensorsOf({ shape, producers, keys, turns }: Predictor): NamedTensor[] {
   const { numLayers, hiddenSize, numKvHeads, headDim } = shape.model;
   const { inner } = shape;
   return [
@@ -117,6 +120,11 @@ export function tensorsOf({ shape, producers, keys }: Predictor): NamedTensor[] 
       name: "keys.weight",
       shape: [numLayers, numKvHeads, headDim, IMPORTANCE_DIM],
       values: keys,
+    },
+    {
+      name: TURNS,
+      shape: [numLayers, numKvHeads, IMPORTANCE_PAIRS],
+      values: Float32Array.from(turns),
     },
     ...producersOf(shape).flatMap((place): NamedTensor[] => {
       const { normWeight, normBias, up, down } = producers[place.index]!;
@@ -164,11 +172,27 @@ function readFrom(
   const tensors = readSafetensors(file);
   const predictor = emptyPredictor(shape);
   for (const { name, shape: wanted, values } of tensorsOf(predictor)) {
+    // Files of before queries could turn have none.
+    if (name === TURNS && !tensors.has(name)) continue;
     values.set(readFloats(opened, tensors.get(name), name, wanted));
+    if (name === TURNS) predictor.turns.set(checkedTurns(values, model, damaged));
     const bad = values.findIndex((value) => !Number.isFinite(value));
     if (bad >= 0) throw damaged(`entry ${bad} of its ${name} is ${values[bad]}`);
   }
   return { predictor, notes: notesOf(opened, model) };
+}
+
+/** Turns, each `STILL` or a pair that a head can have. */
+function checkedTurns(
+  values: Float32Array,
+  { headDim }: PredictedModel,
+  damaged: SideFile["damaged"],
+): Float32Array {
+  const bad = values.findIndex((turn) =>
+    !Number.isInteger(turn) || turn < STILL || turn >= headDim / 2
+  );
+  if (bad < 0) return values;
+  throw damaged(`entry ${bad} of its ${TURNS} is ${values[bad]}, no pair of a head`);
 }
 
 function notesOf({ metadata, damaged }: SideFile, model: PredictedModel): PredictorNotes {

@@ -6,6 +6,7 @@ import {
   producersOf,
   queryRows,
 } from "./shape.ts";
+import { IMPORTANCE_PAIRS, STILL } from "./turns.ts";
 
 /** What is added to the variance in a producer's LayerNorm. */
 export const PRODUCER_NORM_EPS = 1e-5;
@@ -32,9 +33,11 @@ export interface Predictor {
    * no producer, its values are not used.
    */
   readonly keys: Float32Array<ArrayBuffer>;
+  /** (layers, KV heads, 8): the pair of RoPE that a pair of a query follows, or `STILL`. */
+  readonly turns: Int32Array<ArrayBuffer>;
 }
 
-/** A predictor of zeros. */
+/** A predictor of zeros, whose queries stand still. */
 export function emptyPredictor(shape: PredictorShape): Predictor {
   const { numLayers, hiddenSize, numKvHeads, headDim } = shape.model;
   return {
@@ -46,6 +49,7 @@ export function emptyPredictor(shape: PredictorShape): Predictor {
       down: new Float32Array(queryRows(shape, place) * shape.inner),
     })),
     keys: new Float32Array(numLayers * numKvHeads * headDim * IMPORTANCE_DIM),
+    turns: new Int32Array(numLayers * numKvHeads * IMPORTANCE_PAIRS).fill(STILL),
   };
 }
 
@@ -55,7 +59,7 @@ export function parameterShare(shape: PredictorShape, modelParameters: number): 
 }
 
 /**
- * Importance queries: down . silu(up . LayerNorm(x)).
+ * Importance queries before they are turned: down . silu(up . LayerNorm(x)).
  *
  * @param x (hidden size) the residual stream that enters the producer's layer, before that layer's own
  *   norm.

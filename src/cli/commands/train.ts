@@ -6,7 +6,10 @@ import { writePredictor } from "../../butler/predictor/write.ts";
 import { createEngineParts, openKernels } from "../../engine/create.ts";
 import { selectPlan } from "../../gpu/plan.ts";
 import { openModel } from "../../model/open.ts";
+import { ropeForContext } from "../../model/rope.ts";
+import type { RopeConfig } from "../../model/types.ts";
 import { budgetsOf } from "../../train/budgets.ts";
+import type { RopePairs } from "../../train/projections.ts";
 import { type Samples, takeSamples } from "../../train/samples.ts";
 import { MEASURED_BUDGET, type TrainSettings } from "../../train/settings.ts";
 import { train, type TrainResult } from "../../train/train.ts";
@@ -19,7 +22,7 @@ import { checkOutputs, writePicture } from "../outputs.ts";
 import { timedBar } from "../progress.ts";
 import { openTextSide } from "../text_side.ts";
 import { VERSION } from "../version.ts";
-import { captureAll, type Captured } from "./train/captures.ts";
+import { captureAll, type Captured, contextOf } from "./train/captures.ts";
 import { dryRun } from "./train/estimate.ts";
 import { settingsOf, type TrainFlags, trainFlags } from "./train/flags.ts";
 import type { OpenParts, TrainJob } from "./train/job.ts";
@@ -77,7 +80,8 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
   const samples = await samplesOf(path, texts, settings);
   const began = performance.now();
   const kernels = await openKernels(Object.fromEntries(flags.kernel));
-  const job: TrainJob = { flags, io, open, kernels, shape, settings, samples };
+  const rope = ropeForContext(config.rope, contextOf(settings));
+  const job: TrainJob = { flags, io, open, kernels, shape, rope, settings, samples };
   if (flags.dryRun) {
     await dryRun(job);
     return EXIT.ok;
@@ -146,7 +150,7 @@ async function samplesOf(
 }
 
 async function trainAll(
-  { flags, io, kernels, shape, settings }: TrainJob,
+  { flags, io, kernels, shape, rope, settings }: TrainJob,
   captured: Captured,
   cache: string,
 ): Promise<TrainResult> {
@@ -157,6 +161,7 @@ async function trainAll(
       kernels,
       plan: selectPlan(kernels.caps, Object.fromEntries(flags.kernel)),
       shape,
+      rope: pairsOf(rope),
       settings,
       ...captured,
       checkpoint: `${cache}/checkpoint.safetensors`,
@@ -176,6 +181,11 @@ async function trainAll(
   } finally {
     bar.stop();
   }
+}
+
+/** What a training needs to know of RoPE, and what names it in a checkpoint. */
+function pairsOf({ dimensions, pairing, inverseFrequencies }: RopeConfig): RopePairs {
+  return { dimensions, pairing, inverseFrequencies };
 }
 
 function baseName(path: string): string {

@@ -16,12 +16,15 @@ export const PRODUCE_PARAMS = defineParams("ProduceParams", {
   layer_stride: "u32",
   /** Added to the variance. */
   eps: "f32",
+  /** Pairs that RoPE rotates, and what takes the factor out of their cosines and sines. */
+  pairs: "u32",
+  turn_scale: "f32",
 });
 
 /** What is compiled in. */
 export interface ImportanceProduceVariant {
   readonly stage: "features" | "queries";
-  /** Rows of the matrix that a workgroup makes. */
+  /** Rows of the matrix that a workgroup makes; even with `queries`. */
   readonly rows: number;
   readonly lanes: number;
   /** The workgroup is one subgroup. */
@@ -29,9 +32,15 @@ export interface ImportanceProduceVariant {
 }
 
 /**
- * Source, defines and bindings: weights, input, out, with `features` gain and bias, params, step.
+ * Source, defines and bindings: weights, input, out, with `features` gain and bias, with `queries` turns
+ * and angles, params, step.
+ *
+ * @throws {RangeError} If a pair of queries would be made by two workgroups.
  */
 export function importanceProduceSpec(v: ImportanceProduceVariant): KernelSpec {
+  if (v.stage === "queries" && v.rows % 2 !== 0) {
+    throw new RangeError(`${v.rows} rows are no pairs`);
+  }
   return {
     shader: "importance_produce",
     variant: `importance_produce_${v.stage}_r${v.rows}_wg${v.lanes}${v.subgroups ? "_sg" : ""}`,
@@ -40,13 +49,15 @@ export function importanceProduceSpec(v: ImportanceProduceVariant): KernelSpec {
       ROWS: v.rows,
       WG: v.lanes,
       SUBGROUPS: v.subgroups,
+      STILL: "0xffffffffu",
       PARTIALS: Math.max(2, v.rows) * v.lanes,
     },
     bindings: [
       "read",
       "read",
       "write",
-      ...(v.stage === "features" ? ["read", "read"] as const : []),
+      "read",
+      "read",
       "uniform",
       "step",
     ],

@@ -40,6 +40,8 @@ export const TRAIN_PARAMS = defineParams("TrainParams", {
   inner: "u32",
   sinks: "u32",
   window: "u32",
+  /** KV heads of all layers that are trained at once. */
+  kv_lists: "u32",
   /** Of a query head's loss and of a KV head's, divided by how many there are. */
   head_weight: "f32",
   group_weight: "f32",
@@ -145,6 +147,22 @@ export function trainActivateSpec(op: "affine" | "silu" | "silu_slope", lanes: n
     variant: `train_activate_${op}_wg${lanes}`,
     defines: { OP: op, WG: lanes },
     bindings: ["read", "read", "read", "write", "uniform"],
+    structs: [TRAIN_PARAMS],
+  };
+}
+
+/** Bindings: angles, queries, params. */
+export function trainTurnSpec(
+  back: boolean,
+  group: number,
+  pairs: number,
+  lanes: number,
+): KernelSpec {
+  return {
+    shader: "train_turn",
+    variant: `train_turn${back ? "_back" : ""}_g${group}_wg${lanes}`,
+    defines: { BACK: back, GROUP: group, PAIRS: pairs, WG: lanes },
+    bindings: ["read", "write", "uniform"],
     structs: [TRAIN_PARAMS],
   };
 }

@@ -1,4 +1,5 @@
 /** The kernels of a training. @module */
+import { IMPORTANCE_PAIRS } from "../../butler/predictor/turns.ts";
 import type { Kernels } from "../../gpu/kernels.ts";
 import {
   trainActivateSpec,
@@ -8,6 +9,7 @@ import {
   trainMatmulSpec,
   trainNormSlopeSpec,
   trainTeacherSpec,
+  trainTurnSpec,
 } from "../../gpu/ops/train.ts";
 import type { Objective, ProducerSizes } from "../objective.ts";
 
@@ -46,6 +48,8 @@ export async function compileAll(
     affine: await kernels.compile(trainActivateSpec("affine", lanes)),
     silu: await kernels.compile(trainActivateSpec("silu", lanes)),
     siluSlope: await kernels.compile(trainActivateSpec("silu_slope", lanes)),
+    turn: await kernels.compile(trainTurnSpec(false, group, IMPORTANCE_PAIRS, lanes)),
+    turnBack: await kernels.compile(trainTurnSpec(true, group, IMPORTANCE_PAIRS, lanes)),
     normSlope: await kernels.compile(trainNormSlopeSpec(lanes)),
     clipPart: await kernels.compile(trainClipSpec(false, lanes, subgroups)),
     clipWhole: await kernels.compile(trainClipSpec(true, lanes, subgroups)),

@@ -1,5 +1,6 @@
 /** What one window takes: forward, loss, backward. `objective.ts` says what is computed. @module */
 import { IMPORTANCE_DIM } from "../../butler/predictor/shape.ts";
+import { IMPORTANCE_PAIRS } from "../../butler/predictor/turns.ts";
 import type { Kernel, Kernels } from "../../gpu/kernels.ts";
 import type { TrainMatmulForm } from "../../gpu/ops/train.ts";
 import type { ProducerSizes } from "../objective.ts";
@@ -15,6 +16,8 @@ export interface WindowBuffers {
   readonly shares: GPUBuffer;
   readonly mass: GPUBuffer;
   readonly positions: GPUBuffer;
+  /** (rows, layers served, KV heads, 8) cos, sin of what queries turn by */
+  readonly angles: GPUBuffer;
 }
 
 /** What the trainer has. */
@@ -42,7 +45,8 @@ export function stepCalls(parts: StepParts, window: WindowBuffers, made: GPUBuff
   const kvLists = served * numKvHeads;
   const width = lists * IMPORTANCE_DIM;
   const { positions } = window;
-  const { affine, silu, siluSlope, lossOf, normSlope } = compiled;
+  const { affine, silu, siluSlope, lossOf, normSlope, turn, turnBack } = compiled;
+  const pairs = rows * lists * IMPORTANCE_PAIRS;
   const scale = 1 / Math.sqrt(IMPORTANCE_DIM);
   const dim = IMPORTANCE_DIM;
   const product = (
@@ -82,6 +86,7 @@ export function stepCalls(parts: StepParts, window: WindowBuffers, made: GPUBuff
       n: width,
       depth: inner,
     }),
+    each(turn, pairs, [window.angles, all.queries]),
     product(
       "NN",
       realKeys,
@@ -118,6 +123,7 @@ export function stepCalls(parts: StepParts, window: WindowBuffers, made: GPUBuff
       alpha: scale,
       positions,
     }),
+    each(turnBack, pairs, [window.angles, all.querySlopes]),
     product(
       "TN",
       { ...slopes, batch: group * rows * tokens, segment: rows * tokens },

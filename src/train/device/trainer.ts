@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { IMPORTANCE_PAIRS, STILL, type Turning } from "../../butler/predictor/turns.ts";
 import { dispatch } from "../../gpu/kernels.ts";
 import { ADAM_PARAMS, CLIP_GROUPS, TRAIN_PARAMS, TRAIN_TILE } from "../../gpu/ops/train.ts";
 import { Readback } from "../../gpu/readback.ts";
@@ -19,23 +20,16 @@ import { makeBuffers, type TrainBuffers } from "./buffers.ts";
 import { compileAll, type TrainKernelOptions, type TrainKernels } from "./kernels.ts";
 import { type Call, Products } from "./products.ts";
 import { stepCalls, type WindowBuffers } from "./step_calls.ts";
-import { type Name, NAMES, placesOf, splitValues } from "./values.ts";
+import { type Name, type OptimizerState, placesOf, splitValues } from "./values.ts";
 
 /** What a trainer is built from. */
 export interface DeviceTrainerOptions extends TrainKernelOptions {
+  readonly turning: Turning;
   /** Length that gradients are cut to. */
   readonly clip: number;
   /** Of the matrices of the producer. */
   readonly decay: number;
   readonly rateParts: RateParts;
-}
-
-/** Numbers of the optimiser, which a training goes on with. */
-export interface OptimizerState {
-  readonly values: Float32Array<ArrayBuffer>;
-  /** (values) mean of the gradient, mean of its square */
-  readonly moments: Float32Array<ArrayBuffer>;
-  readonly steps: number;
 }
 
 /** A window on the device. */
@@ -86,6 +80,7 @@ export class DeviceTrainer implements Disposable {
         inner,
         sinks: objective.sinks,
         window: objective.window,
+        kv_lists: served * numKvHeads,
         head_weight: weights.head / (lists * rows),
         group_weight: weights.group / (served * numKvHeads * rows),
         tail_weight: weights.tail / (served * numKvHeads * rows),
@@ -127,13 +122,6 @@ export class DeviceTrainer implements Disposable {
     queue.writeBuffer(this.#buffers.values, 0, state.values);
     queue.writeBuffer(this.#buffers.moments, 0, state.moments);
     this.#steps = state.steps;
-  }
-
-  /** The state in which training begins with some values. */
-  stateOf(values: ProducerValues): OptimizerState {
-    const flat = new Float32Array(this.#count);
-    for (const name of NAMES) flat.set(values[name], this.#places[name]);
-    return { values: flat, moments: new Float32Array(2 * this.#count), steps: 0 };
   }
 
   /** Values and optimiser as they are now. */
@@ -190,6 +178,7 @@ export class DeviceTrainer implements Disposable {
     );
     const keys = upload("real keys", Float32Array.from(window.keys));
     const positions = upload("positions", Uint32Array.from(window.positions));
+    const angles = upload("turns", anglesOf(this.#options.turning, window.positions));
     const shares = kernels.storage("shares", lists * rows * tokens * 2);
     const mass = kernels.storage("mass", lists * rows * 4);
     const { scores, realQueries } = this.#buffers;
@@ -213,8 +202,8 @@ export class DeviceTrainer implements Disposable {
     const { teacher } = this.#kernels;
     const group = kernels.bind(teacher, [scores, positions, shares, mass, this.#params]);
     this.#submit([scoring, { kernel: teacher, group, workgroups: lists * rows }]);
-    const buffers = [normed, keys, positions, shares, mass];
-    const parts = { normed, keys, positions, shares, mass };
+    const buffers = [normed, keys, positions, angles, shares, mass];
+    const parts = { normed, keys, positions, angles, shares, mass };
     const own = {
       kernels,
       lanes,
@@ -237,6 +226,7 @@ export class DeviceTrainer implements Disposable {
   static windowBytes(sizes: ProducerSizes): number {
     const { hiddenSize, served, numHeads, numKvHeads, headDim, rows, tokens } = sizes;
     return 4 * rows * hiddenSize + served * numKvHeads * tokens * headDim * 4 +
+      rows * served * numKvHeads * IMPORTANCE_PAIRS * 8 +
       served * numHeads * rows * (tokens * 2 + 4);
   }
 
@@ -327,4 +317,21 @@ export class DeviceTrainer implements Disposable {
     for (const buffer of this.#owned) buffer.destroy();
     this.#readback[Symbol.dispose]();
   }
+}
+
+/** (positions, layers served, KV heads, 8) cos, sin; in double precision, as shaders have no good sine. */
+function anglesOf(
+  { turns, frequencies }: Turning,
+  positions: ArrayLike<number>,
+): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(positions.length * turns.length * 2);
+  let at = 0;
+  for (let row = 0; row < positions.length; row++) {
+    for (const turn of turns) {
+      const angle = turn === STILL ? 0 : positions[row]! * frequencies[turn]!;
+      out[at++] = Math.cos(angle);
+      out[at++] = Math.sin(angle);
+    }
+  }
+  return out;
 }

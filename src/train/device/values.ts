@@ -44,3 +44,19 @@ export function splitValues(
     NAMES.map((name) => [name, values.slice(places[name], places[name] + lengths[name])]),
   ) as unknown as ProducerValues<Float32Array<ArrayBuffer>>;
 }
+
+/** Numbers of the optimiser, which a training goes on with. */
+export interface OptimizerState {
+  readonly values: Float32Array<ArrayBuffer>;
+  /** (values) mean of the gradient, mean of its square */
+  readonly moments: Float32Array<ArrayBuffer>;
+  readonly steps: number;
+}
+
+/** The state in which training begins with some values. */
+export function startingState(sizes: ProducerSizes, values: ProducerValues): OptimizerState {
+  const { places, count } = placesOf(sizes);
+  const flat = new Float32Array(count);
+  for (const name of NAMES) flat.set(values[name], places[name]);
+  return { values: flat, moments: new Float32Array(2 * count), steps: 0 };
+}

@@ -1,4 +1,6 @@
+import { IMPORTANCE_PAIRS, STILL, type Turning } from "../../../src/butler/predictor/turns.ts";
 import { DeviceTrainer } from "../../../src/train/device/trainer.ts";
+import { startingState } from "../../../src/train/device/values.ts";
 import { Draws } from "../../../src/train/draws.ts";
 import { RATE_PARTS } from "../../../src/train/settings.ts";
 import {
@@ -13,6 +15,15 @@ import { assert } from "std-testing";
 
 function floats(draws: Draws, count: number, scale: number, mean = 0): Float32Array<ArrayBuffer> {
   return Float32Array.from({ length: count }, () => mean + (2 * draws.next() - 1) * scale);
+}
+
+/** Every other list has pairs that turn, fast ones and slow ones. */
+function someTurn({ served, numKvHeads }: ProducerSizes): Turning {
+  const turns = Int32Array.from(
+    { length: served * numKvHeads * IMPORTANCE_PAIRS },
+    (_, i) => Math.floor(i / IMPORTANCE_PAIRS) % 2 === 0 ? STILL : i % 3 - 1,
+  );
+  return { turns, frequencies: [1, 0.07] };
 }
 
 function madeUp(sizes: ProducerSizes, draws: Draws) {
@@ -31,7 +42,7 @@ function madeUp(sizes: ProducerSizes, draws: Draws) {
     queries: floats(draws, served * numHeads * rows * headDim, 2),
     keys: floats(draws, served * numKvHeads * tokens * headDim, 1),
   };
-  return { values, window };
+  return { values, window, turning: someTurn(sizes) };
 }
 
 const SHAPES: readonly ProducerSizes[] = [
@@ -75,13 +86,13 @@ for (const loss of LOSSES) {
           decay: 0.01,
           rateParts: RATE_PARTS,
         };
-        using trainer = await DeviceTrainer.create(options);
-        const { values, window } = madeUp(sizes, new Draws(index, 1));
-        trainer.load(trainer.stateOf(values));
+        const { values, turning, window } = madeUp(sizes, new Draws(index, 1));
+        using trainer = await DeviceTrainer.create({ ...options, turning });
+        trainer.load(startingState(sizes, values));
         using open = trainer.openWindow(window);
         trainer.step(open, 0);
         const teacher = teacherOf(sizes, window, objective);
-        const plain = lossAndGradients(sizes, values, window, teacher, objective);
+        const plain = lossAndGradients(sizes, values, turning, window, teacher, objective);
         const found = await trainer.loss();
         assert.ok(Math.abs(found - plain.loss) < 2e-3 * plain.loss, `${found}, not ${plain.loss}`);
         const gradients = await trainer.gradients();
@@ -105,18 +116,19 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
   const objective = { loss: "group" as const, sinks: 2, window: 5 };
   const [clip, decay, rate] = [0.05, 0.1, 0.01];
   const rateParts = { up: 0.5, down: 1, keys: 2, norm: 0.25 };
+  const { values, turning, window } = madeUp(sizes, new Draws(3, 1));
   using trainer = await DeviceTrainer.create({
     kernels: rig.kernels,
     lanes: 8,
     subgroups: false,
     sizes,
+    turning,
     objective,
     clip,
     decay,
     rateParts,
   });
-  const { values, window } = madeUp(sizes, new Draws(3, 1));
-  const start = trainer.stateOf(values);
+  const start = startingState(sizes, values);
   trainer.load(start);
   using open = trainer.openWindow(window);
   const plain = Float64Array.from(start.values);
@@ -127,7 +139,7 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
   const partAt = (i: number) => i < downAt ? 0.5 : i < decayEnd ? 1 : i < keysEnd ? 2 : 0.25;
   for (let step = 1; step <= 3; step++) {
     trainer.step(open, rate);
-    const flat = trainer.stateOf(await trainer.gradients()).values;
+    const flat = startingState(sizes, await trainer.gradients()).values;
     const length = Math.hypot(...flat);
     assert.ok(length > clip);
     flat.forEach((value, i) => {
@@ -152,27 +164,28 @@ Deno.test("steps of AdamW are the plain ones, with clipping and decay", async ()
 Deno.test("a trainer goes on from its state to the same result, bit for bit", async () => {
   const rig = await Rig.create();
   const sizes = SHAPES[0]!;
+  const { values, turning, window } = madeUp(sizes, new Draws(4, 1));
   const options = {
     kernels: rig.kernels,
     lanes: 8,
     subgroups: rig.subgroup === 8,
     sizes,
+    turning,
     objective: { loss: "group" as const, sinks: 2, window: 5 },
     clip: 10,
     decay: 0.01,
     rateParts: RATE_PARTS,
   };
-  const { values, window } = madeUp(sizes, new Draws(4, 1));
   const steps = async (trainer: DeviceTrainer, count: number) => {
     using open = trainer.openWindow(window);
     for (let i = 0; i < count; i++) trainer.step(open, 0.01);
     return await trainer.state();
   };
   using first = await DeviceTrainer.create(options);
-  first.load(first.stateOf(values));
+  first.load(startingState(sizes, values));
   const whole = await steps(first, 6);
   using second = await DeviceTrainer.create(options);
-  second.load(second.stateOf(values));
+  second.load(startingState(sizes, values));
   const half = await steps(second, 3);
   using third = await DeviceTrainer.create(options);
   third.load(half);

@@ -3,6 +3,7 @@ import type { EngineParts } from "../../../engine/create.ts";
 import { DEFAULT_CACHE } from "../../../engine/types.ts";
 import { capture, type CaptureWindow } from "../../../train/capture.ts";
 import { CaptureFile } from "../../../train/capture_file.ts";
+import type { TrainSettings } from "../../../train/settings.ts";
 import { CommandError } from "../../command.ts";
 import { modelPath } from "../../model_flags.ts";
 import { timedBar } from "../../progress.ts";
@@ -76,20 +77,24 @@ export async function captureAll(job: TrainJob, cache: string): Promise<Captured
   }
 }
 
+/** Context of the engine: a token beside a window, as warming up takes a short step of both kinds. */
+export function contextOf({ tokens, heldOutTokens }: TrainSettings): number {
+  return Math.max(tokens, heldOutTokens) + 1;
+}
+
 /**
  * An engine with room for a window.
  *
  * @throws {CommandError} If memory does not allow one.
  */
 export async function openEngine(
-  { flags, open, kernels, settings: { tokens, heldOutTokens } }: TrainJob,
+  { flags, open, kernels, settings }: TrainJob,
 ): Promise<EngineParts> {
-  const longest = Math.max(tokens, heldOutTokens);
+  const longest = contextOf(settings) - 1;
   const parts = await open(
     {
       modelPath: modelPath(flags),
-      // A token of room beside the window: warming up takes a short step of both kinds.
-      contextLength: longest + 1,
+      contextLength: contextOf(settings),
       maxSequences: 1,
       kvType: "f32",
       prefillChunk: Math.min(CHUNK, longest),

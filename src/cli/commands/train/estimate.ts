@@ -4,9 +4,12 @@ import type { EngineParts } from "../../../engine/create.ts";
 import { selectPlan } from "../../../gpu/plan.ts";
 import type { CaptureWindow } from "../../../train/capture.ts";
 import { CaptureLayout } from "../../../train/capture_file.ts";
+import { still } from "../../../butler/predictor/turns.ts";
 import { DeviceTrainer } from "../../../train/device/trainer.ts";
 import { RATE_PARTS } from "../../../train/settings.ts";
 import type { Samples } from "../../../train/samples.ts";
+import type { ObjectiveWindow, ProducerSizes } from "../../../train/objective.ts";
+import { startOf } from "../../../train/start.ts";
 import { sizesOf } from "../../../train/train.ts";
 import { openEngine } from "./captures.ts";
 import type { TrainJob } from "./job.ts";
@@ -33,7 +36,8 @@ export async function dryRun(job: TrainJob): Promise<void> {
   const device = DeviceTrainer.ownBytes(sizes) +
     DeviceTrainer.windowBytes(sizes) * samples.train.length;
   const step = await timeStep(job, sizes);
-  const trainSeconds = step * epochs * samples.train.length * places.length;
+  const start = timeStart(job, sizes, samples.train.length);
+  const trainSeconds = (start + step * epochs * samples.train.length) * places.length;
   const plan = {
     parameters: parameterCount(shape),
     windows: samples.train.length,
@@ -71,10 +75,39 @@ async function timeCapture({ runner, kv, info }: EngineParts, samples: Samples):
   return each * all.reduce((sum, { ids }) => sum + ids.length, 0);
 }
 
+/** A window of random values; rows are at its end. */
+function randomWindow(
+  { hiddenSize, served, numHeads, numKvHeads, headDim, rows, tokens }: ProducerSizes,
+): ObjectiveWindow {
+  const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5);
+  return {
+    positions: Uint32Array.from({ length: rows }, (_, i) => tokens - rows + i),
+    hidden: random(rows * hiddenSize),
+    queries: random(served * numHeads * rows * headDim),
+    keys: random(served * numKvHeads * tokens * headDim),
+  };
+}
+
+/** Seconds that a producer's closed form takes over so many windows, from one and from three. */
+function timeStart(
+  { rope, settings }: TrainJob,
+  sizes: ProducerSizes,
+  windows: number,
+): number {
+  const window = randomWindow(sizes);
+  const timed = (count: number) => {
+    const began = performance.now();
+    startOf(sizes, rope, settings.sinks, () => Array.from({ length: count }, () => window));
+    return (performance.now() - began) / 1000;
+  };
+  const one = timed(1);
+  return one + Math.max(0, (timed(3) - one) / 2) * (windows - 1);
+}
+
 /** Seconds of a training step, on random values. */
 async function timeStep(
   { kernels, flags, settings }: TrainJob,
-  sizes: ReturnType<typeof sizesOf>,
+  sizes: ProducerSizes,
 ): Promise<number> {
   const plan = selectPlan(kernels.caps, Object.fromEntries(flags.kernel));
   using trainer = await DeviceTrainer.create({
@@ -82,19 +115,14 @@ async function timeStep(
     lanes: plan.rowLanes,
     subgroups: plan.subgroups,
     sizes,
+    // What is turned by nothing takes as long.
+    turning: still(sizes.served, sizes.numKvHeads),
     objective: settings,
     clip: settings.clip,
     decay: settings.decay,
     rateParts: RATE_PARTS,
   });
-  const { hiddenSize, served, numHeads, numKvHeads, headDim, rows, tokens } = sizes;
-  const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5);
-  using window = trainer.openWindow({
-    positions: Uint32Array.from({ length: rows }, (_, i) => tokens - rows + i),
-    hidden: random(rows * hiddenSize),
-    queries: random(served * numHeads * rows * headDim),
-    keys: random(served * numKvHeads * tokens * headDim),
-  });
+  using window = trainer.openWindow(randomWindow(sizes));
   trainer.step(window, 1e-3);
   await trainer.loss();
   const began = performance.now();

@@ -2,6 +2,7 @@
 import type { PredictorShape } from "../../../butler/predictor/shape.ts";
 import type { createEngineParts } from "../../../engine/create.ts";
 import type { Kernels } from "../../../gpu/kernels.ts";
+import type { RopeConfig } from "../../../model/types.ts";
 import type { Samples } from "../../../train/samples.ts";
 import type { TrainSettings } from "../../../train/settings.ts";
 import type { CliIo } from "../../io.ts";
@@ -17,6 +18,8 @@ export interface TrainJob {
   readonly open: OpenParts;
   readonly kernels: Kernels;
   readonly shape: PredictorShape;
+  /** Of the model, in contexts as long as a window. */
+  readonly rope: RopeConfig;
   readonly settings: TrainSettings;
   readonly samples: Samples;
 }
