@@ -20,7 +20,7 @@ const CHECKS: readonly Check[] = [
   ],
   ["npm @langchain/openai: streamed text and usage", "server/clients_test.ts"],
   [
-    "the readers of llmperf (without comments) and of vllm bench (with comments) get the whole text",
+    "the readers of llmperf and of vllm bench get the whole text, also where nothing comes for a while",
     "server/clients_test.ts",
     "server/streams_test.ts",
   ],
