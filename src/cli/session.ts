@@ -1,8 +1,8 @@
 /** A loaded model with its text side, as the commands use it. @module */
 import { startEngine } from "../engine/start.ts";
-import type { Engine, EngineOptions } from "../engine/types.ts";
+import type { Engine, EngineNote, EngineOptions } from "../engine/types.ts";
 import type { ServedModel } from "../server/served_model.ts";
-import type { CliIo } from "./io.ts";
+import { type CliIo, isDebug } from "./io.ts";
 import { loadProgress } from "./progress.ts";
 import { openTextSide, type TextUse } from "./text_side.ts";
 
@@ -23,12 +23,21 @@ export type OpenSession = (options: EngineOptions, io: CliIo, use: TextUse) => P
 /** Starts an engine; tests put a fake in its place. */
 export type OpenEngine = (options: EngineOptions, io: CliIo) => Promise<Engine>;
 
+/** Writes what an engine says as messages for people, with the stack of an error where it is asked for. */
+export function noteTo(io: CliIo): (note: EngineNote) => void {
+  return ({ level, message, stack }) =>
+    io.stderr(`${level}: ${isDebug(io) ? stack ?? message : message}\n`);
+}
+
 /** Starts the engine in its worker, with progress on a terminal, and prints its notes. */
 export const openEngine: OpenEngine = async (options, io) => {
   const progress = loadProgress(io);
   let engine: Engine;
   try {
-    engine = await startEngine(options, { onProgress: (step) => progress.report(step) });
+    engine = await startEngine(options, {
+      onProgress: (step) => progress.report(step),
+      onNote: noteTo(io),
+    });
   } finally {
     progress.stop();
   }

@@ -32,7 +32,8 @@ import {
 } from "./open_store.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
-import type { EngineInfo, EngineOptions, LoadProgress } from "./types.ts";
+import { noteOf, noteOnConsole } from "./note.ts";
+import type { EngineInfo, EngineNote, EngineOptions, LoadProgress } from "./types.ts";
 import { GREEDY } from "./types.ts";
 import { WeightStore } from "./weights.ts";
 
@@ -62,19 +63,26 @@ export interface EngineParts extends LocalEngineParts {
 export async function createLocalEngine(
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
+  onNote: (note: EngineNote) => void = noteOnConsole,
 ): Promise<LocalEngine> {
-  return watchedEngine(await createEngineParts(options, onProgress));
+  return watchedEngine(await createEngineParts(options, onProgress, { onNote }), onNote);
 }
 
 /** An engine that ends with its device. */
-export function watchedEngine(parts: EngineParts): LocalEngine {
-  const engine = new LocalEngine({ ...parts, onInternalError: (error) => console.error(error) });
+export function watchedEngine(
+  parts: EngineParts,
+  onNote: (note: EngineNote) => void = noteOnConsole,
+): LocalEngine {
+  const onInternalError = (error: unknown) => onNote(noteOf(error));
+  const engine = new LocalEngine({ ...parts, onInternalError });
   onDeviceGone(parts.device, (message) => engine.markLost(message));
   return engine;
 }
 
-/** What an engine is given instead of making it; for tests. */
+/** What an engine is given instead of making it; for tests, but for `onNote`. */
 export interface EngineSystem extends StoreSystem {
+  /** Told of what belongs to no request; the console, unless it is said. */
+  readonly onNote?: (note: EngineNote) => void;
   /** Kernels of a device that outlives the engine, instead of a device of its own. */
   readonly kernels?: Kernels;
 }
@@ -147,7 +155,8 @@ async function build(
         : {}),
     });
     const fingerprint = await source.fingerprint();
-    const warn = (message: string) => console.error(`warning: ${message}`);
+    const onNote = system.onNote ?? noteOnConsole;
+    const warn = (message: string) => onNote({ level: "warning", message });
     const store = openStore(options, config, fingerprint, tier.contextLength, warn, system);
     const kv = new TieredCache(tier, store);
     resources.push(kv);

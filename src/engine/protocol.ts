@@ -13,6 +13,7 @@ import type {
   EngineErrorData,
   EngineEvent,
   EngineInfo,
+  EngineNote,
   EngineOptions,
   EngineStats,
   GenerateRequest,
@@ -41,6 +42,7 @@ export type KeyedEvent = readonly [key: number, event: EngineEvent];
 /** From the worker. `started` or `start_failed` answers `start`; `closed` is the last one. */
 export type WorkerMessage =
   | { readonly type: "progress"; readonly progress: LoadProgress }
+  | { readonly type: "note"; readonly note: EngineNote }
   | { readonly type: "started"; readonly info: EngineInfo }
   | { readonly type: "start_failed"; readonly error: ErrorData }
   | { readonly type: "events"; readonly events: readonly KeyedEvent[] }

@@ -1,11 +1,13 @@
 /** Starts the engine. @module */
 import { WORKERS } from "../assets.ts";
-import type { Engine, EngineOptions, LoadProgress } from "./types.ts";
+import type { Engine, EngineNote, EngineOptions, LoadProgress } from "./types.ts";
 import { WorkerEngine } from "./worker_client.ts";
 
 /** How an engine is started beside its options. */
 export interface StartHooks {
   readonly onProgress?: (progress: LoadProgress) => void;
+  /** Told of what belongs to no request; the console, unless it is said. */
+  readonly onNote?: (note: EngineNote) => void;
   /**
    * Run in this isolate. It is blocked while the device works, so this is for tests and for
    * commands that do nothing else meanwhile.
@@ -24,12 +26,15 @@ export async function startEngine(
   options: EngineOptions,
   hooks: StartHooks = {},
 ): Promise<Engine> {
-  const { onProgress = () => {} } = hooks;
+  const { onProgress = () => {}, onNote } = hooks;
   if (hooks.inProcess) {
     // Loaded here only, so that the main isolate does not carry the device's side otherwise.
     const { createLocalEngine } = await import("./create.ts");
-    return await createLocalEngine(options, onProgress);
+    return await createLocalEngine(options, onProgress, onNote);
   }
   const worker = new Worker(WORKERS.engine, { type: "module", name: "engine" });
-  return await WorkerEngine.start(worker, options, { onProgress });
+  return await WorkerEngine.start(worker, options, {
+    onProgress,
+    ...(onNote === undefined ? {} : { onNote }),
+  });
 }

@@ -234,6 +234,14 @@ export interface LoadProgress {
   readonly fraction: number;
 }
 
+/** What an engine says that belongs to no request. */
+export interface EngineNote {
+  readonly level: "warning" | "error";
+  readonly message: string;
+  /** Of an error that nobody expects. */
+  readonly stack?: string;
+}
+
 /** What an engine says of itself once it is up. */
 export interface EngineInfo {
   readonly model: {

@@ -1,5 +1,6 @@
 /** The client's end of the protocol: an {@linkcode Engine} whose work is done in a worker. @module */
 import { EventStream } from "./event_stream.ts";
+import { noteOnConsole } from "./note.ts";
 import { type ClientMessage, errorFromData, type WorkerMessage } from "./protocol.ts";
 import { MessageBell } from "./turn.ts";
 import type {
@@ -7,6 +8,7 @@ import type {
   EngineErrorData,
   EngineEvent,
   EngineInfo,
+  EngineNote,
   EngineOptions,
   EngineStats,
   GenerateRequest,
@@ -28,6 +30,8 @@ export interface WorkerPort {
 /** Tells how an engine in a worker is looked after. */
 export interface WorkerEngineHooks {
   readonly onProgress?: (progress: LoadProgress) => void;
+  /** Told of what belongs to no request; the console, unless it is said. */
+  readonly onNote?: (note: EngineNote) => void;
   /** How long {@linkcode WorkerEngine.close} waits for the worker before it ends it by force. */
   readonly closeWithinMs?: number;
   /** The same for {@linkcode WorkerEngine.settle}, which leaves the worker as it is then. */
@@ -212,6 +216,9 @@ export class WorkerEngine implements Engine {
     switch (message.type) {
       case "progress":
         hooks.onProgress?.(message.progress);
+        break;
+      case "note":
+        (hooks.onNote ?? noteOnConsole)(message.note);
         break;
       case "started":
         this.#info = message.info;

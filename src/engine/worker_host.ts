@@ -7,7 +7,7 @@ import {
   type WorkerMessage,
 } from "./protocol.ts";
 import { bellTurn, MessageBell } from "./turn.ts";
-import type { EngineOptions, LoadProgress } from "./types.ts";
+import type { EngineNote, EngineOptions, LoadProgress } from "./types.ts";
 
 /** What a worker needs of its global scope. */
 export interface WorkerScope {
@@ -19,6 +19,7 @@ export interface WorkerScope {
 export type CreateEngine = (
   options: EngineOptions,
   onProgress: (progress: LoadProgress) => void,
+  onNote: (note: EngineNote) => void,
 ) => Promise<LocalEngine>;
 
 /** Answers a client's messages with an engine that is made when it says so. */
@@ -52,9 +53,11 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
 
   const start = async (options: EngineOptions, bell: MessageBell) => {
     try {
-      const created = await create(options, (progress) => {
-        scope.postMessage({ type: "progress", progress });
-      });
+      const created = await create(
+        options,
+        (progress) => scope.postMessage({ type: "progress", progress }),
+        (note) => scope.postMessage({ type: "note", note }),
+      );
       created.setTurn(bellTurn(bell, () => numReceived));
       engine = created;
       created.lost.then((error) => scope.postMessage({ type: "lost", error }));

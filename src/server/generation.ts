@@ -179,16 +179,19 @@ export async function* generate(
   signal.throwIfAborted();
   signal.addEventListener("abort", cancelLive);
   try {
-    yield* merge(specs.map((spec) => {
-      const { id } = spec.request;
-      return runSequence(
-        engine,
-        tokenizer,
-        spec,
-        watch?.sequence(spec.request),
-        () => live.delete(id),
-      );
-    }));
+    yield* merge(
+      specs.map((spec) => {
+        const { id } = spec.request;
+        return runSequence(
+          engine,
+          tokenizer,
+          spec,
+          watch?.sequence(spec.request),
+          () => live.delete(id),
+        );
+      }),
+      signal,
+    );
   } catch (thrown) {
     signal.throwIfAborted();
     throw thrown;

@@ -11,8 +11,11 @@ export const STREAM_HEADERS: Readonly<Record<string, string>> = {
 /** The last event of every stream. */
 export const DONE = "[DONE]";
 
-/** A comment without a text: what llama.cpp sends, and clients know from there. */
-const PING = ":\n\n";
+/**
+ * An empty line, which every reader passes over. Comments (`:`) would do by the standard, but some
+ * benchmark clients take them for data, or lose what follows one that came by itself.
+ */
+const PING = "\n";
 
 type ByteController = ReadableStreamDefaultController<Uint8Array>;
 
@@ -32,7 +35,7 @@ export interface StreamHooks {
 
 /**
  * A body of one event for each message. A message is made when the client has room for it, so that
- * a slow reader slows its own answer instead of filling memory. While no message comes, comments
+ * a slow reader slows its own answer instead of filling memory. While no message comes, empty lines
  * keep the connection alive.
  */
 export function eventStream(
@@ -49,7 +52,7 @@ export function eventStream(
   };
   let over = false;
   let isSlow = false;
-  /** Of the newest message or comment. */
+  /** Of the newest message or empty line. */
   let sentMs = performance.now();
   let pingTimer: ReturnType<typeof setTimeout> | undefined;
   let timers: ReturnType<typeof setTimeout>[] = [];

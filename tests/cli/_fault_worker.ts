@@ -1,6 +1,6 @@
 /**
  * The engine's own worker module, which can be hurt: `die` throws where no request is concerned,
- * `destroy` takes the device away.
+ * `destroy` takes the device away, `hang` is a submission that never completes, `disk_full` lets no byte be written to a file, until `disk_free`.
  *
  * @module
  */
@@ -15,15 +15,30 @@ GPUAdapter.prototype.requestDevice = async function (descriptor) {
 };
 await import("../../src/engine/worker.ts");
 
+/** For ever, as far as a test is concerned. */
+const HANG_MS = 30_000;
+
+const { systemFiles } = await import("../../src/kv/store/file_ops.ts");
+const { write } = systemFiles;
+const faults: Record<string, () => void> = {
+  destroy: () => devices.forEach((device) => device.destroy()),
+  hang: () => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HANG_MS),
+  die: () =>
+    setTimeout(() => {
+      throw new Error("killed by a test");
+    }),
+  disk_full: () => {
+    systemFiles.write = () => {
+      throw new Error("No space left on device (os error 28)");
+    };
+  },
+  disk_free: () => systemFiles.write = write,
+};
+
 const scope = self as unknown as WorkerScope;
 const take = scope.onmessage;
 scope.onmessage = (event) => {
-  const { type } = event.data as { type: string };
-  if (type === "destroy") {
-    for (const device of devices) device.destroy();
-  } else if (type === "die") {
-    setTimeout(() => {
-      throw new Error("killed by a test");
-    });
-  } else take?.(event);
+  const fault = faults[(event.data as { type: string }).type];
+  if (fault === undefined) take?.(event);
+  else fault();
 };

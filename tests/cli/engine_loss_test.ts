@@ -1,9 +1,6 @@
 /** `serve` over a real engine whose worker dies or whose device is destroyed while streams run. */
 import { assert } from "std-testing";
-import { runCommand } from "../../src/cli/cli.ts";
-import { serveCommand } from "../../src/cli/commands/serve.ts";
-import { openTextSide } from "../../src/cli/text_side.ts";
-import { WorkerEngine } from "../../src/engine/worker_client.ts";
+import { NPM_CLIENTS, type NpmClient } from "../server/_npm_clients.ts";
 import {
   completionChunk,
   eventData,
@@ -13,38 +10,16 @@ import {
   post,
   postCompletion,
 } from "../server/_wire.ts";
-import { FakeIo } from "./_io.ts";
+import { startHurtServer } from "./_hurt_server.ts";
 
-const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
 /** A start takes a second or two; a machine with other work takes longer. */
 const START_MS = 60_000;
 
-type Fault = "die" | "destroy";
+const ARGS = ["--context", "512", "--prefill-chunk", "32"];
 
-/** The command, and a way to hurt the newest of its engines. */
-function start() {
-  const listening = Promise.withResolvers<string>();
-  const io = new FakeIo({
-    onOut(self) {
-      const url = self.out.match(/^listening on (http:\S+)\n$/)?.[1];
-      if (url !== undefined) listening.resolve(url);
-    },
-  });
-  const workers: Worker[] = [];
-  const command = serveCommand(openTextSide, (options) => {
-    const worker = new Worker(new URL("./_fault_worker.ts", import.meta.url), { type: "module" });
-    workers.push(worker);
-    return WorkerEngine.start(worker, options);
-  });
-  const args = ["--port", "0", "--model", MODEL, "--context", "512", "--prefill-chunk", "32"];
-  const code = runCommand(command, args, io);
-  code.catch(listening.reject);
-  return {
-    io,
-    url: listening.promise,
-    code,
-    hurt: (type: Fault) => workers.at(-1)?.postMessage({ type }),
-  };
+/** What a client says went wrong; one of them passes the server's words on as they came. */
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : JSON.stringify(error);
 }
 
 async function status(url: string, path: string): Promise<number> {
@@ -67,13 +42,24 @@ async function openStream(url: string, prompt: string) {
   };
 }
 
-async function runsOnce(fault: Fault, error: string): Promise<void> {
-  const server = start();
+/** Has a client stream, and waits for its first piece of text. */
+async function openClient(client: NpmClient, url: string) {
+  const asked = { url, servedName: "default", content: "go", maxTokens: 440, ignoreEos: true };
+  const pieces = client.stream(asked)[Symbol.asyncIterator]();
+  assert.notEqual((await pieces.next()).done, true);
+  return async () => {
+    while (!(await pieces.next()).done);
+  };
+}
+
+async function runsOnce(fault: "die" | "destroy", error: string, reason: RegExp): Promise<void> {
+  using server = startHurtServer(ARGS);
   const url = await server.url;
   const asked = { prompt: "Once upon", temperature: 0, max_tokens: 24 };
   const before = only((await postCompletion({ url }, asked)).choices).text;
 
   const streams = await Promise.all(["one", "two"].map((prompt) => openStream(url, prompt)));
+  const clients = await Promise.all(NPM_CLIENTS.map((client) => openClient(client, url)));
   server.hurt(fault);
   for (const rest of streams) {
     const data = await rest();
@@ -81,6 +67,11 @@ async function runsOnce(fault: Fault, error: string): Promise<void> {
     assert.equal(failure.parse(JSON.parse(data.pop() ?? "")).error.code, error);
     assert.ok(data.length > 0);
     for (const chunk of data) completionChunk.parse(JSON.parse(chunk));
+  }
+  for (const [nth, rest] of clients.entries()) {
+    const { name } = NPM_CLIENTS[nth]!;
+    // Not the end of an answer: an error, with the reason in words.
+    await assert.rejects(rest(), (thrown: Error) => reason.test(messageOf(thrown)), name);
   }
   assert.equal(await status(url, "/health"), 503);
   assert.equal(await status(url, "/live"), 200);
@@ -94,8 +85,8 @@ async function runsOnce(fault: Fault, error: string): Promise<void> {
   await assert.rejects(fetch(`${url}/live`));
 }
 
-Deno.test("device destroyed while streams run: error events, 503, one new start, then the end", () =>
-  runsOnce("destroy", "device_lost"));
+Deno.test("check 18: device destroyed while streams run: error events, 503, one new start, then the end", () =>
+  runsOnce("destroy", "device_lost", /the device was lost/));
 
-Deno.test("engine worker killed while streams run: error events, 503, one new start, then the end", () =>
-  runsOnce("die", "engine_crashed"));
+Deno.test("check 18: engine worker killed while streams run: error events, 503, one new start, then the end", () =>
+  runsOnce("die", "engine_crashed", /the engine worker died/));

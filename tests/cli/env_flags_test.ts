@@ -35,7 +35,7 @@ function textFor(key: string, flag: Flag<unknown>): string {
   throw new Error(`no text for --${flagName(key)}: add one to this test`);
 }
 
-Deno.test("every flag of every command gives the same setting from its variable", async () => {
+Deno.test("check 20: every flag of every command gives the same setting from its variable", async () => {
   let numFlags = 0;
   for (const { name, load } of COMMANDS) {
     const { flags } = (await load()).command;

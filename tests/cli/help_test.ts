@@ -11,7 +11,7 @@ async function helpOf(...args: string[]): Promise<string> {
   return io.out;
 }
 
-Deno.test("--help of every command lists every flag with its variable and its default", async () => {
+Deno.test("check 20: --help of every command lists every flag with its variable and its default", async () => {
   for (const { name, summary, load } of COMMANDS) {
     const { command } = await load();
     assert.equal(command.name, name);
@@ -61,7 +61,7 @@ Deno.test("--help of the program lists every command", async () => {
   }
 });
 
-Deno.test("--version prints the versions of program and Deno, and the adapter", async () => {
+Deno.test("check 20: --version prints the versions of program and Deno, and the adapter", async () => {
   const text = await helpOf("--version");
   assert.match(text, /^tokenbutler \d+\.\d+\.\d+\ndeno \d+\.\d+\.\d+\nadapter .+\n$/);
   assert.ok(text.includes(Deno.version.deno));

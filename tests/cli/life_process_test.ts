@@ -41,7 +41,7 @@ async function isReady(url: string): Promise<boolean> {
   }
 }
 
-Deno.test("SIGTERM while a stream runs: it completes, new requests are refused, exit code 0", async () => {
+Deno.test("check 6: SIGTERM while a stream runs: it completes, new requests are refused, exit code 0", async () => {
   const server = start([...SERVE, "--port", "0"]);
   const stderr = new Response(server.stderr).text();
   const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
@@ -58,7 +58,7 @@ Deno.test("SIGTERM while a stream runs: it completes, new requests are refused, 
   await assert.rejects(fetch(`${url}/live`));
 });
 
-Deno.test("SIGTERM while a stream is stuck: an error event after --drain-timeout, exit code 0", async () => {
+Deno.test("check 6: SIGTERM while a stream is stuck: an error event after --drain-timeout, exit code 0", async () => {
   const server = start([...SERVE, "--port", "0", "--drain-timeout", "0.2"]);
   const stderr = new Response(server.stderr).text();
   const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);

@@ -1,7 +1,7 @@
 /** A real engine on a tiny model, one for all tests of a file: starting it takes seconds. @module */
 import { openTextSide } from "../../src/cli/text_side.ts";
 import { startEngine } from "../../src/engine/start.ts";
-import { DEFAULT_CACHE } from "../../src/engine/types.ts";
+import { DEFAULT_CACHE, type EngineOptions } from "../../src/engine/types.ts";
 import type { AppOptions, ServedModel } from "../../src/server/app.ts";
 import { openServer, type TestServer } from "./_server.ts";
 
@@ -15,9 +15,12 @@ export const CONTEXT_LENGTH = 512;
 /**
  * Starts the engine before the tests of the calling file and closes it after them.
  *
+ * @param more - Options of the engine, in place of those for all tests.
  * @returns Opens a server over it; closing the server leaves the engine running.
  */
-export function withTestEngine(): (options?: Partial<AppOptions>) => Promise<TestServer> {
+export function withTestEngine(
+  more: Partial<EngineOptions> = {},
+): (options?: Partial<AppOptions>) => Promise<TestServer> {
   let model: ServedModel | undefined;
   Deno.test.beforeAll(async () => {
     const engine = await startEngine({
@@ -28,6 +31,7 @@ export function withTestEngine(): (options?: Partial<AppOptions>) => Promise<Tes
       prefillChunk: 32,
       kernelOverrides: {},
       ...DEFAULT_CACHE,
+      ...more,
     });
     const side = await openTextSide(MODEL, "serve");
     model = { engine, ...side };

@@ -10,7 +10,7 @@ import OpenAI from "openai";
 import { assert } from "std-testing";
 import { z } from "zod";
 import { CONTEXT_LENGTH, withTestEngine } from "./_engine.ts";
-import { llmperfText, vllmBenchText } from "./_bench_clients.ts";
+import { llmperfText, piecesOf, vllmBenchText } from "./_bench_clients.ts";
 import { openFakeServer, SERVED_NAME, type TestServer } from "./_server.ts";
 import { eventData, eventually, only, post, postCompletion, postFailing } from "./_wire.ts";
 
@@ -22,7 +22,7 @@ const KEY = "any";
 const openai = (server: TestServer, options = {}) =>
   new OpenAI({ baseURL: `${server.url}/v1`, apiKey: KEY, ...options });
 
-Deno.test("npm openai: chat, whole and streamed, with usage", async () => {
+Deno.test("check 1: npm openai: chat, whole and streamed, with usage", async () => {
   await using server = await openTestServer();
   const client = openai(server);
   const whole = await client.chat.completions.create({ ...PLAIN, messages });
@@ -60,7 +60,7 @@ Deno.test("npm openai: the stream helper puts the whole answer together", async 
   assert.deepEqual(final.choices[0]?.logprobs?.content, whole.choices[0]?.logprobs?.content);
 });
 
-Deno.test("npm openai: completions, whole and streamed, several prompts", async () => {
+Deno.test("check 1: npm openai: completions, whole and streamed, several prompts", async () => {
   await using server = await openTestServer();
   const client = openai(server);
   const asked = { ...PLAIN, prompt: ["Once upon", "A number:"], n: 2, seed: 1 };
@@ -72,6 +72,36 @@ Deno.test("npm openai: completions, whole and streamed, several prompts", async 
     for (const { index, text } of chunk.choices) texts[index] += text;
   }
   assert.deepEqual(texts, whole.choices.map((choice) => choice.text));
+});
+
+Deno.test("check 1: npm openai: cached_tokens rises where a prompt comes again, and usage ends a stream", async () => {
+  await using server = await openTestServer();
+  const client = openai(server);
+  const cachedIn = (usage: OpenAI.CompletionUsage | null | undefined) =>
+    usage?.prompt_tokens_details?.cached_tokens ?? NaN;
+  const content = `Nobody asked this before: ${crypto.randomUUID()}.`;
+  const prompt = `Nor this: ${crypto.randomUUID()}.`;
+  const streaming = { stream: true, stream_options: { include_usage: true } } as const;
+  for (const isFirst of [true, false]) {
+    const chat = { ...PLAIN, messages: [{ role: "user" as const, content }] };
+    const whole = isFirst
+      ? cachedIn((await client.chat.completions.create(chat)).usage)
+      : undefined;
+    const chunks = await Array.fromAsync(
+      await client.chat.completions.create({ ...chat, ...streaming }),
+    );
+    assert.deepEqual(chunks.at(-1)?.choices, []);
+    assert.ok(chunks.slice(0, -1).every(({ choices, usage }) => choices.length > 0 && !usage));
+    if (whole !== undefined) assert.equal(whole % 32, 0);
+    assert.ok(cachedIn(chunks.at(-1)?.usage) > (whole ?? 0));
+
+    const pieces = await Array.fromAsync(
+      await client.completions.create({ ...PLAIN, prompt, ...streaming }),
+    );
+    assert.deepEqual(pieces.at(-1)?.choices, []);
+    const cached = cachedIn(pieces.at(-1)?.usage);
+    assert.ok(isFirst ? cached === 0 : cached > 0, `${cached}`);
+  }
 });
 
 Deno.test("npm openai: models and errors of the right class", async () => {
@@ -92,7 +122,7 @@ Deno.test("npm openai: models and errors of the right class", async () => {
   );
 });
 
-Deno.test("npm openai: leaving a stream frees its sequence within 1 s", async () => {
+Deno.test("check 5: npm openai: leaving a stream frees its sequence within 1 s", async () => {
   await using server = await openTestServer();
   const stream = await openai(server).completions.create({
     ...PLAIN,
@@ -125,7 +155,7 @@ const aiModel = (server: TestServer) =>
     includeUsage: true,
   });
 
-Deno.test("npm ai: generateText and streamText give the same text and usage", async () => {
+Deno.test("check 2: npm ai: generateText and streamText give the same text and usage", async () => {
   await using server = await openTestServer();
   const asked = {
     model: aiModel(server).chatModel(SERVED_NAME),
@@ -145,7 +175,7 @@ Deno.test("npm ai: generateText and streamText give the same text and usage", as
   assert.deepEqual((await stream.usage).outputTokens, whole.usage.outputTokens);
 });
 
-Deno.test("npm ai: a completion model streams; a stop sequence finishes with `stop`", async () => {
+Deno.test("check 2: npm ai: a completion model streams; a stop sequence finishes with `stop`", async () => {
   await using server = await openTestServer();
   const asked = {
     model: aiModel(server).completionModel(SERVED_NAME),
@@ -179,7 +209,7 @@ Deno.test("npm ai: an error half-way gives finishReason `error`", async () => {
 const outputTokens = (usage: unknown) =>
   z.object({ output_tokens: z.int() }).optional().parse(usage)?.output_tokens;
 
-Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () => {
+Deno.test("check 3: npm @langchain/openai: streamed text and usage_metadata", async () => {
   await using server = await openTestServer();
   const options = {
     model: SERVED_NAME,
@@ -202,23 +232,30 @@ Deno.test("npm @langchain/openai: streamed text and usage_metadata", async () =>
   assert.equal(typeof await new LangChainCompletion(options).invoke("Once"), "string");
 });
 
-Deno.test("benchmark clients: llmperf's and vllm bench's readers get the whole text", async () => {
+Deno.test("check 4: benchmark clients: llmperf's and vllm bench's readers get the whole text", async () => {
   await using server = await openTestServer();
-  const response = await post(server, "/v1/chat/completions", {
-    ...PLAIN,
-    messages: [{ role: "user", content: [{ type: "text", text: "Say something." }] }],
-    stream: true,
-    max_completion_tokens: 24,
-    stop: null,
-    stream_options: { include_usage: true, continuous_usage_stats: false },
-  });
-  const body = await response.text();
+  const stream = async (more: object) =>
+    await piecesOf(
+      await post(server, "/v1/chat/completions", {
+        ...PLAIN,
+        messages: [{ role: "user", content: [{ type: "text", text: "Say something." }] }],
+        stream: true,
+        max_completion_tokens: 24,
+        stop: null,
+        ...more,
+      }),
+    );
   const whole = await openai(server).chat.completions.create({ ...PLAIN, messages });
-  const { text, completionTokens } = vllmBenchText(body);
-  assert.equal(text, whole.choices[0]?.message.content);
-  assert.equal(llmperfText(body), text);
+  const wanted = whole.choices[0]?.message.content;
+  // llmperf asks for no usage; a chunk without a choice would end it.
+  const plain = (await stream({})).join("");
+  assert.equal(llmperfText(plain), wanted);
+  assert.equal(eventData(plain).at(-1), "[DONE]");
+  const { text, completionTokens } = vllmBenchText(
+    await stream({ stream_options: { include_usage: true } }),
+  );
+  assert.equal(text, wanted);
   assert.equal(completionTokens, whole.usage?.completion_tokens);
-  assert.equal(eventData(body).at(-1), "[DONE]");
 });
 
 Deno.test("echo scores a text as it was scored while it was written", async () => {
@@ -247,7 +284,7 @@ Deno.test("echo scores a text as it was scored while it was written", async () =
   }
 });
 
-Deno.test("a prompt one token short of the context works; one that fills it is refused", async () => {
+Deno.test("check 8: a prompt one token short of the context works; one that fills it is refused", async () => {
   await using server = await openTestServer();
   const ids = Array.from({ length: CONTEXT_LENGTH }, (_, index) => 3 + index % 300);
   const error = await postFailing(server, "/v1/completions", { prompt: ids }, 400);

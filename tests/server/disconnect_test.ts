@@ -1,5 +1,6 @@
 import { assert } from "std-testing";
 import { CONTEXT_LENGTH, MAX_SEQUENCES, withTestEngine } from "./_engine.ts";
+import { RawClient } from "./_raw.ts";
 import { openFakeServer, type TestServer } from "./_server.ts";
 import { post, streamCompletion, textOf } from "./_wire.ts";
 
@@ -39,7 +40,7 @@ async function witness(server: TestServer, numTokens: number): Promise<string> {
   return textOf(await streamCompletion(server, body));
 }
 
-Deno.test("a client that leaves while its answer is decoded frees the sequence within 1 s", async () => {
+Deno.test("check 5: a client that leaves while its answer is decoded frees the sequence within 1 s", async () => {
   await using server = await openTestServer();
   const undisturbed = await witness(server, 200);
   const staying = witness(server, 200);
@@ -51,7 +52,7 @@ Deno.test("a client that leaves while its answer is decoded frees the sequence w
   await reaches(server, 0, 0);
 });
 
-Deno.test("a client that leaves during prefill frees the sequence within 1 s", async () => {
+Deno.test("check 5: a client that leaves during prefill frees the sequence within 1 s", async () => {
   const prompt = "p".repeat(CONTEXT_LENGTH - 200);
   const scripted = openFakeServer({ chunkMs: 300, contextLength: CONTEXT_LENGTH });
   for (const server of [await scripted, await openTestServer()]) {
@@ -63,7 +64,7 @@ Deno.test("a client that leaves during prefill frees the sequence within 1 s", a
   }
 });
 
-Deno.test("a client that leaves the queue is forgotten and disturbs nobody", async () => {
+Deno.test("check 5: a client that leaves the queue is forgotten and disturbs nobody", async () => {
   await using server = await openTestServer();
   const running = Array.from({ length: MAX_SEQUENCES }, () => witness(server, 250));
   await reaches(server, MAX_SEQUENCES, 0);
@@ -106,4 +107,17 @@ Deno.test("a storm of clients that leave at any time leaves nothing behind", asy
     }
   }));
   await reaches(server, 0, 0);
+});
+
+Deno.test("a client that leaves in the middle of its body leaves nothing behind", async () => {
+  await using server = await openTestServer();
+  for (const sent of ["", "{", '{"prompt":"x","max_tokens":400', '{"prompt":"x"}'.repeat(1000)]) {
+    using client = await RawClient.connect(server);
+    const head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n";
+    await client.write(head + sent);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await reaches(server, 0, 0);
+  assert.notEqual(await witness(server, 4), "");
+  assert.deepEqual(server.logged, []);
 });

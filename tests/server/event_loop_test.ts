@@ -1,15 +1,19 @@
 import { assert } from "std-testing";
 import { withTestEngine } from "./_engine.ts";
 import { openFakeServer, openServer } from "./_server.ts";
-import { post, postFailing } from "./_wire.ts";
+import { completionChunk, eventually, post, postFailing } from "./_wire.ts";
 import { EncodeError } from "../../src/tokenizer/background_encoder.ts";
 
-const openTestServer = withTestEngine();
+const CONTEXT_LENGTH = 16_384;
+const openTestServer = withTestEngine({ contextLength: CONTEXT_LENGTH });
 
 /** Most that making and reading the body of that many ids takes, on a machine with other work. */
 const HELD_UP_MS = 500;
 /** Most milliseconds that 99 of 100 probes may take. */
 const PROBE_MS = 50;
+
+/** Rounds until one is in time: a loop that is held up is held up in each, a busy machine is not. */
+const MOST_ROUNDS = 6;
 
 /** Milliseconds within which 99 of 100 probes are answered. */
 async function slowestOf99(url: string): Promise<number> {
@@ -24,31 +28,56 @@ async function slowestOf99(url: string): Promise<number> {
   return times.toSorted((one, other) => one - other)[197] ?? Infinity;
 }
 
-Deno.test("the health answers at once while long texts are tokenized and prompts prefilled", async () => {
+/** A stream whose prompt takes long to prefill: how far it is, and whether an answer has begun. */
+function startPrefill(server: { readonly url: string }, signal: AbortSignal) {
+  const state = { processed: 0, isOver: false };
+  // Nobody else has rows of it.
+  const prompt = Array.from({ length: CONTEXT_LENGTH - 64 }, () => 3 + Math.random() * 300 | 0);
+  const body = { prompt, max_tokens: 1, stream: true, return_progress: true };
+  const reading = (async () => {
+    const response = await post(server, "/v1/completions", body, { signal });
+    for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
+      for (const line of text.split("\n")) {
+        if (!line.startsWith("data: {")) continue;
+        const { prompt_progress } = completionChunk.parse(JSON.parse(line.slice(6)));
+        if (prompt_progress === undefined) state.isOver = true;
+        else state.processed = prompt_progress.processed;
+      }
+    }
+  })().catch(() => {});
+  return { state, reading };
+}
+
+Deno.test("/health answers within 50 ms at p99 while 100 KB are tokenized and a long prompt is prefilled", async () => {
   await using server = await openTestServer();
   const done = new AbortController();
-  const content = "aB ".repeat(33_000);
+  const content = "aB ".repeat(34_133);
+  assert.ok(content.length >= 100_000);
+  let numTokenized = 0;
   const tokenizing = (async () => {
     while (!done.signal.aborted) {
       const response = await post(server, "/tokenize", { content });
       assert.equal(response.status, 200);
       await response.body?.cancel();
+      numTokenized++;
     }
   })();
-  const prefilling = (async () => {
-    while (!done.signal.aborted) {
-      const body = { prompt: "p".repeat(500), max_tokens: 1, cache_prompt: false };
-      const response = await post(server, "/v1/completions", body);
-      await response.body?.cancel();
-    }
-  })();
-  // A loop that is held up is held up each time; a machine with other work is not.
   const rounds: number[] = [];
-  while (rounds.length < 3 && !rounds.some((p99) => p99 <= PROBE_MS)) {
+  while (rounds.length < MOST_ROUNDS && !rounds.some((p99) => p99 <= PROBE_MS)) {
+    const leaving = new AbortController();
+    const { state, reading } = startPrefill(server, leaving.signal);
+    await eventually(() => state.processed > 0, 10_000);
+    const before = { processed: state.processed, numTokenized };
     rounds.push(await slowestOf99(server.url));
+    // Both went on all the time, and neither came to its end.
+    assert.ok(state.processed > before.processed && !state.isOver, JSON.stringify(state));
+    assert.ok(numTokenized > before.numTokenized);
+    leaving.abort();
+    await reading;
   }
   done.abort();
-  await Promise.all([tokenizing, prefilling]);
+  await tokenizing;
+  console.log(`p99 of each round: ${rounds.map((ms) => ms.toFixed(1)).join(", ")} ms`);
   assert.ok(Math.min(...rounds) <= PROBE_MS, `p99 of each round: ${rounds.join(", ")} ms`);
 });
 

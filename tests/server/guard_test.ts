@@ -24,7 +24,7 @@ Deno.test("ApiKeys knows its keys, whole and exact, and gives each a scope of it
   assert.throws(() => new ApiKeys([""]), RangeError);
 });
 
-Deno.test("ApiKeys compares digests by timingSafeEqual, all of them each time", async () => {
+Deno.test("check 9: ApiKeys compares digests by timingSafeEqual, all of them each time", async () => {
   const source = await Deno.readTextFile(
     new URL("../../src/server/guard/keys.ts", import.meta.url),
   );

@@ -149,7 +149,7 @@ async function scrape(server: { readonly url: string }): Promise<Page> {
   return parsePage(await response.text());
 }
 
-Deno.test("19: /metrics is a valid page of stable names whose counters only grow", async () => {
+Deno.test("check 19: /metrics is a valid page of stable names whose counters only grow", async () => {
   await using server = await openMeasured();
   const first = await scrape(server);
   assert.deepEqual(namesOf(first, "counter"), COUNTERS);
@@ -162,12 +162,7 @@ Deno.test("19: /metrics is a valid page of stable names whose counters only grow
     await (await post(server, "/v1/completions", { prompt: 7 })).body?.cancel();
     await (await fetch(`${server.url}/nowhere`, { method: "PATCH" })).body?.cancel();
     const after = await scrape(server);
-    for (const [key, value] of before.samples) {
-      const type = after.types.get(key.replace(/(_bucket|_sum|_count)?\{.*|(_sum|_count)$/, ""));
-      const next = after.samples.get(key);
-      assert.notEqual(next, undefined, key);
-      if (type !== "gauge") assert.ok(next! >= value, `${key}: ${value}, then ${next}`);
-    }
+    assertGrown(before, after);
     before = after;
   }
   const of = (key: string) => before.samples.get(key);
@@ -188,6 +183,16 @@ Deno.test("19: /metrics is a valid page of stable names whose counters only grow
   // Neither paths nor methods of a client's choice become labels.
   assert.equal(http("other", "other", 404), 3);
 });
+
+/** Nothing that was there is missing, and what counts does not go back. */
+function assertGrown(before: Page, after: Page): void {
+  for (const [key, value] of before.samples) {
+    const type = after.types.get(key.replace(/(_bucket|_sum|_count)?\{.*|(_sum|_count)$/, ""));
+    const next = after.samples.get(key);
+    assert.notEqual(next, undefined, key);
+    if (type !== "gauge") assert.ok(next! >= value, `${key}: ${value}, then ${next}`);
+  }
+}
 
 function namesOf({ types }: Page, wanted: string): string[] {
   return [...types].filter(([, type]) => type === wanted).map(([name]) => name).toSorted();
@@ -229,7 +234,7 @@ Deno.test("/metrics answers while the model loads, and is not there unless it is
 
 const openReal = withTestEngine();
 
-Deno.test("the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
+Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
   const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
   const observer = new Observer({ sinks: [metrics] });
   await using server = await openReal({ observer, operator: { metrics } });
@@ -240,8 +245,11 @@ Deno.test("the figures of a real engine: slots, tiers, prefixes, selection, reca
   };
   const kv = { policy: "oracle", sinks: 2, window: 8, budget: 8, recall_every: 2 };
   await postCompletion(server, { ...body, kv });
+  const first = await scrape(server);
   await postCompletion(server, { ...body, kv });
-  const { samples } = await scrape(server);
+  const second = await scrape(server);
+  assertGrown(first, second);
+  const { samples } = second;
   const of = (key: string) => samples.get(key);
   assert.equal(of(`tokenbutler_engine_up{${MODEL}}`), 1);
   assert.equal(of(`vllm:num_requests_running{${VLLM}}`), 0);

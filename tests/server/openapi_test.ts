@@ -35,16 +35,6 @@ Deno.test("every route is described, and what is described is a route", () => {
   );
 });
 
-Deno.test("the routes that the README names are described", () => {
-  const readme = Deno.readTextFileSync(new URL("../../README.md", import.meta.url));
-  const named = [...readme.matchAll(/`(GET|POST) (\/[^`\s]*)`/g)].map(([, method, path]) =>
-    `${method} ${path}`
-  );
-  assert.ok(named.length >= 5);
-  const described = new Set(ROUTES.map(({ method, path }) => `${method} ${path}`));
-  for (const name of named) assert.ok(described.has(name), name);
-});
-
 Deno.test("/openapi.json says of every field what it takes and what it means", async () => {
   await using server = await openWhole();
   const response = await fetch(`${server.url}/openapi.json`);

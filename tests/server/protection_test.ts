@@ -5,6 +5,7 @@
 import OpenAI from "openai";
 import { assert } from "std-testing";
 import { z } from "zod";
+import { DEFAULT_LIMITS } from "../../src/server/admission/limits.ts";
 import { createChatTemplate } from "../../src/tokenizer/chat_template.ts";
 import { MAX_SEQUENCES, withTestEngine } from "./_engine.ts";
 import { parseResponse, RawClient } from "./_raw.ts";
@@ -38,7 +39,7 @@ async function isUnharmed(server: TestServer) {
   assert.deepEqual(server.logged, []);
 }
 
-Deno.test("a full queue answers 429 with Retry-After, and npm openai comes again and succeeds", async () => {
+Deno.test("check 7: a full queue answers 429 with Retry-After, and npm openai comes again and succeeds", async () => {
   await using server = await openTestServer({ limits: { maxQueue: 1 } });
   const hogs = new AbortController();
   const streams = await Promise.all(
@@ -75,7 +76,7 @@ Deno.test("a full queue answers 429 with Retry-After, and npm openai comes again
   await isUnharmed(server);
 });
 
-Deno.test("an absent or wrong key is 401 in the error shape on all routes but the health", async () => {
+Deno.test("check 9: an absent or wrong key is 401 in the error shape on all routes but the health", async () => {
   const guard = { apiKeys: ["key-one", "key-two"], allowedHosts: null, corsOrigins: [] };
   await using server = await openTestServer({ guard });
   const ask = (headers: Record<string, string>, path = "/v1/models", method = "GET") =>
@@ -142,7 +143,7 @@ Deno.test("keys share no cached rows of prompts with each other, nor do salts of
   assert.ok(await cached("key-two") > 0);
 });
 
-Deno.test("on the loopback a foreign Host is 403, and a foreign Origin gets no answer to read", async () => {
+Deno.test("check 10: on the loopback a foreign Host is 403, and a foreign Origin gets no answer to read", async () => {
   const guard = { apiKeys: [], allowedHosts: ["mine.example"], corsOrigins: ["https://a.example"] };
   await using server = await openTestServer({ guard });
   const { port } = new URL(server.url);
@@ -169,7 +170,8 @@ Deno.test("on the loopback a foreign Host is 403, and a foreign Origin gets no a
   assert.match(listed.head, /access-control-allow-origin: https:\/\/a\.example/i);
 });
 
-Deno.test("a body over the cap is 413, a stalled one 408, bad JSON and bad numbers 400", async () => {
+Deno.test("check 11: a body over the cap is 413, a stalled one 408, bad JSON and bad numbers 400", async () => {
+  assert.equal(DEFAULT_LIMITS.bodyTimeoutMs, 10_000);
   const limits = { bodyBytes: 2000, bodyTimeoutMs: 300 };
   await using server = await openTestServer({ limits });
   const sized = (bytes: number) => {
@@ -269,7 +271,7 @@ Deno.test("a request deadline counts the time in the queue", async () => {
   await eventually(() => isIdle(server), 2000);
 });
 
-Deno.test("templates that mean harm are refused or are 400, and the server goes on", async () => {
+Deno.test("check 14: templates that mean harm are refused or are 400, and the server goes on", async () => {
   await using plain = await openTestServer();
   const { model } = plain;
   const { tokenizer } = model;
@@ -311,7 +313,7 @@ Deno.test("templates that mean harm are refused or are 400, and the server goes 
   }
 });
 
-Deno.test("a special token that a user types does not end the turn", async () => {
+Deno.test("check 16: a special token that a user types does not end the turn", async () => {
   await using server = await openTestServer();
   const { tokenizer } = server.model;
   assert.ok(tokenizer !== undefined);

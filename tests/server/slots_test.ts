@@ -128,7 +128,7 @@ Deno.test("files of another model and damaged ones are refused, a running slot i
   await Deno.remove(dir, { recursive: true });
 });
 
-Deno.test("12: a bad name of a slot file is a 400, and nothing is written", async () => {
+Deno.test("check 12: a bad name of a slot file is a 400, and nothing is written", async () => {
   const dir = await Deno.makeTempDir();
   const inside = `${dir}/slots`;
   await using server = await openReal(inside);

@@ -41,7 +41,7 @@ function ask(server: TestServer, body: object, options: Partial<AppOptions>) {
   );
 }
 
-Deno.test("a client that stops reading is parked for others, and given up after the stall timeout", async () => {
+Deno.test("check 17: a client that stops reading is parked for others, and given up after the stall timeout", async () => {
   await using server = await openTestServer({ pace: { slowMs: 100, stallMs: 10_000 } });
   const { engine } = server.model;
   const other = { prompt: "stays", temperature: 0, ignore_eos: true, max_tokens: 60 };

@@ -46,8 +46,11 @@ const GENERATION: Readonly<Record<keyof GenerationBody, string>> = {
   skip_special_tokens: "Leave special tokens out of the text.",
   return_token_ids: "Add the ids of prompt and answer.",
   kv: "Settings of the KV cache, in place of the command line's. Unknown names are refused.",
-  return_progress: "Add `prompt_progress` to a stream while the prompt is prefilled.",
-  sse_ping_interval: "Seconds of silence after which a stream gets a comment; 0 and less are none.",
+  return_progress:
+    "Add `prompt_progress` (`total`, `cache`, `processed`, `time_ms`) to a stream while the " +
+    "prompt is prefilled.",
+  sse_ping_interval:
+    "Seconds of silence after which a stream gets an empty line; 0 and less are none.",
   cache_prompt: "Use rows of earlier prompts that begin alike, and leave some for later ones.",
   cache_salt: "Share such rows only with requests that say the same here.",
 };

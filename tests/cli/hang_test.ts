@@ -1,0 +1,34 @@
+/** A device that hangs without an error: nobody notices, and nobody waits for ever. */
+import { assert } from "std-testing";
+import { completionChunk, eventData, failure, post } from "../server/_wire.ts";
+import { startHurtServer } from "./_hurt_server.ts";
+
+const ARGS = ["--context", "512", "--request-timeout", "2", "--drain-timeout", "1"];
+
+Deno.test("a device that hangs: empty lines, then the error of --request-timeout; a signal still ends it", async () => {
+  using server = startHurtServer([...ARGS, "--sse-ping-interval", "0.2"]);
+  const url = await server.url;
+  const body = { prompt: [1, 2, 3], ignore_eos: true, max_tokens: 500, stream: true };
+  const stream = await post({ url }, "/v1/completions", body);
+  const [head, rest] = stream.body!.tee();
+  await head.getReader().read();
+  server.hurt("hang");
+  const text = await new Response(rest).text();
+  assert.match(text, /\n\n\n/);
+  const data = eventData(text.replace(/\n{3,}/g, "\n\n"));
+  assert.equal(data.pop(), "[DONE]");
+  assert.equal(failure.parse(JSON.parse(data.pop() ?? "")).error.code, "answer_timeout");
+  for (const chunk of data) completionChunk.parse(JSON.parse(chunk));
+  // The rest of the server does not wait with it.
+  const health = await fetch(`${url}/health`);
+  await health.body?.cancel();
+  assert.equal(health.status, 200);
+  const late = await post({ url }, "/v1/completions", { prompt: [1], max_tokens: 1 });
+  assert.equal(late.status, 504);
+  await late.body?.cancel();
+  const began = performance.now();
+  server.io.interrupt("SIGTERM");
+  assert.equal(await server.code, 0);
+  // What an engine that answers may take to settle, and no more.
+  assert.ok(performance.now() - began < 10_000, `${performance.now() - began} ms`);
+});
