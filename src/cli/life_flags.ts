@@ -12,7 +12,7 @@ const seconds = (ms: number | null) => (ms ?? 0) / 1000;
 export const lifeFlags = {
   ssePingInterval: valueFlag({
     group,
-    help: "seconds of silence after which a stream gets an empty line, so that nobody on the way " +
+    help: "seconds of silence after which a stream gets a comment, so that nobody on the way " +
       "takes it for dead; 0 or -1 is never, and a request's sse_ping_interval comes first",
     placeholder: "SECONDS",
     schema: decimal(-1, MAX_PING_SECONDS),

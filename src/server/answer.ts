@@ -72,7 +72,7 @@ export interface PlannedAnswer {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly continuousUsage: boolean;
-  /** Seconds between the empty lines of a silent stream; 0 and less: none. */
+  /** Seconds between the comments of a silent stream; 0 and less: none. */
   readonly pingSeconds: number | undefined;
 }
 

@@ -11,11 +11,8 @@ export const STREAM_HEADERS: Readonly<Record<string, string>> = {
 /** The last event of every stream. */
 export const DONE = "[DONE]";
 
-/**
- * An empty line, which every reader passes over. Comments (`:`) would do by the standard, but some
- * benchmark clients take them for data, or lose what follows one that came by itself.
- */
-const PING = "\n";
+/** A comment without a text: what llama.cpp sends, and clients know from there. */
+const PING = ":\n\n";
 
 type ByteController = ReadableStreamDefaultController<Uint8Array>;
 
@@ -35,7 +32,7 @@ export interface StreamHooks {
 
 /**
  * A body of one event for each message. A message is made when the client has room for it, so that
- * a slow reader slows its own answer instead of filling memory. While no message comes, empty lines
+ * a slow reader slows its own answer instead of filling memory. While no message comes, comments
  * keep the connection alive.
  */
 export function eventStream(
@@ -52,7 +49,7 @@ export function eventStream(
   };
   let over = false;
   let isSlow = false;
-  /** Of the newest message or empty line. */
+  /** Of the newest message or comment. */
   let sentMs = performance.now();
   let pingTimer: ReturnType<typeof setTimeout> | undefined;
   let timers: ReturnType<typeof setTimeout>[] = [];

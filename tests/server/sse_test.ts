@@ -22,19 +22,19 @@ function source(waitsMs: readonly number[]) {
   return { messages: run(), made };
 }
 
-Deno.test("eventStream() sends empty lines while no message comes, and none otherwise", async () => {
+Deno.test("eventStream() sends comments while no message comes, and none otherwise", async () => {
   const { messages } = source([0, 230, 0]);
   const pace = { ...OPEN_PACE, pingMs: 50 };
   const body = await new Response(eventStream(messages, { onCancel() {} }, pace)).text();
-  assert.match(body, /^data: m0\n\n\n{2,4}data: m1\n\ndata: m2\n\n$/);
+  assert.match(body, /^data: m0\n\n(:\n\n){2,4}data: m1\n\ndata: m2\n\n$/);
 });
 
-Deno.test("eventStream() keeps at most one empty line for a client that takes none", async () => {
+Deno.test("eventStream() keeps at most one comment for a client that takes none", async () => {
   const { messages } = source([250]);
   const pace = { ...OPEN_PACE, pingMs: 50 };
   const stream = eventStream(messages, { onCancel() {} }, pace);
   await pause(300);
-  assert.equal(await new Response(stream).text(), "\ndata: m0\n\n");
+  assert.equal(await new Response(stream).text(), ":\n\ndata: m0\n\n");
 });
 
 Deno.test("eventStream() makes no message before the one before it was taken", async () => {
@@ -97,7 +97,7 @@ Deno.test("eventStream() fails with its messages, and leaves no timer behind", a
   await pause(120);
 });
 
-Deno.test("a request names its own interval of empty lines; 0 and less are none", () => {
+Deno.test("a request names its own interval of comments; 0 and less are none", () => {
   const pace = { pingMs: 15_000, slowMs: 1, stallMs: 2 };
   assert.deepEqual(paceOf(pace, undefined), pace);
   assert.deepEqual(paceOf(pace, 3), { ...pace, pingMs: 3000 });

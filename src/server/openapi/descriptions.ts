@@ -49,8 +49,7 @@ const GENERATION: Readonly<Record<keyof GenerationBody, string>> = {
   return_progress:
     "Add `prompt_progress` (`total`, `cache`, `processed`, `time_ms`) to a stream while the " +
     "prompt is prefilled.",
-  sse_ping_interval:
-    "Seconds of silence after which a stream gets an empty line; 0 and less are none.",
+  sse_ping_interval: "Seconds of silence after which a stream gets a comment; 0 and less are none.",
   cache_prompt: "Use rows of earlier prompts that begin alike, and leave some for later ones.",
   cache_salt: "Share such rows only with requests that say the same here.",
 };
