@@ -39,7 +39,8 @@ export async function checkLongSequence(
   const disk = await Deno.makeTempDir();
   try {
     const calibration = await makeCalibration(model);
-    const predictor = await makePredictor(model, 4);
+    // With one producer for four layers two rows of a step rank so nearly alike that rounding swaps them.
+    const predictor = await makePredictor(model, 2);
     const text = textIds(length, GENERATED.vocab);
     const run = async (kv: KvRequest, tiers: Partial<TierOptions>): Promise<Fed> => {
       const began = performance.now();
