@@ -19,7 +19,10 @@ Deno.test("a case that throws, or takes too long, ends the run and is named", as
     for (const start = performance.now(); performance.now() < start + 1050;);
     return true;
   };
-  await assert.rejects(runCases([{ ...good, run: slow }], again), /took 1\d\d\d ms, then 1\d\d\d: good/);
+  await assert.rejects(
+    runCases([{ ...good, run: slow }], again),
+    /took 1\d\d\d ms, then 1\d\d\d: good/,
+  );
 });
 
 Deno.test("a case that asks for too much ends the run, though it kept nothing", async () => {
