@@ -41,8 +41,13 @@ export async function tokenize(context: RequestContext): Promise<Response> {
   }]);
   if (!body.with_pieces) return Response.json({ tokens: ids });
   const tokens: { id: number; piece: string | number[] }[] = [];
+  const pieces = new Map<number, string | number[]>();
   await inTurns(ids, (some) => {
-    for (const id of some) tokens.push({ id, piece: piece(tokenBytes(tokenizer, id)) });
+    for (const id of some) {
+      const known = pieces.get(id) ?? piece(tokenBytes(tokenizer, id));
+      pieces.set(id, known);
+      tokens.push({ id, piece: known });
+    }
   });
   return Response.json({ tokens });
 }

@@ -137,8 +137,8 @@ export function* requestCases(
 const POLICIES = ["dense", "oracle", "quest", "streaming", "h2o", "snapkv"];
 
 /**
- * Sends what is not spoiled, which must be taken: it also makes the kernels, which takes a software
- * adapter longer than any request may take.
+ * Sends what is not spoiled, which must be taken: it also makes the kernels, and code for long texts,
+ * which takes longer than any request may take.
  */
 export async function sendGood({ url, key }: { readonly url: string; readonly key?: string }) {
   const kinds = POLICIES.map((policy) =>
@@ -150,7 +150,8 @@ export async function sendGood({ url, key }: { readonly url: string; readonly ke
       kv: { policy, sinks: 4, window: 8, budget: 16, interval: 2, recall_every: 1 },
     }] as const
   );
-  for (const [path, body] of [...kinds, ...BODIES]) {
+  const long = ["/tokenize", { content: "a".repeat(70_000) }] as const;
+  for (const [path, body] of [...kinds, ...BODIES, long, long]) {
     // Those are refused as they are.
     if ("tools" in body) continue;
     const response = await fetch(url + path, {

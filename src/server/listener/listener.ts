@@ -154,8 +154,12 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   });
   server.on("clientError", (error: Error & { code?: unknown }, socket: Socket) => {
     const isAnswering = answersOf(socket).size > 0;
-    if (isAnswering || !socket.writable || error.code === "ECONNRESET") socket.destroy();
-    else socket.end(rawResponse(parserError(error.code)), () => socket.destroy());
+    // On a connection that nothing was ever said on, a client that keeps it in store would take a
+    // refusal for the answer to the request that it is just sending.
+    const unused = error.code === "ERR_HTTP_REQUEST_TIMEOUT" && socket.bytesRead === 0;
+    if (unused || isAnswering || !socket.writable || error.code === "ECONNRESET") {
+      socket.destroy();
+    } else socket.end(rawResponse(parserError(error.code)), () => socket.destroy());
   });
 
   await new Promise<void>((resolve, reject) => {
