@@ -127,16 +127,19 @@ export class Selector {
     const view = new SlotView(settings, transit !== null);
     const { scores, store } = view.policy;
     const kind = scores === "none" ? null : scores;
-    this.#resources.growLists(mostListRows(settings, maxRows, transit !== null));
-    if (transit !== null) this.#resources.useTransit(transit);
-    if (store !== "none") this.importance.begin(slot, maxRows);
-    if (store === "mass") this.importance.clear(slot);
-    this.#resources.checkGeneration();
-    this.#slots.set(slot, { view, kind, stored: { rows: 0 }, slidesNext: false });
-    writeHeaders(this.buffers, slot, settings);
-    // Buffers may have grown: what others need is bound again too.
-    for (const entry of this.#slots.values()) {
-      if (entry.kind !== null) await this.#resources.prepare(entry.kind);
+    try {
+      await this.#resources.growLists(mostListRows(settings, maxRows, transit !== null));
+      if (transit !== null) this.#resources.useTransit(transit);
+      if (store !== "none") await this.importance.begin(slot, maxRows);
+      if (store === "mass") this.importance.clear(slot);
+      this.#resources.checkGeneration();
+      this.#slots.set(slot, { view, kind, stored: { rows: 0 }, slidesNext: false });
+      writeHeaders(this.buffers, slot, settings);
+    } finally {
+      // Buffers may have grown: what others need is bound again too.
+      for (const entry of this.#slots.values()) {
+        if (entry.kind !== null) await this.#resources.prepare(entry.kind);
+      }
     }
   }
 
