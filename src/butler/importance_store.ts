@@ -53,7 +53,9 @@ export class ImportanceStore {
     const tableBytes = (sizes.numSlots + 1) * this.maxPages * 4;
     this.pageTable = kernels.storage("importance pages", tableBytes);
     this.#pool = this.#makePool(1);
-    this.begin(sizes.numSlots, 1);
+    this.#layers = this.#makeLayers(1);
+    this.#pool.reserve(this.trashSlot, 1);
+    this.#upload();
   }
 
   /** Takes what is written for rows of sequences that have nothing here. */
@@ -85,9 +87,9 @@ export class ImportanceStore {
    *
    * @throws {DeviceError} If the device has no room for them.
    */
-  begin(slot: number, maxRows: number): void {
+  async begin(slot: number, maxRows: number): Promise<void> {
     this.#pool.release(slot);
-    if (!this.#pool.canReserve(slot, maxRows)) this.#grow(Math.ceil(maxRows / PAGE_ROWS));
+    if (!this.#pool.canReserve(slot, maxRows)) await this.#grow(Math.ceil(maxRows / PAGE_ROWS));
     this.#pool.reserve(slot, maxRows);
     this.#upload();
   }
@@ -156,14 +158,22 @@ export class ImportanceStore {
     });
   }
 
-  #grow(more: number): void {
+  #makeLayers(numPages: number): GPUBuffer[] {
+    return Array.from(
+      { length: this.#sizes.numLayers },
+      (_, layer) => this.#kernels.storage(`importance ${layer}`, numPages * this.#pageBytes),
+    );
+  }
+
+  async #grow(more: number): Promise<void> {
     const { numPages, pagesInUse } = this.#pool.usage;
     const most = this.maxPages * this.#sizes.numSlots + 1;
     const wanted = Math.min(most, Math.max(pagesInUse + more, Math.min(most, numPages * 2)));
     const { device } = this.#kernels;
-    const layers = Array.from(
-      { length: this.#sizes.numLayers },
-      (_, layer) => this.#kernels.storage(`importance ${layer}`, wanted * this.#pageBytes),
+    const layers = await this.#kernels.tryBuffers(
+      "what is kept of every row to choose rows by",
+      () => this.#makeLayers(wanted),
+      (made) => made.forEach((buffer) => buffer.destroy()),
     );
     const encoder = device.createCommandEncoder({ label: "importance" });
     this.#layers.forEach((old, layer) => {

@@ -96,6 +96,11 @@ export class SelectionBuffers {
     return this.#listed.part(layer);
   }
 
+  /** Whether there is room for what {@linkcode listed} has. */
+  get isListed(): boolean {
+    return this.#listed !== null;
+  }
+
   /** (slots, KV heads) u32 of a layer. */
   counts(layer: number): BufferPart & { buffer: GPUBuffer; offset: number } {
     return this.#counts.part(layer);

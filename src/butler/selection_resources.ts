@@ -116,11 +116,19 @@ export class SelectionResources implements Disposable {
     return this.#served[layer] ?? [];
   }
 
-  /** Makes room for lists of so many rows. */
-  growLists(rows: number): void {
+  /**
+   * Makes room for lists of so many rows.
+   *
+   * @throws {DeviceError} If the device has none; what there was stays.
+   */
+  async growLists(rows: number): Promise<void> {
     const { listCapacity } = this.#buffers.sizes;
     if (rows <= listCapacity) return;
-    const bigger = this.#makeBuffers(Math.max(rows, listCapacity * 2));
+    const bigger = await this.#options.kernels.tryBuffers(
+      `lists of ${rows} rows`,
+      () => this.#makeBuffers(Math.max(rows, listCapacity * 2), this.#buffers),
+      (made) => made[Symbol.dispose](),
+    );
     const { device } = this.#options.kernels;
     const encoder = device.createCommandEncoder({ label: "selections" });
     bigger.copyFrom(this.#buffers, encoder);
@@ -179,9 +187,10 @@ export class SelectionResources implements Disposable {
     buffers.sendRecipes();
   }
 
-  #makeBuffers(listCapacity: number): SelectionBuffers {
+  /** @param like Has room for the same things. */
+  #makeBuffers(listCapacity: number, like?: SelectionBuffers): SelectionBuffers {
     const { kernels, config, kv, maxSequences } = this.#options;
-    return new SelectionBuffers(kernels, {
+    const buffers = new SelectionBuffers(kernels, {
       numLayers: config.numLayers,
       numKvHeads: config.numKvHeads,
       numSlots: kv.numSlots,
@@ -190,6 +199,8 @@ export class SelectionResources implements Disposable {
       listCapacity,
       numKinds: SCORER_KINDS.length,
     }, config.numHeads);
+    if (like?.isListed) buffers.listed(0);
+    return buffers;
   }
 
   /** Bind groups hold buffers that are gone: they are made again when they are needed. */

@@ -127,16 +127,19 @@ export class Selector {
     const view = new SlotView(settings, transit !== null);
     const { scores, store } = view.policy;
     const kind = scores === "none" ? null : scores;
-    this.#resources.growLists(mostListRows(settings, maxRows, transit !== null));
-    if (transit !== null) this.#resources.useTransit(transit);
-    if (store !== "none") this.importance.begin(slot, maxRows);
-    if (store === "mass") this.importance.clear(slot);
-    this.#resources.checkGeneration();
-    this.#slots.set(slot, { view, kind, stored: { rows: 0 }, slidesNext: false });
-    writeHeaders(this.buffers, slot, settings);
-    // Buffers may have grown: what others need is bound again too.
-    for (const entry of this.#slots.values()) {
-      if (entry.kind !== null) await this.#resources.prepare(entry.kind);
+    try {
+      await this.#resources.growLists(mostListRows(settings, maxRows, transit !== null));
+      if (transit !== null) this.#resources.useTransit(transit);
+      if (store !== "none") await this.importance.begin(slot, maxRows);
+      if (store === "mass") this.importance.clear(slot);
+      this.#resources.checkGeneration();
+      this.#slots.set(slot, { view, kind, stored: { rows: 0 }, slidesNext: false });
+      writeHeaders(this.buffers, slot, settings);
+    } finally {
+      // Buffers may have grown: what others need is bound again too.
+      for (const entry of this.#slots.values()) {
+        if (entry.kind !== null) await this.#resources.prepare(entry.kind);
+      }
     }
   }
 
@@ -358,7 +361,7 @@ export class Selector {
       // Also without a selection, before there are more than the table has room for.
       const due = n - entry.stored.rows >= STORE_EVERY || (fresh && needsStored(entry, n));
       if (keeps && entry.kind !== null && due) {
-        const end = this.#storedUpTo(entry, position, fresh, least);
+        const end = this.#storedUpTo(entry, position, least);
         for (const at of storePositions(entry.kind, entry.stored.rows, end)) {
           pending[SCORER_KINDS.indexOf(entry.kind)]!.push([slot, at]);
         }
@@ -437,15 +440,15 @@ export class Selector {
 
   /** Where the rows end whose importance is written in this step, of a row that is the newest but one. */
   #storedUpTo(
-    { kind, stored }: Slot,
+    { kind, view, stored }: Slot,
     position: number,
-    fresh: boolean,
     least: ReadonlyMap<Slot["stored"], number>,
   ): number {
     // Layers that choose before their keys are there leave those of this step to a later one.
     if (kind === "predicted" && this.#early) return least.get(stored)!;
-    // With its query the newest row's own key is projected too; bounds are made for all alike.
-    return kind === "projected" && fresh ? position : position + 1;
+    // With its query the newest row's own key is projected too, in layers that choose; bounds are made
+    // for all alike.
+    return kind === "projected" && view.choosesAll ? position : position + 1;
   }
 
   /**
@@ -494,6 +497,9 @@ export class Selector {
     }
     if (view.kind === "all") {
       const spans = this.#options.spansOf(slot, layer);
+      if (spans === null && entry.view.isReopened(layer)) {
+        this.buffers.writeSelection(layer, slot, new Uint32Array(4));
+      }
       if (spans === null || spans.prefix >= spans.windowStart) return countDense(work, n);
       work.rows = true;
       work.rowsKeys = Math.max(work.rowsKeys, spans.prefix + n - spans.windowStart);

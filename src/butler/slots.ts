@@ -44,6 +44,8 @@ export class SlotView {
   readonly #coming: (SelectedView | null)[];
   /** By layer: what was chosen last, whether it is used already or not. */
   readonly #chosen: (StepRecipe | null)[];
+  /** Layers that attend to everything from this step on, after a selection. */
+  readonly #reopened = new Set<number>();
   /** Steps since the first selection; -1 before it. */
   #steps = -1;
 
@@ -75,6 +77,18 @@ export class SlotView {
     return this.#coming[layer]?.recipe ?? null;
   }
 
+  /** Whether a layer attends to everything from this step on: a share grew over all rows. */
+  isReopened(layer: number): boolean {
+    return this.#reopened.has(layer);
+  }
+
+  /** Whether rows are chosen in this step in every layer that has a choice. */
+  get choosesAll(): boolean {
+    return this.settings.layers.every(({ role }, layer) =>
+      role !== "selected" || this.choice(layer) !== null
+    );
+  }
+
   /** From the next step on a layer attends to what was {@linkcode coming} in an earlier one. */
   use(layer: number, coming: SelectedView): void {
     if (this.layer(layer).kind === "selected") this.#layers[layer] = { ...coming, fresh: false };
@@ -94,12 +108,15 @@ export class SlotView {
   advance(n: number): boolean {
     const { settings, policy } = this;
     const first = this.#steps < 0;
-    const due = first || (!policy.once && (this.#steps + 1) % settings.interval === 0);
+    const due = first || policy.once || (this.#steps + 1) % settings.interval === 0;
     const budgets = due ? headBudgets(settings, n) : null;
     let fresh = false;
+    this.#reopened.clear();
     settings.layers.forEach(({ role }, layer) => {
       this.#coming[layer] = null;
-      this.#layers[layer] = this.#next(layer, role, n, budgets);
+      const next = this.#next(layer, role, n, budgets);
+      if (next.kind === "all" && this.layer(layer).kind !== "all") this.#reopened.add(layer);
+      this.#layers[layer] = next;
       fresh ||= this.choice(layer) !== null;
     });
     if (!first) this.#steps++;
@@ -125,6 +142,7 @@ export class SlotView {
       };
     }
     const old = this.#layers[layer]!;
+    if (this.policy.once && old.kind === "selected") return this.#kept(old, n);
     if (budgets === null) return old.kind === "selected" ? this.#kept(old, n) : { kind: "all" };
     const ideal = layerRecipe(this.settings, layer, n, budgets);
     if (ideal === "all") return { kind: "all" };
@@ -188,8 +206,7 @@ export function growthOf(settings: KvSettings): number {
 export function mostListRows(settings: KvSettings, maxRows: number, offloaded: boolean): number {
   const growth = growthOf(settings);
   const budgets = headBudgets(settings, maxRows);
-  // A head that the table gives little may have more while the others are full.
-  const least = settings.budgetTable === undefined ? 0 : mostHeadBudget(settings, maxRows);
+  const least = leastListRows(settings, maxRows);
   const rows = settings.layers.map(({ role }, layer) => {
     const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows, budgets) : "all";
     if (recipe === "all") return 0;
@@ -198,6 +215,16 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
     return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) * growth + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));
+}
+
+/** Rows of a list at some length up to `maxRows`, which what is chosen at that length does not tell. */
+function leastListRows(settings: KvSettings, maxRows: number): number {
+  const { budget, budgetTable, layers, sinks, window } = settings;
+  // A head that the table gives little may have more while the others are full.
+  if (budgetTable !== undefined) return mostHeadBudget(settings, maxRows);
+  // Heads that have more than the mean of a share may have all rows in the end, and not before.
+  const even = layers.every(({ weights }) => weights.every((weight) => weight === 1));
+  return even || "rows" in budget ? 0 : sinks + window + mostHeadBudget(settings, maxRows);
 }
 
 /** Rows that a layer attends to at a step with `n` rows, the mean over its KV heads. */

@@ -50,7 +50,7 @@ export class RowPlacement {
   readonly #options: RowPlacementOptions;
   /** By slot and layer: what passes through until the next selection. */
   readonly #streams = new Map<number, Streamed[]>();
-  /** By slot and layer: the header that was written last. */
+  /** By slot and layer: the header that was written last; empty under that of a selection. */
   readonly #headers = new Map<number, string[]>();
   readonly #moved = new Map<number, Moved>();
   /** Header and lists of a layer of a slot, on their way to the device. */
@@ -144,6 +144,7 @@ export class RowPlacement {
     // The lists are read by what is encoded from here on.
     submission.submit();
     buffers.writeSelection(layer, slot, out);
+    this.#headersOf(slot)[layer] = "";
     if (selector.accumulates(slot, layer)) {
       buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
     }
@@ -181,15 +182,23 @@ export class RowPlacement {
   }
 
   #header(slot: number, layer: number, words: readonly number[], selector: Selector): void {
-    const { numKvHeads, numLayers } = this.#options.forward.options.config;
-    let headers = this.#headers.get(slot);
-    if (headers === undefined) this.#headers.set(slot, headers = new Array(numLayers).fill(""));
+    const { numKvHeads } = this.#options.forward.options.config;
+    const headers = this.#headersOf(slot);
     const key = words.join();
     if (headers[layer] === key) return;
     headers[layer] = key;
     const out = new Uint32Array(selectionHeader(numKvHeads));
     out.set(words);
     selector.buffers.writeSelection(layer, slot, out);
+  }
+
+  #headersOf(slot: number): string[] {
+    const { numLayers } = this.#options.forward.options.config;
+    let headers = this.#headers.get(slot);
+    if (headers === undefined) {
+      this.#headers.set(slot, headers = new Array<string>(numLayers).fill(""));
+    }
+    return headers;
   }
 
   #setStream(slot: number, layer: number, streamed: Streamed): void {

@@ -22,12 +22,16 @@ export function newTally(settings: KvSettings): Tally {
   return { settings, steps: 0, rows: 0, scoring: 0, ...moved, recall };
 }
 
-/** A step with `n` rows, the newest included: the rows that layers with a selection attend to. */
+/**
+ * A step with `n` rows, the newest included: the rows that layers with a selection attend to; layers
+ * with a window where no layer has a selection.
+ */
 export function countStep(tally: Tally, view: SlotView, n: number): void {
   let sum = 0;
   let layers = 0;
+  const selects = tally.settings.layers.some(({ role }) => role === "selected");
   tally.settings.layers.forEach(({ role }, layer) => {
-    if (role === "dense") return;
+    if (role !== (selects ? "selected" : "window")) return;
     sum += attendedRows(view.layer(layer), n);
     layers++;
   });

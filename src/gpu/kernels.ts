@@ -168,6 +168,35 @@ export class Kernels {
     });
   }
 
+  /**
+   * Makes buffers that the device may have no room for.
+   *
+   * @param what What they are for; for people.
+   * @param make Makes all of them and does nothing else.
+   * @param give Destroys them.
+   * @throws {DeviceError} If there is no room; nothing is left of them then.
+   */
+  async tryBuffers<T>(what: string, make: () => T, give: (made: T) => void): Promise<T> {
+    const { device } = this;
+    device.pushErrorScope("out-of-memory");
+    device.pushErrorScope("validation");
+    let scopes: Promise<GPUError | null>[];
+    let made: T;
+    try {
+      made = make();
+    } finally {
+      scopes = [device.popErrorScope(), device.popErrorScope()];
+    }
+    const error = (await Promise.all(scopes)).find((error) => error !== null);
+    if (error == null) return made;
+    give(made);
+    throw new DeviceError(
+      "out_of_memory",
+      `the device has no room for ${what}: give the KV cache less with --kv-device, or ask for less ` +
+        `(${error.message})`,
+    );
+  }
+
   /** Marks the device as failed; the first reason is kept, but for the loss that it led to. */
   fail(error: Error): void {
     const lost = error instanceof DeviceError && error.code === "lost";

@@ -75,6 +75,17 @@ Deno.test("a policy that selects once keeps its list while its window slides", (
   assert.deepEqual(starts, [32, 33, 34, 35, 36]);
 });
 
+Deno.test("a policy that selects once does so in each layer when there is something to choose", () => {
+  const settings = settingsOf(["selected", "selected"], { ...SMALL, policy: "snapkv" });
+  // The second layer has S + W + B = 24 rows.
+  const layers = settings.layers.map((layer, i) => ({ ...layer, weights: [i === 0 ? 1 : 2] }));
+  const view = new SlotView({ ...settings, layers });
+  assert.deepEqual([0, 1].map((layer) => freshSteps(view, layer, 15 + layer * 10, 10)), [[19], [
+    25,
+  ]]);
+  assert.equal(attendedRows(view.layer(1), 34), 24);
+});
+
 Deno.test("h2o never has more rows in a list than are left of those before", () => {
   const settings = settingsOf(["selected"], { ...SMALL, policy: "h2o" }, [0, 1, 2]);
   const view = new SlotView(settings);
@@ -104,6 +115,23 @@ Deno.test("neighbours double lists of policies that rank row by row, up to a bud
   assert.equal(growth({ budget: { share: 0.1 } }), 1);
   assert.equal(growth({ budget: { rows: MOST_NEIGHBOUR_BUDGET } }), 2);
   assert.equal(growth({ budget: { rows: MOST_NEIGHBOUR_BUDGET + 1 } }), 1);
+});
+
+Deno.test("heads whose share comes to be all rows have room for what they list before", () => {
+  // 1.05 n - 24 of n - 16 rows from 160 on.
+  const settings = settingsOf(["selected", "selected"], {
+    ...SMALL,
+    window: 12,
+    budget: { share: 0.7 },
+  });
+  const layers = settings.layers.map((layer, i) => ({ ...layer, weights: [i === 0 ? 1.5 : 0.5] }));
+  const all = { ...settings, layers };
+  const room = mostListRows(all, 200, false);
+  const view = new SlotView(all);
+  view.advance(140);
+  const own = view.layer(0);
+  assert.ok(own.kind === "selected" && own.listRows > 100);
+  assert.ok(own.listRows <= room, `${own.listRows} rows, room for ${room}`);
 });
 
 Deno.test("no step lists more rows than lists have room for, or attends to more than there are", () => {
