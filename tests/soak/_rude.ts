@@ -3,13 +3,15 @@ import { below, oneOf } from "../fuzz/_mutate.ts";
 import { spoiledLine, talk } from "../fuzz/_lines.ts";
 import { spoiledRequest } from "../fuzz/_requests.ts";
 import { type Asked, type Manner, type Manners, PATIENCE_MS } from "./_manners.ts";
+import { request } from "./_target.ts";
 
 /** Sends what makes no sense. */
-const sendsRubbish: Manner = async ({ target: { url, keys }, key, random }) => {
+const sendsRubbish: Manner = async ({ target, key, random }) => {
+  const { keys } = target;
   const { path, init } = spoiledRequest(random, keys[key % keys.length]);
   const signal = AbortSignal.timeout(1 + below(random, 2000));
   try {
-    const response = await fetch(url + path, { ...init, signal });
+    const response = await request(target, key, path, { ...init, signal });
     const text = await response.text();
     // Slots may have no room now.
     if (response.status >= 500 && response.status !== 503) {

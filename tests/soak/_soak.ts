@@ -1,6 +1,6 @@
 /** Many clients at one server, and what has to be as before when they are gone. @module */
 import { caseRandom } from "../fuzz/_mutate.ts";
-import { ask, client, questions } from "./_clients.ts";
+import { ask, client as runClient, questions } from "./_clients.ts";
 import type { Outcome } from "./_manners.ts";
 import { inUse, type Load, loadOf, type Target } from "./_target.ts";
 
@@ -10,8 +10,8 @@ export interface SoakOptions {
   readonly seed: number;
   readonly clients: number;
   readonly seconds: number;
-  /** Called now and then with seconds since the start. */
-  readonly onProgress?: (seconds: number) => void;
+  /** Called at each look. */
+  readonly onSample?: (sample: Sample) => void;
 }
 
 /** A look at the server. */
@@ -29,6 +29,11 @@ export interface SoakResult {
 }
 
 const SAMPLE_MS = 1000;
+/**
+ * How long clients keep a connection on which nothing is said: less than the server does. Whoever
+ * keeps one longer may send a request on it in the moment in which it is closed.
+ */
+const IDLE_MS = 1000;
 /** Now and then nobody asks for an answer: only then is there a free slot whose rows can be moved. */
 const LULL_EVERY_S = 30;
 const LULL_S = 8;
@@ -41,7 +46,9 @@ const FREE_WITHIN_MS = 5000;
  * @throws {Error} On the first request that was answered wrongly or not at all.
  */
 export async function soak(options: SoakOptions): Promise<SoakResult> {
-  const { target, seed, clients, seconds } = options;
+  const { seed, clients, seconds } = options;
+  using client = Deno.createHttpClient({ poolIdleTimeout: IDLE_MS });
+  const target = { ...options.target, client };
   const asked = questions(24);
   const answers: string[] = [];
   for (const question of asked) answers.push(await ask(target, question));
@@ -63,13 +70,14 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   };
   const sampling = async () => {
     while (!isOver()) {
-      samples.push({ second: since(), ...await loadOf(target) });
-      options.onProgress?.(since());
+      const sample = { second: since(), ...await loadOf(target) };
+      samples.push(sample);
+      options.onSample?.(sample);
       await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
     }
   };
   const one = (index: number) =>
-    client(target, index, asked, answers, caseRandom(seed, index), { isOver, isLull }, count);
+    runClient(target, index, asked, answers, caseRandom(seed, index), { isOver, isLull }, count);
   // Nobody is left behind when one fails: the others end with their next answer.
   const ends = await Promise.allSettled(
     [sampling(), ...Array.from({ length: clients }, (_, index) => one(index))].map((end) =>

@@ -5,6 +5,8 @@ export interface Target {
   readonly url: string;
   /** Each is a client of its own to the server: they share no cached rows. */
   readonly keys: readonly string[];
+  /** Keeps connections; the usual one if absent. */
+  readonly client?: Deno.HttpClient;
 }
 
 /** What a server has in use. */
@@ -25,7 +27,7 @@ export interface Load {
 
 /** Asks as one of those who may. */
 export function request(
-  { url, keys }: Target,
+  { url, keys, client }: Target,
   key: number,
   path: string,
   init: RequestInit = {},
@@ -34,7 +36,7 @@ export function request(
   if (!headers.has("authorization")) {
     headers.set("authorization", `Bearer ${keys[key % keys.length]}`);
   }
-  return fetch(url + path, { ...init, headers });
+  return fetch(url + path, { ...init, headers, ...client === undefined ? {} : { client } });
 }
 
 /** The same, with a JSON body. */

@@ -64,12 +64,21 @@ async function main(): Promise<boolean> {
   console.log(`seed ${seed}, ${clients} clients, ${minutes} minutes`);
   await using server = await startServer();
   const bar = timedBar(processIo(), "Soaking", Math.max(1, Math.round(seconds)));
+  let minute = 0;
   const result = await soak({
     target: server,
     seed,
     clients,
     seconds,
-    onProgress: (done) => bar.update(Math.min(Math.round(done), Math.round(seconds))),
+    onSample(sample) {
+      bar.update(Math.min(Math.round(sample.second), Math.round(seconds)));
+      if (sample.second < minute * 60) return;
+      console.log(
+        `minute ${minute++}: ${mebibytes(sample.residentBytes)}, heap ${
+          mebibytes(sample.heapBytes)
+        }`,
+      );
+    },
   }).finally(() => bar.stop());
   show(result);
   const code = await server.end();
