@@ -55,22 +55,24 @@ export function projectionsOf(
   windows: () => Iterable<ObjectiveWindow>,
 ): Projections[] {
   const { headDim } = sizes;
-  const keys = keyMoments(sizes, sinks, windows);
-  const { still, unturned } = toldQueries(sizes, rope, windows);
+  const { keys, count } = keyMoments(sizes, sinks, windows);
+  const { still, unturned } = toldQueries(sizes, rope, windows, count);
   return keys.map((key, list) => chooseFor(headDim, rope, key, still[list]!, unturned[list]!));
 }
 
-/** (layers served, KV heads): how keys of a window differ from their mean. */
+/** (layers served, KV heads): how keys of a window differ from their mean; and how many windows. */
 function keyMoments(
   { served, numKvHeads, headDim, tokens }: ProducerSizes,
   sinks: number,
   windows: () => Iterable<ObjectiveWindow>,
-): Matrix[] {
+): { readonly keys: Matrix[]; readonly count: number } {
   const moments = Array.from({ length: served * numKvHeads }, () => new Moments(headDim));
   const picked: number[] = [];
   for (let t = Math.min(sinks, tokens - 1); t < tokens; t += KEY_STEP) picked.push(t);
   const centred = new Float64Array(headDim);
+  let count = 0;
   for (const window of windows()) {
+    count++;
     moments.forEach((of, list) => {
       const mean = new Float64Array(headDim);
       for (const t of picked) {
@@ -86,7 +88,7 @@ function keyMoments(
       }
     });
   }
-  return moments.map((of) => of.mean());
+  return { keys: moments.map((of) => of.mean()), count };
 }
 
 /**
@@ -97,9 +99,9 @@ function toldQueries(
   { hiddenSize, served, numHeads, numKvHeads, headDim, rows }: ProducerSizes,
   rope: RopePairs,
   windows: () => Iterable<ObjectiveWindow>,
+  count: number,
 ): { readonly still: Matrix[]; readonly unturned: Matrix[] } {
-  const all = [...windows()].length;
-  const step = Math.max(1, Math.ceil(all * rows / MOST_ROWS));
+  const step = Math.max(1, Math.ceil(count * rows / MOST_ROWS));
   const heads = served * numHeads;
   const width = heads * headDim * 2;
   const states = new Moments(hiddenSize);
