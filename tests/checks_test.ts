@@ -20,7 +20,7 @@ const CHECKS: readonly Check[] = [
   ],
   ["npm @langchain/openai: streamed text and usage", "server/clients_test.ts"],
   [
-    "the readers of llmperf and of vllm bench get the whole text, also where nothing comes for a while",
+    "the readers of llmperf and of vllm bench get the whole text of streams without comments; vllm bench's skips comments that do not come alone",
     "server/clients_test.ts",
     "server/streams_test.ts",
   ],

@@ -15,17 +15,22 @@ const PROBE_MS = 50;
 /** Rounds until one is in time: a loop that is held up is held up in each, a busy machine is not. */
 const MOST_ROUNDS = 6;
 
-/** Milliseconds within which 99 of 100 probes are answered. */
-async function slowestOf99(url: string): Promise<number> {
+/**
+ * Milliseconds within which 99 of 100 probes are answered, of which there are at least 200.
+ *
+ * @param isEnough Whether enough has happened beside them.
+ */
+async function slowestOf99(url: string, isEnough: () => boolean = () => true): Promise<number> {
   const times: number[] = [];
-  for (let nth = 0; nth < 200; nth++) {
+  while (times.length < 200 || (!isEnough() && times.length < 2000)) {
     const started = performance.now();
     const response = await fetch(`${url}/health`);
     assert.equal(await response.text(), '{"status":"ok"}');
     times.push(performance.now() - started);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  return times.toSorted((one, other) => one - other)[197] ?? Infinity;
+  return times.toSorted((one, other) => one - other)[Math.ceil(times.length * 0.99) - 1] ??
+    Infinity;
 }
 
 /** A stream whose prompt takes long to prefill: how far it is, and whether an answer has begun. */
@@ -36,8 +41,11 @@ function startPrefill(server: { readonly url: string }, signal: AbortSignal) {
   const body = { prompt, max_tokens: 1, stream: true, return_progress: true };
   const reading = (async () => {
     const response = await post(server, "/v1/completions", body, { signal });
+    let rest = "";
     for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
-      for (const line of text.split("\n")) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
         if (!line.startsWith("data: {")) continue;
         const { prompt_progress } = completionChunk.parse(JSON.parse(line.slice(6)));
         if (prompt_progress === undefined) state.isOver = true;
@@ -62,16 +70,18 @@ Deno.test("/health answers within 50 ms at p99 while 100 KB are tokenized and a 
       numTokenized++;
     }
   })();
+  // Should the test fail before it is waited for.
+  tokenizing.catch(() => {});
   const rounds: number[] = [];
   while (rounds.length < MOST_ROUNDS && !rounds.some((p99) => p99 <= PROBE_MS)) {
     const leaving = new AbortController();
     const { state, reading } = startPrefill(server, leaving.signal);
     await eventually(() => state.processed > 0, 10_000);
     const before = { processed: state.processed, numTokenized };
-    rounds.push(await slowestOf99(server.url));
-    // Both went on all the time, and neither came to its end.
-    assert.ok(state.processed > before.processed && !state.isOver, JSON.stringify(state));
-    assert.ok(numTokenized > before.numTokenized);
+    const wentOn = () => state.processed > before.processed && numTokenized > before.numTokenized;
+    rounds.push(await slowestOf99(server.url, wentOn));
+    // Both went on all the time, and the prompt did not come to its end.
+    assert.ok(wentOn() && !state.isOver, JSON.stringify({ ...state, numTokenized }));
     leaving.abort();
     await reading;
   }

@@ -34,20 +34,25 @@ async function queuedChat(server: TestServer, more: object): Promise<string> {
   return body;
 }
 
-Deno.test("check 4: a stream that waits gets comments, which vllm bench's reader skips", async () => {
+Deno.test("check 4: a stream that waits gets comments; vllm bench's reader loses what follows one alone", async () => {
   await using server = await openTestServer({ pace: { pingMs: 50 } });
   const whole = only((await postChat(server, CHAT)).choices).message.content;
   const body = await queuedChat(server, {});
   assert.match(body, /^(:\n\n)+data: \{/);
+  // It skips comments that come together with what follows.
   assert.equal(vllmBenchText([body]).text, whole);
+  // Of pieces it takes the ends off first, so a comment by itself is never over. This is a fault of
+  // that reader, and why the README has it ask for none.
+  assert.equal(vllmBenchText(body.split(/(?<=\n\n)/)).text, "");
 });
 
-Deno.test("check 4: a request can do without comments, which llmperf's reader needs", async () => {
+Deno.test("check 4: a request can do without comments, which both benchmark clients' readers need", async () => {
   await using server = await openTestServer({ pace: { pingMs: 50 } });
   const whole = only((await postChat(server, CHAT)).choices).message.content;
   const body = await queuedChat(server, { sse_ping_interval: -1 });
   assert.ok(!body.includes("\n:") && !body.startsWith(":"));
   assert.equal(llmperfText(body), whole);
+  assert.equal(vllmBenchText(body.split(/(?<=\n\n)/)).text, whole);
 });
 
 Deno.test("a request can ask for comments that the server does not send by itself", async () => {
