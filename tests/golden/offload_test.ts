@@ -72,6 +72,7 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
       })
     ) {
       if (policy === "streaming" && name !== "smallest pool") continue;
+      if (name === "larger pool" && policy !== "dense" && policy !== "loki") continue;
       await t.step(`${policy}, covering settings, ${name}`, async () => {
         const off = worst(await nll(text, 150, { ...covering, policy }, tiers), dense);
         console.log(`${policy}, ${name}: NLL at most ${figure(off)} off`);
@@ -88,7 +89,8 @@ Deno.test("a sequence below the device equals one on it", async (t) => {
       await t.step(`${policy}, some rows, interval ${interval}${how}`, async () => {
         const kv = { ...some, neighbours };
         const wanted = await nll(text, 150, kv, {});
-        for (const blocks of [4, 5]) {
+        // The smallest pool, and one that has a block to spare.
+        for (const blocks of interval === 1 ? [4, 5] : [4]) {
           const off = worst(await nll(text, 150, kv, onDevice(blocks)), wanted);
           console.log(
             `${policy}, interval ${interval}, ${blocks} blocks: at most ${figure(off)} off`,
