@@ -30,8 +30,10 @@ const SHORT: Partial<AppOptions> = {
  * Starts it: a key, metrics, a log, slots with a folder, and little host memory for rows.
  *
  * @param short Whether it waits for clients as little as a short test can.
+ * @param ends Whether the process ends after it: the device is left to that then. A driver that is
+ * unloaded in a worker while the process exits may take it down.
  */
-export async function openFuzzServer({ short = false } = {}): Promise<FuzzServer> {
+export async function openFuzzServer({ short = false, ends = false } = {}): Promise<FuzzServer> {
   const slotDir = await Deno.makeTempDir();
   const engine = await startEngine({
     modelPath: MODEL,
@@ -56,7 +58,7 @@ export async function openFuzzServer({ short = false } = {}): Promise<FuzzServer
       operator: { metrics, slots: true },
       ...short ? SHORT : {},
     },
-    false,
+    ends,
     short ? { headerTimeoutMs: 1000, maxConnectionsPerAddress: 256 } : undefined,
   );
   return {
@@ -68,6 +70,7 @@ export async function openFuzzServer({ short = false } = {}): Promise<FuzzServer
     async [Symbol.asyncDispose]() {
       await server[Symbol.asyncDispose]();
       side.encoder?.close();
+      if (ends) await engine.settle();
       await Deno.remove(slotDir, { recursive: true });
     },
   };

@@ -82,7 +82,7 @@ async function main(): Promise<void> {
   }
   const kinds = SERVER_KINDS.filter(([name]) => only?.includes(name) ?? true);
   if (kinds.length === 0) return;
-  await using server = await openFuzzServer();
+  await using server = await openFuzzServer({ ends: true });
   await sendGood(server);
   for (const [name, cases] of kinds) await run(name, cases(server, seed, first, count));
   if (server.logged.length > 0) throw new Error(`the server logged: ${server.logged.join("; ")}`);
@@ -91,6 +91,7 @@ async function main(): Promise<void> {
 if (import.meta.main) {
   try {
     await main();
+    Deno.exit();
   } catch (error) {
     console.error(error instanceof Error && error.message === USAGE ? USAGE : error);
     Deno.exit(1);
