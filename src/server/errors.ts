@@ -233,16 +233,23 @@ function encodeFailure(error: EncodeError): RequestError {
   return new RequestError(500, "server_error", "The prompt could not be tokenized.", details);
 }
 
+/** A conversation that was not rendered. */
+function templateFailure(error: TemplateError): RequestError {
+  const details = { code: `template_${error.code}`, cause: error };
+  if (error.code === "unavailable") {
+    const message = "The chat template could not be rendered. Try again.";
+    return new RequestError(500, "server_error", message, details);
+  }
+  return badRequest(`The chat template failed on these messages: ${error.message}`, {
+    param: "messages",
+    ...details,
+  });
+}
+
 /** Any thrown value as a {@linkcode RequestError}; what is unknown becomes a plain 500. */
 export function asRequestError(thrown: unknown): RequestError {
   if (thrown instanceof RequestError) return thrown;
-  if (thrown instanceof TemplateError) {
-    return badRequest(`The chat template failed on these messages: ${thrown.message}`, {
-      param: "messages",
-      code: `template_${thrown.code}`,
-      cause: thrown,
-    });
-  }
+  if (thrown instanceof TemplateError) return templateFailure(thrown);
   if (thrown instanceof EncodeError) return encodeFailure(thrown);
   // The message of an unforeseen error may name paths of this machine: it goes to the log only.
   return new RequestError(500, "server_error", "The server failed to answer this request.", {

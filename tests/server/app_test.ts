@@ -3,9 +3,10 @@ import { z } from "zod";
 import { createApp, type ServedModel } from "../../src/server/app.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
+import { TemplateError } from "../../src/tokenizer/types.ts";
 import { FakeEngine, FakeTokenizer, REPLY_TEXT } from "./_fake.ts";
 import { openFakeServer, openServer, SERVED_NAME } from "./_server.ts";
-import { failure, post, postCompletion, postFailing, readAs } from "./_wire.ts";
+import { failure, post, postChat, postCompletion, postFailing, readAs } from "./_wire.ts";
 
 const modelEntry = z.strictObject({
   id: z.literal(SERVED_NAME),
@@ -220,4 +221,21 @@ Deno.test("POST /apply-template gives the prompt as text", async () => {
   const error = await postFailing(server, "/apply-template", raising, 400);
   assert.equal(error.code, "template_raised");
   assert.match(error.message, /roles must alternate/);
+});
+
+Deno.test("a template that nobody can render is 500 without internals, and the next request tries again", async () => {
+  await using server = await openFakeServer();
+  const template = server.model.template!;
+  const { render } = template;
+  const reason = "the worker does not start: file:///home/me/x";
+  template.render = () => Promise.reject(new TemplateError("unavailable", reason));
+  const body = { messages: [{ role: "user", content: "hi" }], max_tokens: 1 };
+  for (const path of ["/v1/chat/completions", "/apply-template"]) {
+    const error = await postFailing(server, path, body, 500);
+    assert.equal(error.code, "template_unavailable");
+    assert.ok(!error.message.includes("home"));
+  }
+  assert.match(server.logged[0] ?? "", /the worker does not start/);
+  template.render = render;
+  await postChat(server, body);
 });
