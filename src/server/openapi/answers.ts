@@ -127,11 +127,19 @@ export const healthAnswer = z.object({ status: z.literal("ok") });
 
 /** Answer of `GET /props`. */
 export const propsAnswer = z.looseObject({
-  default_generation_settings: z.looseObject({ n_ctx: count(), params: z.looseObject({}) }),
+  default_generation_settings: z.looseObject({
+    id: count(),
+    is_processing: z.boolean().describe("whether the first slot has a sequence"),
+    n_ctx: count(),
+    params: z.looseObject({}),
+  }),
   total_slots: count(),
   model_alias: z.string(),
   model_path: z.string().nullable(),
   chat_template: z.string().nullable(),
+  chat_template_caps: z.record(z.string(), z.boolean()).describe(
+    "what a chat can have; empty without a template",
+  ),
   build_info: z.string(),
 });
 
