@@ -9,29 +9,10 @@ import { ModelFileError } from "../model/errors.ts";
 import { EncodeError } from "../tokenizer/background_encoder.ts";
 import { TemplateError } from "../tokenizer/types.ts";
 import type { EngineErrorData } from "../engine/types.ts";
+import type { ErrorBody } from "./openapi/answers.ts";
 
 /** The kinds of error that clients tell apart. */
-export type ErrorType =
-  | "invalid_request_error"
-  | "authentication_error"
-  | "permission_error"
-  | "not_found_error"
-  | "rate_limit_error"
-  | "timeout_error"
-  | "server_error"
-  | "unavailable_error";
-
-/** The body of an error answer, and of the error event of a stream. */
-export interface ErrorBody {
-  readonly error: {
-    readonly message: string;
-    readonly type: ErrorType;
-    readonly param: string | null;
-    /** A name; 503 while loading has the number, as llama.cpp's `/health`. */
-    readonly code: string | number | null;
-    readonly [extra: string]: string | number | null;
-  };
-}
+export type ErrorType = ErrorBody["error"]["type"];
 
 /** Everything about an error besides its status, type and message. */
 export interface RequestErrorDetails {
@@ -39,7 +20,7 @@ export interface RequestErrorDetails {
   readonly param?: string;
   readonly code?: string | number;
   /** Further members of the error object. */
-  readonly extra?: Readonly<Record<string, number>>;
+  readonly extra?: Pick<ErrorBody["error"], "n_prompt_tokens" | "n_ctx">;
   readonly headers?: Readonly<Record<string, string>>;
   readonly cause?: unknown;
 }
