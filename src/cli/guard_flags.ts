@@ -2,6 +2,7 @@
 import { DEFAULT_LIMITS, type RequestLimits } from "../server/admission/limits.ts";
 import type { GuardOptions } from "../server/guard/guard.ts";
 import { isLoopback, isOriginEntry } from "../server/guard/origins.ts";
+import { MOST_TOGETHER } from "../server/listener/connections.ts";
 import { type ConnectionLimits, DEFAULT_CONNECTION_LIMITS } from "../server/listener/listener.ts";
 import { MAX_COMPLETIONS } from "../server/schemas.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "./flags.ts";
@@ -110,7 +111,9 @@ export const limitFlags = {
   }),
   maxConnections: valueFlag({
     group: limits,
-    help: "connections that one address may have, of IPv6 one network of 64 bits; 0 is no bound",
+    help:
+      "connections that one address may have, of IPv6 one network of 64 bits; 0 is no bound of " +
+      `one. All addresses together have ${MOST_TOGETHER}, or this if it is more`,
     placeholder: "N",
     schema: integer(0, 2 ** 20),
     fallback: DEFAULT_CONNECTION_LIMITS.maxConnectionsPerAddress,

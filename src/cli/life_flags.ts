@@ -33,6 +33,15 @@ export const lifeFlags = {
     schema: decimal(0, MOST_SECONDS),
     fallback: 25,
   }),
+  hangTimeout: valueFlag({
+    group,
+    help:
+      "seconds in which the engine may complete nothing while it has work, before it counts as " +
+      "lost: more than the longest piece of a prompt takes; 0 is never",
+    placeholder: "SECONDS",
+    schema: decimal(0, MOST_SECONDS),
+    fallback: 600,
+  }),
   supervise: switchFlag({
     group,
     help: "runs the server in a process of its own, and starts it again when that fails",

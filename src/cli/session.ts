@@ -21,7 +21,12 @@ export interface Session extends ServedModel {
 export type OpenSession = (options: EngineOptions, io: CliIo, use: TextUse) => Promise<Session>;
 
 /** Starts an engine; tests put a fake in its place. */
-export type OpenEngine = (options: EngineOptions, io: CliIo) => Promise<Engine>;
+export type OpenEngine = (
+  options: EngineOptions,
+  io: CliIo,
+  /** Milliseconds without progress after which it counts as lost; null or absent: never. */
+  hangMs?: number | null,
+) => Promise<Engine>;
 
 /** Writes what an engine says as messages for people, with the stack of an error where it is asked for. */
 export function noteTo(io: CliIo): (note: EngineNote) => void {
@@ -30,13 +35,14 @@ export function noteTo(io: CliIo): (note: EngineNote) => void {
 }
 
 /** Starts the engine in its worker, with progress on a terminal, and prints its notes. */
-export const openEngine: OpenEngine = async (options, io) => {
+export const openEngine: OpenEngine = async (options, io, hangMs = null) => {
   const progress = loadProgress(io);
   let engine: Engine;
   try {
     engine = await startEngine(options, {
       onProgress: (step) => progress.report(step),
       onNote: noteTo(io),
+      hangMs,
     });
   } finally {
     progress.stop();

@@ -13,11 +13,12 @@ import { schedulingOf } from "./chunk_sizes.ts";
 import { loadOf, type TierLoads } from "./load.ts";
 import { LogitRules } from "./logit_rules.ts";
 import { type Prefixes, PrefixUse } from "./prefixes.ts";
+import type { Pulse } from "./pulse.ts";
 import type { Runner } from "./runner_types.ts";
 import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
 import { SlotConversations } from "./slot_conversations.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
-import { isExpected, stepError } from "./step_errors.ts";
+import { goneError, isExpected, messageOf, stepError } from "./step_errors.ts";
 import { type ChunkTarget, sequencesOf, StepRunner } from "./step_runner.ts";
 import { timedTurn, type Turn } from "./turn.ts";
 import type {
@@ -91,6 +92,7 @@ export class LocalEngine implements Engine {
   #inStep: readonly Sequence[] = [];
   #loop: Promise<void> | null = null;
   #turn: Turn = timedTurn();
+  #pulse: Pulse | null = null;
   /** Why nothing is taken in any more. */
   #broken: EngineErrorData | null = null;
   #closing: Promise<void> | null = null;
@@ -188,9 +190,10 @@ export class LocalEngine implements Engine {
     return reply;
   }
 
-  /** Sets how the loop lets messages in between two steps. */
-  setTurn(turn: Turn): void {
+  /** Sets how the loop lets messages in between two steps, and who is told that it moves. */
+  setTurn(turn: Turn, pulse: Pulse | null = null): void {
     this.#turn = turn;
+    this.#pulse = pulse;
   }
 
   /** Ends everything with an error and refuses what comes later. */
@@ -276,7 +279,9 @@ export class LocalEngine implements Engine {
 
   /** Steps until there is nothing to do. */
   async #run(): Promise<void> {
+    this.#pulse?.work();
     for (;;) {
+      this.#pulse?.beat();
       // Cancels and new requests that lie waiting count from this step on.
       await this.#turn();
       try {
@@ -294,6 +299,7 @@ export class LocalEngine implements Engine {
       }
     }
     this.#loop = null;
+    this.#pulse?.rest();
     if (this.#broken !== null) this.#conversations.giveUp(goneError(this.#broken));
   }
 
@@ -357,12 +363,4 @@ export class LocalEngine implements Engine {
   #report(error: unknown): void {
     this.#parts.onInternalError?.(error);
   }
-}
-
-function goneError({ code, message }: EngineErrorData): Error {
-  return Object.assign(new Error(message), { code });
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

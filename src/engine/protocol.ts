@@ -24,10 +24,15 @@ import type {
 
 /**
  * To the worker. `start` comes first and once; `bell` is the memory of a `MessageBell` that counts
- * what the client sends, `start` included.
+ * what the client sends, `start` included, and `pulse` that of a `Pulse`.
  */
 export type ClientMessage =
-  | { readonly type: "start"; readonly options: EngineOptions; readonly bell: SharedArrayBuffer }
+  | {
+    readonly type: "start";
+    readonly options: EngineOptions;
+    readonly bell: SharedArrayBuffer;
+    readonly pulse: SharedArrayBuffer;
+  }
   | { readonly type: "generate"; readonly key: number; readonly request: GenerateRequest }
   | { readonly type: "cancel"; readonly key: number }
   | { readonly type: "hold"; readonly key: number; readonly held: boolean }

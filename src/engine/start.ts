@@ -13,6 +13,8 @@ export interface StartHooks {
    * commands that do nothing else meanwhile.
    */
   readonly inProcess?: boolean;
+  /** How long an engine in a worker may complete nothing before it counts as lost; null: for ever. */
+  readonly hangMs?: number | null;
 }
 
 /**
@@ -26,7 +28,7 @@ export async function startEngine(
   options: EngineOptions,
   hooks: StartHooks = {},
 ): Promise<Engine> {
-  const { onProgress = () => {}, onNote } = hooks;
+  const { onProgress = () => {}, onNote, hangMs = null } = hooks;
   if (hooks.inProcess) {
     // Loaded here only, so that the main isolate does not carry the device's side otherwise.
     const { createLocalEngine } = await import("./create.ts");
@@ -35,6 +37,7 @@ export async function startEngine(
   const worker = new Worker(WORKERS.engine, { type: "module", name: "engine" });
   return await WorkerEngine.start(worker, options, {
     onProgress,
+    hangMs,
     ...(onNote === undefined ? {} : { onNote }),
   });
 }

@@ -2,6 +2,7 @@
 import { EventStream } from "./event_stream.ts";
 import { noteOnConsole } from "./note.ts";
 import { type ClientMessage, errorFromData, type WorkerMessage } from "./protocol.ts";
+import { Pulse, watchPulse } from "./pulse.ts";
 import { MessageBell } from "./turn.ts";
 import type {
   Engine,
@@ -36,7 +37,17 @@ export interface WorkerEngineHooks {
   readonly closeWithinMs?: number;
   /** The same for {@linkcode WorkerEngine.settle}, which leaves the worker as it is then. */
   readonly settleWithinMs?: number;
+  /**
+   * How long nothing may be completed while there is something to do; then the worker is given up
+   * like one that died. Null or absent: for ever.
+   */
+  readonly hangMs?: number | null;
+  /** The same for its start; two minutes or {@linkcode hangMs}, whichever is more. */
+  readonly startHangMs?: number;
 }
+
+/** Modules, files and drivers may take so long before the first sign of life. */
+const START_HANG_MS = 120_000;
 
 /** The worker is gone, or was told to go. */
 export class EngineGoneError extends Error {
@@ -59,6 +70,8 @@ export class WorkerEngine implements Engine {
   readonly #closeWithinMs: number;
   readonly #settleWithinMs: number;
   readonly #bell = new MessageBell();
+  readonly #pulse = new Pulse();
+  #watch: Disposable | undefined;
   #info: EngineInfo | null = null;
   #numKeys = 0;
   readonly #live = new Map<number, LiveRequest>();
@@ -83,6 +96,12 @@ export class WorkerEngine implements Engine {
       event.preventDefault();
       this.#crash(event.message);
     };
+    const { hangMs = null } = hooks;
+    if (hangMs === null) return;
+    // The start is work too, whether or not the worker comes as far as to say so.
+    this.#pulse.work();
+    this.#watchFor(hooks.startHangMs ?? Math.max(hangMs, START_HANG_MS));
+    this.#started.promise.then(() => this.#watchFor(hangMs), () => {});
   }
 
   /**
@@ -99,7 +118,12 @@ export class WorkerEngine implements Engine {
   ): Promise<WorkerEngine> {
     const engine = new WorkerEngine(port, hooks);
     try {
-      engine.#send({ type: "start", options, bell: engine.#bell.shared });
+      engine.#send({
+        type: "start",
+        options,
+        bell: engine.#bell.shared,
+        pulse: engine.#pulse.shared,
+      });
       await engine.#started.promise;
     } catch (error) {
       port.terminate();
@@ -271,9 +295,16 @@ export class WorkerEngine implements Engine {
     if (this.#keys.get(live.id) === key) this.#keys.delete(live.id);
   }
 
-  #crash(reason: string): void {
+  #watchFor(hangMs: number): void {
+    this.#watch?.[Symbol.dispose]();
+    this.#watch = watchPulse(this.#pulse, hangMs, () => {
+      this.#crash(`nothing was completed for ${hangMs / 1000} s`, "seems to hang");
+    });
+  }
+
+  #crash(reason: string, what = "died"): void {
     // Not in `#end()`: an engine that was closed is not lost.
-    const error = new EngineGoneError("engine_crashed", `the engine worker died: ${reason}`);
+    const error = new EngineGoneError("engine_crashed", `the engine worker ${what}: ${reason}`);
     if (this.#gone === null) this.#lost.resolve({ code: error.code, message: error.message });
     this.#end(error);
     this.#port.terminate();
@@ -283,6 +314,7 @@ export class WorkerEngine implements Engine {
   #end(error: EngineGoneError): void {
     if (this.#gone !== null) return;
     this.#gone = error;
+    this.#watch?.[Symbol.dispose]();
     const { code, message } = error;
     for (const key of [...this.#live.keys()]) {
       this.#deliver(key, { type: "error", error: { code, message } });

@@ -1,4 +1,5 @@
 /** The worker's end of the protocol. @module */
+import { onCompletion } from "../gpu/completions.ts";
 import type { LocalEngine, Submitted } from "./local_engine.ts";
 import {
   type ClientMessage,
@@ -6,6 +7,7 @@ import {
   type KeyedEvent,
   type WorkerMessage,
 } from "./protocol.ts";
+import { Pulse } from "./pulse.ts";
 import { bellTurn, MessageBell } from "./turn.ts";
 import type { EngineNote, EngineOptions, LoadProgress } from "./types.ts";
 
@@ -51,14 +53,19 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
     scope.postMessage({ type: "settled" });
   };
 
-  const start = async (options: EngineOptions, bell: MessageBell) => {
+  const start = async (options: EngineOptions, bell: MessageBell, pulse: Pulse) => {
+    onCompletion(() => pulse.beat());
     try {
       const created = await create(
         options,
-        (progress) => scope.postMessage({ type: "progress", progress }),
+        (progress) => {
+          pulse.beat();
+          scope.postMessage({ type: "progress", progress });
+        },
         (note) => scope.postMessage({ type: "note", note }),
       );
-      created.setTurn(bellTurn(bell, () => numReceived));
+      created.setTurn(bellTurn(bell, () => numReceived), pulse);
+      pulse.rest();
       engine = created;
       created.lost.then((error) => scope.postMessage({ type: "lost", error }));
       scope.postMessage({ type: "started", info: created.info });
@@ -71,7 +78,7 @@ export function serveEngine(scope: WorkerScope, create: CreateEngine): void {
     numReceived++;
     switch (message.type) {
       case "start":
-        start(message.options, new MessageBell(message.bell));
+        start(message.options, new MessageBell(message.bell), new Pulse(message.pulse));
         break;
       case "generate": {
         const { key, request } = message;

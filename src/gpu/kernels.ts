@@ -5,6 +5,7 @@
  * @module
  */
 import { readShader } from "../assets.ts";
+import { completed } from "./completions.ts";
 import { type DeviceCaps, DeviceError } from "./device.ts";
 import type { ParamStruct } from "./params.ts";
 import { type Defines, preprocess } from "./preprocessor.ts";
@@ -78,6 +79,7 @@ export class Kernels {
       compute: { module, entryPoint: "main" },
     });
     const error = await this.device.popErrorScope();
+    completed();
     if (error !== null) {
       const info = await module.getCompilationInfo();
       const text = info.messages.map((message) => `${message.lineNum}: ${message.message}`);

@@ -10,6 +10,7 @@
  *
  * @module
  */
+import { completed } from "./completions.ts";
 
 /** A staging buffer that device memory is copied to and read from. */
 export class Readback {
@@ -77,6 +78,7 @@ export class Readback {
     await this.#buffer.mapAsync(GPUMapMode.READ, 0, round(byteLength));
     const bytes = new Uint8Array(this.#buffer.getMappedRange(0, round(byteLength)).slice(0));
     this.#buffer.unmap();
+    completed();
     return bytes.subarray(0, byteLength);
   }
 
@@ -110,6 +112,7 @@ function readNow(buffer: GPUBuffer, byteLength: number): Uint8Array<ArrayBuffer>
   buffer.mapAsync(GPUMapMode.READ, 0, round(byteLength)).catch(() => {});
   const bytes = new Uint8Array(buffer.getMappedRange(0, round(byteLength))).slice(0, byteLength);
   buffer.unmap();
+  completed();
   return bytes;
 }
 

@@ -6,6 +6,7 @@ import type { BodyLimits } from "./body.ts";
 import type { RequestWatch } from "../observe/types.ts";
 import { asRequestError, clientGone, clientStalled } from "./errors.ts";
 import { type DeltaEvent, type FinishEvent, generate, type ProgressEvent } from "./generation.ts";
+import type { ChatChunk, CompletionChunk } from "./openapi/answers.ts";
 import { paceOf, type StreamPace } from "./pace.ts";
 import type { SequenceSpec } from "./plan.ts";
 import type { ServedModel } from "./served_model.ts";
@@ -42,22 +43,28 @@ export interface WholeChoice {
   readonly reason: FinishEvent["reason"];
 }
 
+type AnyChunk = ChatChunk | CompletionChunk;
+/** Members that chunks have beside `choices`. */
+type ChunkExtra =
+  & Partial<Pick<AnyChunk, "prompt_progress" | "usage" | "timings" | "kv">>
+  & Partial<Pick<ChatChunk, "prompt_token_ids">>;
+
 /** One chunk of a stream: its choice, and members of its own beside `choices`. */
-export interface Chunk {
-  readonly choice: object;
-  readonly extra?: object;
+export interface Chunk<C extends AnyChunk = AnyChunk> {
+  readonly choice: C["choices"][number];
+  readonly extra?: ChunkExtra;
 }
 
 /** How one route writes what was generated. */
-export interface AnswerShape {
+export interface AnswerShape<C extends AnyChunk = AnyChunk> {
   /** `object` of the whole answer and of a chunk. */
-  readonly object: { readonly whole: string; readonly chunk: string };
+  readonly object: { readonly whole: string; readonly chunk: C["object"] };
   whole(choice: WholeChoice): object;
   /** Members of the whole answer beside `choices`. */
   wholeExtra(): object;
-  delta(event: DeltaEvent): Iterable<Chunk>;
-  finish(event: FinishEvent): Iterable<Chunk>;
-  progress(event: ProgressEvent): Iterable<Chunk>;
+  delta(event: DeltaEvent): Iterable<Chunk<C>>;
+  finish(event: FinishEvent): Iterable<Chunk<C>>;
+  progress(event: ProgressEvent): Iterable<Chunk<C>>;
 }
 
 /** A request that is ready to run. */
@@ -187,7 +194,7 @@ async function* streamMessages(
 ): AsyncGenerator<string> {
   const { envelope, specs, shape, includeUsage, continuousUsage } = planned;
   const tally = new Tally(planned.numPromptTokens, planned.numAnswers);
-  const write = (members: object) =>
+  const write = (members: ChunkExtra & { readonly choices: readonly Chunk["choice"][] }) =>
     JSON.stringify({ ...envelope, object: shape.object.chunk, ...members });
   const usage = () =>
     continuousUsage ? { usage: tally.usage() } : includeUsage ? { usage: null } : {};

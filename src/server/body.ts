@@ -1,5 +1,6 @@
 /** Reads and parses a request body within its limits. @module */
 import type { BodyBudget } from "./admission/body_budget.ts";
+import { JsonBounds } from "./admission/json_bounds.ts";
 import { bodyTooSlow } from "./admission/refusals.ts";
 import { badRequest, RequestError } from "./errors.ts";
 
@@ -52,6 +53,7 @@ async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Arr
   const { maxBytes, timeoutMs, budget } = limits;
   if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
   const chunks: Uint8Array[] = [];
+  const bounds = new JsonBounds();
   let sizeBytes = 0;
   try {
     if (request.body !== null) {
@@ -60,6 +62,7 @@ async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Arr
         if (sizeBytes + chunk.byteLength > maxBytes) throw tooLarge(maxBytes);
         budget.take(chunk.byteLength);
         sizeBytes += chunk.byteLength;
+        bounds.take(chunk);
         chunks.push(chunk);
       }
     }
@@ -83,7 +86,7 @@ async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Arr
  * for "not set".
  *
  * @throws {RequestError} 413 over the limit; 408 if it stops coming; 429 if too much is coming; 400
- * for what is not UTF-8, not JSON or no object.
+ * for what is not UTF-8, not JSON, no object, or too many small things.
  */
 export async function readJsonObject(
   request: Request,

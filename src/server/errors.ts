@@ -9,29 +9,10 @@ import { ModelFileError } from "../model/errors.ts";
 import { EncodeError } from "../tokenizer/background_encoder.ts";
 import { TemplateError } from "../tokenizer/types.ts";
 import type { EngineErrorData } from "../engine/types.ts";
+import type { ErrorBody } from "./openapi/answers.ts";
 
 /** The kinds of error that clients tell apart. */
-export type ErrorType =
-  | "invalid_request_error"
-  | "authentication_error"
-  | "permission_error"
-  | "not_found_error"
-  | "rate_limit_error"
-  | "timeout_error"
-  | "server_error"
-  | "unavailable_error";
-
-/** The body of an error answer, and of the error event of a stream. */
-export interface ErrorBody {
-  readonly error: {
-    readonly message: string;
-    readonly type: ErrorType;
-    readonly param: string | null;
-    /** A name; 503 while loading has the number, as llama.cpp's `/health`. */
-    readonly code: string | number | null;
-    readonly [extra: string]: string | number | null;
-  };
-}
+export type ErrorType = ErrorBody["error"]["type"];
 
 /** Everything about an error besides its status, type and message. */
 export interface RequestErrorDetails {
@@ -39,7 +20,7 @@ export interface RequestErrorDetails {
   readonly param?: string;
   readonly code?: string | number;
   /** Further members of the error object. */
-  readonly extra?: Readonly<Record<string, number>>;
+  readonly extra?: Pick<ErrorBody["error"], "n_prompt_tokens" | "n_ctx">;
   readonly headers?: Readonly<Record<string, string>>;
   readonly cause?: unknown;
 }
@@ -233,16 +214,23 @@ function encodeFailure(error: EncodeError): RequestError {
   return new RequestError(500, "server_error", "The prompt could not be tokenized.", details);
 }
 
+/** A conversation that was not rendered. */
+function templateFailure(error: TemplateError): RequestError {
+  const details = { code: `template_${error.code}`, cause: error };
+  if (error.code === "unavailable") {
+    const message = "The chat template could not be rendered. Try again.";
+    return new RequestError(500, "server_error", message, details);
+  }
+  return badRequest(`The chat template failed on these messages: ${error.message}`, {
+    param: "messages",
+    ...details,
+  });
+}
+
 /** Any thrown value as a {@linkcode RequestError}; what is unknown becomes a plain 500. */
 export function asRequestError(thrown: unknown): RequestError {
   if (thrown instanceof RequestError) return thrown;
-  if (thrown instanceof TemplateError) {
-    return badRequest(`The chat template failed on these messages: ${thrown.message}`, {
-      param: "messages",
-      code: `template_${thrown.code}`,
-      cause: thrown,
-    });
-  }
+  if (thrown instanceof TemplateError) return templateFailure(thrown);
   if (thrown instanceof EncodeError) return encodeFailure(thrown);
   // The message of an unforeseen error may name paths of this machine: it goes to the log only.
   return new RequestError(500, "server_error", "The server failed to answer this request.", {

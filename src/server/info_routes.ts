@@ -1,5 +1,7 @@
 /** What the server says of itself: `/v1/models`, `/props`. @module */
 import { wireDefaults } from "../butler/settings_wire.ts";
+import type { Engine } from "../engine/types.ts";
+import { type ChatTemplate, TemplateError } from "../tokenizer/types.ts";
 import { modelNotFound, withoutDirectories } from "./errors.ts";
 import { isServed } from "./routes.ts";
 import { endIdsOf, type ServedModel } from "./served_model.ts";
@@ -47,13 +49,67 @@ export function showModel(context: InfoContext, name: string): Response {
   return Response.json(modelBody(context));
 }
 
+/** A step is over by then, or the engine is in a long one. */
+const SLOT_MS = 500;
+
+/** Whether the first slot has a sequence. */
+async function isProcessing(engine: Engine): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<null>((resolve) => timer = setTimeout(() => resolve(null), SLOT_MS));
+  const stats = await Promise.race([engine.stats().catch(() => null), late]);
+  clearTimeout(timer);
+  // An engine that does not answer is in the middle of something.
+  return stats === null || stats.slots[0]?.running != null;
+}
+
+const systemRoles = new WeakMap<ChatTemplate, boolean>();
+
+/** Whether a template writes a system message down; undefined where it could not be tried. */
+async function takesSystemRole(template: ChatTemplate): Promise<boolean | undefined> {
+  const known = systemRoles.get(template);
+  if (known !== undefined) return known;
+  const content = "a7d1c09e";
+  try {
+    const { text } = await template.render([
+      { role: "system", content },
+      { role: "user", content: "?" },
+    ]);
+    systemRoles.set(template, text.includes(content));
+  } catch (error) {
+    if (!(error instanceof TemplateError) || error.code === "unavailable") return undefined;
+    systemRoles.set(template, false);
+  }
+  return systemRoles.get(template);
+}
+
+/** What chats can have, under llama.cpp's names: the template's part and the server's. */
+async function templateCaps(template: ChatTemplate | undefined) {
+  if (template === undefined) return {};
+  const system = await takesSystemRole(template);
+  return {
+    supports_string_content: true,
+    // Parts are taken in requests, but what the template gets is one string.
+    supports_typed_content: false,
+    ...(system === undefined ? {} : { supports_system_role: system }),
+    supports_tools: false,
+    supports_tool_calls: false,
+    supports_parallel_tool_calls: false,
+    supports_object_arguments: false,
+    supports_preserve_reasoning: false,
+  };
+}
+
 /** `GET /props`: llama.cpp's names for what it has, plain names for the rest. */
-export function props(context: InfoContext): Response {
+export async function props(context: InfoContext): Promise<Response> {
   const { model, servedName, version } = context;
-  const { engine: { info }, template, tokenizer } = model;
+  const { engine, template, tokenizer } = model;
+  const { info } = engine;
   const { defaults: _, budgetTable, ...kv } = info.kv;
   return Response.json({
     default_generation_settings: {
+      // Of the first slot, as llama.cpp has it.
+      id: 0,
+      is_processing: await isProcessing(engine),
       n_ctx: info.contextLength,
       params: {
         temperature: 1,
@@ -73,6 +129,7 @@ export function props(context: InfoContext): Response {
     // Never more than the last part: directories are nobody's business.
     model_path: model.fileName ?? null,
     chat_template: template?.source ?? null,
+    chat_template_caps: await templateCaps(template),
     bos_token_id: tokenizer?.bosId ?? null,
     end_token_ids: [...endIdsOf(model)],
     modalities: { vision: false, audio: false },

@@ -117,6 +117,11 @@ export async function promptIds(
 ): Promise<PromptIds> {
   const { param, addBos, parseSpecial, limits } = options;
   if (typeof prompt !== "string") {
+    const { contextLength } = model.engine.info;
+    // Before each of them is looked at.
+    if (prompt.length > contextLength) {
+      throw contextExceeded(prompt.length, contextLength, param, true);
+    }
     checkIds(prompt, model.engine.info.model.vocabSize, param);
     return { ids: notEmpty(prompt, param), numAdded: 0, param };
   }

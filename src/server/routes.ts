@@ -1,9 +1,10 @@
 /** The two routes that generate. @module */
-import { answer, type AnswerShape, type RequestContext } from "./answer.ts";
+import { answer, type AnswerShape, type Chunk, type RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
 import { badRequest, modelNotFound } from "./errors.ts";
 import { chatLogprobs, completionLogprobs } from "./logprobs.ts";
 import { refuseNotBuilt } from "./not_built.ts";
+import type { ChatChunk, CompletionChunk } from "./openapi/answers.ts";
 import {
   checkTextLength,
   needTokenizer,
@@ -112,7 +113,10 @@ interface ShapeOptions {
   readonly promptIds: readonly (readonly number[])[] | null;
 }
 
-function completionShape(model: ServedModel, options: ShapeOptions): AnswerShape {
+function completionShape(
+  model: ServedModel,
+  options: ShapeOptions,
+): AnswerShape<CompletionChunk> {
   const { tokenizer } = model;
   const begun = new Set<number>();
   const idsOf = (index: number, ids: readonly number[]) => {
@@ -219,16 +223,16 @@ export async function chatCompletions(context: RequestContext): Promise<Response
   });
 }
 
-function chatShape(model: ServedModel, options: ShapeOptions): AnswerShape {
+function chatShape(model: ServedModel, options: ShapeOptions): AnswerShape<ChatChunk> {
   const { tokenizer } = model;
   const begun = new Set<number>();
   const promptIds = options.promptIds === null ? {} : { prompt_token_ids: options.promptIds[0] };
   const idsOf = (ids: readonly number[]) => options.promptIds === null ? {} : { token_ids: ids };
-  const begin = function* (index: number) {
+  const begin = function* (index: number): Generator<Chunk<ChatChunk>> {
     if (begun.has(index)) return;
     const extra = begun.size === 0 ? promptIds : {};
     begun.add(index);
-    const delta = { role: "assistant", content: "" };
+    const delta = { role: "assistant", content: "" } as const;
     yield { choice: { index, delta, logprobs: null, finish_reason: null }, extra };
   };
   return {

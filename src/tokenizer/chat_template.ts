@@ -244,18 +244,22 @@ export class WorkerChatTemplate implements ChatTemplate {
   }
 
   async #exchange(request: TemplateRequest): Promise<TemplateReply> {
-    if (this.#closed) throw new TemplateError("invalid", "the chat template is closed");
-    const worker = await (this.#worker ??= startWorker().catch((error: unknown) => {
+    if (this.#closed) throw closed();
+    const starting = this.#worker ??= startWorker().catch((error: unknown) => {
       // Whoever comes next tries again.
       this.#worker = undefined;
       throw error;
-    }));
-    if (this.#closed) throw new TemplateError("invalid", "the chat template is closed");
+    });
+    const worker = await starting;
+    if (this.#closed) throw closed();
     worker.postMessage(request);
     const reply = await nextReply(worker, request.limits.deadlineMs + GRACE_MS);
-    if (reply !== undefined) return reply;
+    if (reply !== undefined && reply.type !== "died") return reply;
     // Only ending the worker ends what it is doing. The next rendering starts another.
     this.#end();
+    if (reply !== undefined) {
+      throw new TemplateError("unavailable", `the worker for chat templates died: ${reply.why}`);
+    }
     return {
       type: "failed",
       code: "timeout",
@@ -269,19 +273,26 @@ export class WorkerChatTemplate implements ChatTemplate {
   }
 }
 
+function closed(): TemplateError {
+  return new TemplateError("unavailable", "the chat template is closed");
+}
+
 async function startWorker(): Promise<Worker> {
   const worker = new Worker(WORKERS.template, { type: "module", name: "chat template" });
   const reply = await nextReply(worker, START_MS);
   if (reply?.type === "ready") return worker;
   worker.terminate();
-  const why = reply?.type === "failed" ? reply.message : "no answer";
-  throw new TemplateError("invalid", `the worker for chat templates does not start: ${why}`);
+  const why = reply?.type === "died" ? reply.why : "no answer";
+  throw new TemplateError("unavailable", `the worker for chat templates does not start: ${why}`);
 }
 
+/** What a worker answers, or that it died. */
+type Reply = TemplateReply | { readonly type: "died"; readonly why: string };
+
 /** The next message of a worker, or undefined when it takes too long. */
-function nextReply(worker: Worker, timeoutMs: number): Promise<TemplateReply | undefined> {
+function nextReply(worker: Worker, timeoutMs: number): Promise<Reply | undefined> {
   return new Promise((resolve) => {
-    const settle = (reply: TemplateReply | undefined) => {
+    const settle = (reply: Reply | undefined) => {
       clearTimeout(timer);
       worker.onmessage = null;
       worker.onerror = null;
@@ -291,7 +302,7 @@ function nextReply(worker: Worker, timeoutMs: number): Promise<TemplateReply | u
     worker.onmessage = (event: MessageEvent<TemplateReply>) => settle(event.data);
     worker.onerror = (event) => {
       event.preventDefault();
-      settle({ type: "failed", code: "invalid", message: event.message });
+      settle({ type: "died", why: event.message });
     };
   });
 }

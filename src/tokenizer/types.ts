@@ -78,10 +78,16 @@ export interface ChatTemplate {
   close(): void;
 }
 
-/** A template that failed: its own `raise_exception`, a deadline, or an output over the cap. */
+/**
+ * A template that failed: its own `raise_exception`, a deadline, or an output over the cap.
+ * `unavailable` is none of its doing, nor that of the messages: there is nobody to render it.
+ */
 export class TemplateError extends Error {
   override readonly name = "TemplateError";
-  constructor(readonly code: "raised" | "timeout" | "too_long" | "invalid", message: string) {
+  constructor(
+    readonly code: "raised" | "timeout" | "too_long" | "invalid" | "unavailable",
+    message: string,
+  ) {
     super(message);
   }
 }

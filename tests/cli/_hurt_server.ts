@@ -23,10 +23,10 @@ export function startHurtServer(args: readonly string[]) {
     },
   });
   const workers: Worker[] = [];
-  const command = serveCommand(openTextSide, (options, io) => {
+  const command = serveCommand(openTextSide, (options, io, hangMs = null) => {
     const worker = new Worker(new URL("./_fault_worker.ts", import.meta.url), { type: "module" });
     workers.push(worker);
-    return WorkerEngine.start(worker, options, { onNote: noteTo(io) });
+    return WorkerEngine.start(worker, options, { onNote: noteTo(io), hangMs });
   });
   const code = runCommand(command, ["--port", "0", "--model", MODEL, ...args], io);
   code.catch(listening.reject);

@@ -80,7 +80,11 @@ async function runsOnce(fault: "die" | "destroy", error: string, reason: RegExp)
   assert.equal(only((await postCompletion({ url }, asked)).choices).text, before);
   assert.match(server.io.err, /the engine is lost, and is started once more: .*\n/);
 
+  const last = await openStream(url, "last");
   server.hurt(fault);
+  const data = await last();
+  assert.equal(data.pop(), "[DONE]");
+  assert.equal(failure.parse(JSON.parse(data.pop() ?? "")).error.code, error);
   await assert.rejects(server.code, /the engine is lost again/);
   await assert.rejects(fetch(`${url}/live`));
 }

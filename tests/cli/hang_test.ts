@@ -1,6 +1,14 @@
-/** A device that hangs without an error: nobody notices, and nobody waits for ever. */
+/** A device that hangs without an error: somebody notices, and nobody waits for ever. */
 import { assert } from "std-testing";
-import { completionChunk, eventData, failure, post } from "../server/_wire.ts";
+import {
+  completionChunk,
+  eventData,
+  eventually,
+  failure,
+  only,
+  post,
+  postCompletion,
+} from "../server/_wire.ts";
 import { startHurtServer } from "./_hurt_server.ts";
 
 const ARGS = ["--context", "512", "--request-timeout", "2", "--drain-timeout", "1"];
@@ -31,4 +39,32 @@ Deno.test("a device that hangs: comments, then the error of --request-timeout; a
   assert.equal(await server.code, 0);
   // What an engine that answers may take to settle, and no more.
   assert.ok(performance.now() - began < 10_000, `${performance.now() - began} ms`);
+});
+
+Deno.test("--hang-timeout: a device that hangs is a lost engine: error events, 503, one new start", async () => {
+  using server = startHurtServer(["--context", "512", "--hang-timeout", "1.5"]);
+  const url = await server.url;
+  const asked = { prompt: [1, 2, 3], temperature: 0, max_tokens: 8 };
+  const before = await postCompletion({ url }, asked);
+  const body = { prompt: [1, 2, 3], ignore_eos: true, max_tokens: 500, stream: true };
+  const stream = await post({ url }, "/v1/completions", body);
+  const [head, rest] = stream.body!.tee();
+  await head.getReader().read();
+  server.hurt("hang");
+  const data = eventData(await new Response(rest).text());
+  assert.equal(data.pop(), "[DONE]");
+  const { error } = failure.parse(JSON.parse(data.pop() ?? ""));
+  assert.equal(error.code, "engine_crashed");
+  assert.match(error.message, /seems to hang: nothing was completed for 1\.5 s/);
+  const status = async (path: string) => {
+    const response = await fetch(`${url}${path}`);
+    await response.body?.cancel();
+    return response.status;
+  };
+  assert.equal(await status("/health"), 503);
+  await eventually(async () => await status("/ready") === 200, 60_000);
+  const after = await postCompletion({ url }, asked);
+  assert.equal(only(after.choices).text, only(before.choices).text);
+  server.io.interrupt("SIGTERM");
+  assert.equal(await server.code, 0);
 });

@@ -10,6 +10,7 @@ Deno.test("flags of life: what holds where nothing is said", () => {
     ssePingInterval: 15,
     stallTimeout: 60,
     drainTimeout: 25,
+    hangTimeout: 600,
     supervise: false,
   });
   assert.deepEqual(streamPace(settings), { pingMs: 15_000, slowMs: 2000, stallMs: 60_000 });
@@ -23,7 +24,12 @@ Deno.test("flags of life: seconds, with a word for never", () => {
     assert.deepEqual(streamPace(never), { pingMs: null, slowMs: 2000, stallMs: null });
   }
   for (
-    const wrong of ["--sse-ping-interval=-2", "--stall-timeout=-1", "--drain-timeout=soon"]
+    const wrong of [
+      "--sse-ping-interval=-2",
+      "--stall-timeout=-1",
+      "--drain-timeout=soon",
+      "--hang-timeout=-1",
+    ]
   ) {
     assert.throws(() => settingsOf(wrong), UsageError);
   }

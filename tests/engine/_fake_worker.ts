@@ -36,6 +36,8 @@ function stepOf(modelPath: string): () => void | Promise<void> {
         });
         return new Promise(() => {});
       };
+    case "never calls back":
+      return () => new Promise(() => {});
     case "loses its device":
       return () => {
         throw new DeviceError("lost", "the driver was reset");
@@ -59,6 +61,8 @@ serveEngine(self as unknown as WorkerScope, (options, onProgress) => {
       setTimeout(() => {
         throw new Error("out of luck");
       });
+      return new Promise(() => {});
+    case "never starts":
       return new Promise(() => {});
   }
   const { engine, runner } = fakeEngine({

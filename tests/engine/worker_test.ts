@@ -182,6 +182,25 @@ for (const how of ["blocks", "loops"]) {
   });
 }
 
+Deno.test("WorkerEngine gives up a worker whose device hangs, at work and at its start", async () => {
+  const hangMs = 400;
+  const hang = async (how: string) => {
+    const engine = await start(how, { hangMs });
+    const running = collect(engine.generate(request(prompt(9), 5)));
+    const last = (await within(5000, () => running)).events.at(-1);
+    assert.ok(last?.type === "error");
+    assert.equal(last.error.code, "engine_crashed");
+    assert.match(last.error.message, /seems to hang: nothing was completed for 0\.4 s/);
+    assert.deepEqual(await engine.lost, last.error);
+    await engine.close();
+  };
+  const never = assert.rejects(start("never starts", { hangMs, startHangMs: 200 }), {
+    code: "engine_crashed",
+    message: /seems to hang/,
+  });
+  await Promise.all([hang("blocks"), hang("never calls back"), never]);
+});
+
 Deno.test("WorkerEngine.settle() ends what runs, and does not wait for ever", async () => {
   const engine = await start("works", {}, 100_000);
   const running = collect(engine.generate(request(prompt(9), 90_000)));

@@ -3,9 +3,10 @@ import { z } from "zod";
 import { createApp, type ServedModel } from "../../src/server/app.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
+import { TemplateError } from "../../src/tokenizer/types.ts";
 import { FakeEngine, FakeTokenizer, REPLY_TEXT } from "./_fake.ts";
 import { openFakeServer, openServer, SERVED_NAME } from "./_server.ts";
-import { failure, post, postCompletion, postFailing, readAs } from "./_wire.ts";
+import { failure, post, postChat, postCompletion, postFailing, readAs } from "./_wire.ts";
 
 const modelEntry = z.strictObject({
   id: z.literal(SERVED_NAME),
@@ -178,6 +179,42 @@ Deno.test("GET /props tells the context, the template and the adapter", async ()
   await readAs(props, await fetch(`${server.url}/props`));
 });
 
+Deno.test("GET /props says whether the first slot is busy, and what chats can have", async () => {
+  await using server = await openFakeServer();
+  const { engine } = server;
+  const template = server.model.template!;
+  const props = async () =>
+    await readAs(
+      z.object({
+        default_generation_settings: z.object({ id: z.literal(0), is_processing: z.boolean() }),
+        chat_template_caps: z.record(z.string(), z.boolean()),
+      }),
+      await fetch(`${server.url}/props`),
+    );
+  const render = template.render.bind(template);
+  template.render = () => Promise.reject(new TemplateError("unavailable", "no worker"));
+  // Nothing is said of what could not be tried, and it is tried again.
+  assert.ok(!("supports_system_role" in (await props()).chat_template_caps));
+  template.render = render;
+  const idle = await props();
+  assert.equal(idle.default_generation_settings.is_processing, false);
+  assert.equal(idle.chat_template_caps["supports_system_role"], true);
+  assert.equal(idle.chat_template_caps["supports_tools"], false);
+  const stats = engine.stats.bind(engine);
+  engine.stats = () => new Promise(() => {});
+  assert.equal((await props()).default_generation_settings.is_processing, true);
+  engine.stats = stats;
+
+  await using bare = await openFakeServer({ noTemplate: true });
+  const response = await fetch(`${bare.url}/props`);
+  assert.deepEqual((await response.json()).chat_template_caps, {});
+
+  await using strict = await openFakeServer();
+  strict.model.template!.render = () => Promise.reject(new TemplateError("raised", "no system"));
+  const { chat_template_caps: caps } = await (await fetch(`${strict.url}/props`)).json();
+  assert.equal(caps.supports_system_role, false);
+});
+
 Deno.test("POST /tokenize and /detokenize go there and back", async () => {
   await using server = await openFakeServer({ addsBos: true });
   const tokens = z.strictObject({ tokens: z.array(z.int()) });
@@ -220,4 +257,21 @@ Deno.test("POST /apply-template gives the prompt as text", async () => {
   const error = await postFailing(server, "/apply-template", raising, 400);
   assert.equal(error.code, "template_raised");
   assert.match(error.message, /roles must alternate/);
+});
+
+Deno.test("a template that nobody can render is 500 without internals, and the next request tries again", async () => {
+  await using server = await openFakeServer();
+  const template = server.model.template!;
+  const { render } = template;
+  const reason = "the worker does not start: file:///home/me/x";
+  template.render = () => Promise.reject(new TemplateError("unavailable", reason));
+  const body = { messages: [{ role: "user", content: "hi" }], max_tokens: 1 };
+  for (const path of ["/v1/chat/completions", "/apply-template"]) {
+    const error = await postFailing(server, path, body, 500);
+    assert.equal(error.code, "template_unavailable");
+    assert.ok(!error.message.includes("home"));
+  }
+  assert.match(server.logged[0] ?? "", /the worker does not start/);
+  template.render = render;
+  await postChat(server, body);
 });

@@ -99,7 +99,6 @@ Deno.test("POST /v1/* refuses what is not a JSON object", async () => {
     "null",
     '{"prompt":"x",}',
     "\xff",
-    "[".repeat(1e6),
   ];
   for (const path of Object.keys(SMALLEST)) {
     for (const body of bodies) {
@@ -113,10 +112,13 @@ Deno.test("POST /v1/* refuses what is not a JSON object", async () => {
 
 Deno.test("POST /v1/* is not harmed by hostile members", async () => {
   await using server = await openFakeServer();
-  const deep = `${'{"a":'.repeat(100_000)}1${"}".repeat(100_000)}`;
-  const ok = await post(server, "/v1/completions", `{"prompt":"x","max_tokens":1,"deep":${deep}}`);
-  assert.equal(ok.status, 200);
-  await ok.body?.cancel();
+  const deep = (levels: number) => `${'{"a":'.repeat(levels)}1${"}".repeat(levels)}`;
+  for (const [levels, status] of [[127, 200], [128, 400], [100_000, 400]] as const) {
+    const body = `{"prompt":"x","max_tokens":1,"deep":${deep(levels)}}`;
+    const response = await post(server, "/v1/completions", body);
+    assert.equal(response.status, status);
+    await response.body?.cancel();
+  }
   const polluted = '{"prompt":"x","__proto__":{"temperature":9},"constructor":{"prototype":{}}}';
   const fine = await post(server, "/v1/completions", polluted);
   assert.equal(fine.status, 200);

@@ -1,5 +1,7 @@
 import { assert } from "std-testing";
-import { clientOf, Connections } from "../../src/server/listener/connections.ts";
+import { resolveFlags } from "../../src/cli/flags.ts";
+import { connectionLimits, limitFlags } from "../../src/cli/guard_flags.ts";
+import { clientOf, Connections, MOST_TOGETHER } from "../../src/server/listener/connections.ts";
 
 Deno.test("clientOf() takes an IPv4 address as it is, and the network of an IPv6 one", () => {
   assert.equal(clientOf("192.0.2.7"), "192.0.2.7");
@@ -47,7 +49,15 @@ Deno.test("Connections closes what many clients have together beyond the bound o
   assert.ok(addresses.every(() => proxied.add("192.0.2.1") === "serve"));
 });
 
-Deno.test("Connections has no bound where it is 0", () => {
+Deno.test("Connections has no bound of one client where it is 0, and keeps that of all", () => {
   const connections = new Connections(0);
-  for (let i = 0; i < 5000; i++) assert.equal(connections.add("192.0.2.1"), "serve");
+  for (let i = 0; i < MOST_TOGETHER; i++) assert.equal(connections.add("192.0.2.1"), "serve");
+  assert.equal(connections.add("192.0.2.1"), "close");
+  assert.equal(connections.add("192.0.2.2"), "close");
+});
+
+Deno.test("--help says how many connections there are together", () => {
+  assert.match(limitFlags.maxConnections.help, new RegExp(`together have ${MOST_TOGETHER},`));
+  const { settings } = resolveFlags(limitFlags, ["--max-connections", "0"], () => undefined);
+  assert.equal(connectionLimits(settings).maxConnectionsPerAddress, 0);
 });

@@ -7,7 +7,7 @@ import { openApiDocument } from "../../src/server/openapi/document.ts";
 import { docsPage } from "../../src/server/openapi/page.ts";
 import { ROUTES } from "../../src/server/openapi/routes.ts";
 import { openFakeServer, SERVED_NAME } from "./_server.ts";
-import { post } from "./_wire.ts";
+import { eventData, only, post } from "./_wire.ts";
 
 const metrics = createMetrics({ modelName: SERVED_NAME, version: "0.0.0" });
 /** A server with every route that there is. */
@@ -114,6 +114,65 @@ Deno.test("examples are accepted, and answers are what their schemas say, member
     await post(server, "/v1/completions", { ...detailed, prompt: "a", logprobs: 1, echo: true }),
   );
   await exactly(answers.errorAnswer, await post(server, "/v1/completions", {}), 400);
+});
+
+Deno.test("chunks of streams and their error events are what the schemas say, member by member", async () => {
+  await using server = await openWhole();
+  const chunksOf = async (path: string, body: object) => {
+    const all = {
+      stream: true,
+      n: 2,
+      max_tokens: 3,
+      return_token_ids: true,
+      return_progress: true,
+      stream_options: { include_usage: true, continuous_usage_stats: true },
+    };
+    const data = eventData(await (await post(server, path, { ...all, ...body })).text());
+    assert.equal(data.pop(), "[DONE]");
+    return data.map((text) => JSON.parse(text));
+  };
+  const messages = [{ role: "user", content: "x" }];
+  const cases = [
+    ["/v1/completions", answers.completionChunk, { prompt: "a", logprobs: 1, echo: true }],
+    ["/v1/chat/completions", answers.chatChunk, { messages, logprobs: true, top_logprobs: 2 }],
+  ] as const;
+  for (const [path, schema, body] of cases) {
+    const chunks = await chunksOf(path, body);
+    for (const chunk of chunks) assert.deepEqual(schema.parse(chunk), chunk);
+    // All members were seen.
+    const members = new Set(chunks.flatMap((chunk) => Object.keys(chunk)));
+    for (const name of ["prompt_progress", "usage", "timings"]) assert.ok(members.has(name), name);
+    assert.deepEqual(chunks.at(-1).choices, []);
+  }
+  server.engine.generate = async function* () {
+    yield { type: "error", error: { code: "device_lost", message: "gone" } };
+  };
+  for (const [path, , body] of cases) {
+    const failure = only(await chunksOf(path, body));
+    assert.deepEqual(answers.errorAnswer.parse(failure), failure);
+  }
+});
+
+Deno.test("/openapi.json says what the events of a stream hold", () => {
+  const { paths, components } = openApiDocument(allRoutes(), "1.2.3") as unknown as {
+    paths: Record<string, Record<string, { responses: { 200: { content: Json } } }>>;
+    components: { schemas: Record<string, Json> };
+  };
+  let numStreams = 0;
+  for (const [path, methods] of Object.entries(paths)) {
+    for (const { responses } of Object.values(methods)) {
+      const events = responses[200].content["text/event-stream"] as { schema: Json } | undefined;
+      if (events === undefined) continue;
+      numStreams++;
+      const [chunk, error, done] = events.schema["anyOf"] as { $ref?: string; const?: string }[];
+      assert.equal(done?.const, "[DONE]");
+      for (const { $ref = "" } of [chunk!, error!]) {
+        const schema = components.schemas[$ref.replace("#/components/schemas/", "")];
+        assert.equal(schema?.["type"], "object", `${path}: ${$ref}`);
+      }
+    }
+  }
+  assert.equal(numStreams, 2);
 });
 
 Deno.test("/docs is one page with every field, which loads nothing and runs nothing", async () => {

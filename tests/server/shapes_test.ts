@@ -58,12 +58,18 @@ Deno.test("/v1/models and /props have the members that clients of llama.cpp and 
     "/props",
     z.object({
       default_generation_settings: z.object({
+        id: z.literal(0),
+        is_processing: z.literal(false),
         n_ctx: z.literal(CONTEXT_LENGTH),
         params: z.object({ temperature: z.number(), top_k: z.int(), top_p: z.number() }),
       }),
       total_slots: z.literal(MAX_SEQUENCES),
       model_path: z.string(),
       chat_template: z.string(),
+      chat_template_caps: z.object({
+        supports_system_role: z.literal(true),
+        supports_tools: z.literal(false),
+      }),
       modalities: z.object({ vision: z.literal(false), audio: z.literal(false) }),
       build_info: z.string(),
       is_sleeping: z.literal(false),

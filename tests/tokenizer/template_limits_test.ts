@@ -165,21 +165,33 @@ Deno.test("templates reach no JavaScript: prototypes and constructors are empty"
   }
 });
 
-Deno.test("a worker that does not start fails one rendering, and the next starts another", async () => {
+Deno.test("a worker that does not start, or dies, fails one rendering, and the next starts another", async () => {
   const { Worker } = globalThis;
-  const template = createChatTemplate("{{ messages[0].content }}", TOKENIZER);
-  try {
-    globalThis.Worker = class extends Worker {
-      constructor() {
-        super("data:text/javascript,throw new Error('no memory')", { type: "module" });
-      }
-    };
-    await assert.rejects(template.render([{ role: "user", content: "a" }]), /does not start/);
-    globalThis.Worker = Worker;
-    assert.equal((await template.render([{ role: "user", content: "b" }])).text, "b");
-  } finally {
-    globalThis.Worker = Worker;
-    template.close();
+  const bad = "throw new Error('no memory')";
+  for (
+    const [source, message] of [
+      [bad, /does not start/],
+      [`postMessage({ type: 'ready' }); onmessage = () => { ${bad} }`, /died: .*no memory/],
+    ] as const
+  ) {
+    const template = createChatTemplate("{{ messages[0].content }}", TOKENIZER);
+    try {
+      globalThis.Worker = class extends Worker {
+        constructor() {
+          super(`data:text/javascript,${source}`, { type: "module" });
+        }
+      };
+      await assert.rejects(template.render([{ role: "user", content: "a" }]), {
+        name: "TemplateError",
+        code: "unavailable",
+        message,
+      });
+      globalThis.Worker = Worker;
+      assert.equal((await template.render([{ role: "user", content: "b" }])).text, "b");
+    } finally {
+      globalThis.Worker = Worker;
+      template.close();
+    }
   }
 });
 

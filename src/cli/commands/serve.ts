@@ -30,6 +30,9 @@ import { VERSION } from "../version.ts";
 
 const group = "Server";
 
+/** What answers have to tell their clients that the engine is lost for good. */
+const LAST_WORDS_MS = 1000;
+
 /** The command, over ways to open the two sides of a model. */
 export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
   return defineCommand({
@@ -41,10 +44,11 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       "then. Ctrl-C or SIGTERM ends it, with exit code 0: at once where nothing runs, else new " +
       "requests get 503 and running answers may complete (--drain-timeout). A second one ends it " +
       "at once.",
-      "An engine that is lost (its device, its worker) is started once more, with the weights " +
-      "loaded again; then the process ends with exit code 1. With --supervise (./run serve, or deno " +
-      "run with --allow-run) a process of its own serves, and is started again when it fails, after " +
-      "pauses of 1 s to 60 s. Prefixes in --prefix-dir survive that.",
+      "An engine that is lost (its device, its worker) or hangs (--hang-timeout) is started once " +
+      "more, with the weights loaded again; then the process ends with exit code 1. With " +
+      "--supervise (./run serve, or deno run with --allow-run) a process of its own serves, and is " +
+      "started again when it fails, after pauses of 1 s to 60 s. Prefixes in --prefix-dir survive " +
+      "that.",
       "Without a key it listens on the loopback only, and answers to no web page but its own " +
       "(--api-key, --insecure, --cors-origin). Several keys in TOKENBUTLER_API_KEY are a JSON " +
       "array. Requests with different keys share no cached rows of prompts.",
@@ -85,6 +89,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       if (settings.supervise) return await superviseServer(processIo);
       let keeper: EngineKeeper | undefined;
       const drainMs = settings.drainTimeout * 1000;
+      const hangMs = settings.hangTimeout === 0 ? null : settings.hangTimeout * 1000;
       using guard = interruptGuard(processIo, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
       const given = engineOptions(settings, settings.maxSeqs);
       const options = { ...given, tiers: { ...given.tiers, ...slotOptions(settings) } };
@@ -118,7 +123,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         noteDrain(server, guard.signal, settings.drainTimeout, io);
         for (const note of guardNotes(guardSettings, settings.host)) io.stderr(`note: ${note}\n`);
         keeper = new EngineKeeper({
-          open: () => open(options, io),
+          open: () => open(options, io, hangMs),
           onStart: (engine) => app.load(engine.then((engine) => ({ engine, ...side }))),
           ending: guard.signal,
           say: (line) => io.stderr(`note: ${line}\n`),
@@ -139,7 +144,11 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         }
         io.stdout(`listening on ${server.url}\n`);
         const lost = await Promise.race([server.finished, keeper.lost]);
-        if (lost !== undefined) throw lost;
+        if (lost !== undefined) {
+          // Those that run are just hearing of it: not that the server ends.
+          await server.shutdown(LAST_WORDS_MS);
+          throw lost;
+        }
         return EXIT.ok;
       } finally {
         await server?.shutdown();

@@ -38,6 +38,15 @@ export function nTooLarge(n: number, most: number): RequestError {
   });
 }
 
+/** 400: a body that would take long to read, for its bytes. */
+export function bodyTooComplex(most: number, what: string): RequestError {
+  return badRequest(`The request body has more than ${most} ${what}, the limit of this server.`, {
+    code: "body_too_complex",
+    // The rest of the body is not read, so the connection cannot carry another request.
+    headers: { connection: "close" },
+  });
+}
+
 /** 408: a body that stopped coming. */
 export function bodyTooSlow(timeoutMs: number): RequestError {
   return new RequestError(

@@ -7,7 +7,7 @@ const TOLD_WHY = 16;
  * Connections of all clients together. A process that runs out of file descriptors never accepts a
  * connection again, and four thousand are all that some systems give it.
  */
-const MOST_TOGETHER = 2048;
+export const MOST_TOGETHER = 2048;
 
 /** What becomes of a new connection. `refuse`: it is told why; `close`: it is not. */
 export type Verdict = "serve" | "refuse" | "close";
@@ -40,9 +40,12 @@ export class Connections {
   readonly #mostTogether: number;
   #numOpen = 0;
 
-  /** @param most Connections of one client; 0 is no bound, neither of one nor of all. */
+  /**
+   * @param most Connections of one client; 0 is no bound of one. That of all stays: without it,
+   *   one client could end the accepting of connections for good.
+   */
   constructor(private readonly most: number) {
-    this.#mostTogether = most === 0 ? Infinity : Math.max(most, MOST_TOGETHER);
+    this.#mostTogether = Math.max(most, MOST_TOGETHER);
   }
 
   /** Counts a new connection, whatever becomes of it; {@linkcode remove} it when it is closed. */

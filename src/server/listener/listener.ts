@@ -21,7 +21,7 @@ import {
 export interface ConnectionLimits {
   /** Milliseconds from the opening of a connection to the end of a request's header. */
   readonly headerTimeoutMs: number;
-  /** Connections that one address may have at once; 0 is no bound. */
+  /** Connections that one address may have at once; 0 is no bound but that of all together. */
   readonly maxConnectionsPerAddress: number;
 }
 

@@ -1,4 +1,9 @@
-/** What answers look like: schemas for `/openapi.json`, held against real answers by tests. @module */
+/**
+ * What answers look like: schemas for `/openapi.json`, held against real answers by tests. What
+ * writes chunks and errors takes its types from them.
+ *
+ * @module
+ */
 import { z } from "zod";
 
 const count = () => z.int().min(0);
@@ -53,18 +58,23 @@ const chatToken = z.object({
   bytes: z.array(count()).nullable(),
 });
 
+const completionChoice = {
+  index: count(),
+  text: z.string(),
+  logprobs: completionLogprobs.nullable(),
+  token_ids: z.array(count()).optional(),
+  prompt_token_ids: z.array(count()).optional(),
+};
+const chatLogprobs = z.object({
+  content: z.array(z.object({ ...chatToken.shape, top_logprobs: z.array(chatToken) })),
+  refusal: z.null(),
+});
+
 /** Answer of `POST /v1/completions`. */
 export const completionAnswer = z.object({
   ...envelope,
   object: z.literal("text_completion"),
-  choices: z.array(z.object({
-    index: count(),
-    text: z.string(),
-    logprobs: completionLogprobs.nullable(),
-    finish_reason: finishReason,
-    token_ids: z.array(count()).optional(),
-    prompt_token_ids: z.array(count()).optional(),
-  })),
+  choices: z.array(z.object({ ...completionChoice, finish_reason: finishReason })),
   ...ending,
 });
 
@@ -80,15 +90,58 @@ export const chatAnswer = z.object({
       content: z.string(),
       refusal: z.null(),
     }),
-    logprobs: z.object({
-      content: z.array(z.object({ ...chatToken.shape, top_logprobs: z.array(chatToken) })),
-      refusal: z.null(),
-    }).nullable(),
+    logprobs: chatLogprobs.nullable(),
     finish_reason: finishReason,
     token_ids: z.array(count()).optional(),
   })),
   ...ending,
 });
+
+const chunkMembers = {
+  prompt_progress: z.object({
+    total: count(),
+    cache: count(),
+    processed: count(),
+    time_ms: count(),
+  }).optional().describe("how far the prompt is, with `return_progress`"),
+  usage: usage.nullish().describe("of the whole answer in the last chunk, with `include_usage`"),
+  timings: timings.optional(),
+  kv: kv.optional(),
+};
+const finishedFor = finishReason.nullable().describe("null until the choice ends");
+
+/** A chunk of `POST /v1/completions`. */
+export const completionChunk = z.object({
+  ...envelope,
+  object: z.literal("text_completion"),
+  choices: z.array(z.object({ ...completionChoice, finish_reason: finishedFor })).max(1),
+  ...chunkMembers,
+});
+
+/** A chunk of `POST /v1/chat/completions`. */
+export const chatChunk = z.object({
+  ...envelope,
+  object: z.literal("chat.completion.chunk"),
+  prompt_token_ids: z.array(count()).optional(),
+  choices: z.array(z.object({
+    index: count(),
+    delta: z.object({ role: z.literal("assistant").optional(), content: z.string().optional() }),
+    logprobs: chatLogprobs.nullable(),
+    finish_reason: finishedFor,
+    token_ids: z.array(count()).optional(),
+  })).max(1),
+  ...chunkMembers,
+});
+
+/** A value that is only written out: nobody changes it. */
+type Written<T> = T extends readonly (infer E)[] ? readonly Written<E>[]
+  : T extends object ? { readonly [K in keyof T]: Written<T[K]> }
+  : T;
+
+/** See {@linkcode completionChunk}. */
+export type CompletionChunk = Written<z.output<typeof completionChunk>>;
+/** See {@linkcode chatChunk}. */
+export type ChatChunk = Written<z.output<typeof chatChunk>>;
 
 const served = z.object({
   id: z.string(),
@@ -127,11 +180,19 @@ export const healthAnswer = z.object({ status: z.literal("ok") });
 
 /** Answer of `GET /props`. */
 export const propsAnswer = z.looseObject({
-  default_generation_settings: z.looseObject({ n_ctx: count(), params: z.looseObject({}) }),
+  default_generation_settings: z.looseObject({
+    id: count(),
+    is_processing: z.boolean().describe("whether the first slot has a sequence"),
+    n_ctx: count(),
+    params: z.looseObject({}),
+  }),
   total_slots: count(),
   model_alias: z.string(),
   model_path: z.string().nullable(),
   chat_template: z.string().nullable(),
+  chat_template_caps: z.record(z.string(), z.boolean()).describe(
+    "what a chat can have; empty without a template",
+  ),
   build_info: z.string(),
 });
 
@@ -171,12 +232,27 @@ export const slotAnswer = z.union([
   z.object({ ...slot, n_erased: count() }),
 ]);
 
-/** Every error. */
+/** Every error, as an answer or as an event of a stream. */
 export const errorAnswer = z.object({
-  error: z.looseObject({
+  error: z.object({
     message: z.string(),
-    type: z.string(),
+    type: z.enum([
+      "invalid_request_error",
+      "authentication_error",
+      "permission_error",
+      "not_found_error",
+      "rate_limit_error",
+      "timeout_error",
+      "server_error",
+      "unavailable_error",
+    ]),
     param: z.string().nullable().describe("field of the body that is wrong"),
-    code: z.union([z.string(), z.int()]).nullable(),
+    // 503 while loading has the number, as llama.cpp's `/health`.
+    code: z.union([z.string(), z.int()]).nullable().describe("a name, or the status"),
+    n_prompt_tokens: count().optional().describe("with `context_length_exceeded`"),
+    n_ctx: count().optional().describe("with `context_length_exceeded`"),
   }),
 });
+
+/** See {@linkcode errorAnswer}. */
+export type ErrorBody = Written<z.output<typeof errorAnswer>>;

@@ -65,7 +65,14 @@ export function openApiDocument(
     tags: [...new Set(routes.map(({ tag }) => tag))].map((name) => ({ name })),
     paths,
     components: {
-      schemas: { Error: jsonSchema(errorAnswer, "output") },
+      schemas: {
+        ...Object.fromEntries(
+          routes.flatMap(({ chunk }) =>
+            chunk === undefined ? [] : [[chunk.name, jsonSchema(chunk.schema, "output")]]
+          ),
+        ),
+        Error: jsonSchema(errorAnswer, "output"),
+      },
       securitySchemes: { key: { type: "http", scheme: "bearer" } },
     },
   } as OpenApiDocument;
@@ -112,7 +119,7 @@ export function bodySchema({ body }: RouteDescription): Json {
   };
 }
 
-function success({ answer, streams }: RouteDescription): Json {
+function success({ answer, chunk }: RouteDescription): Json {
   if ("media" in answer) {
     const schema = answer.media === "application/json" ? { type: "object" } : { type: "string" };
     return { description: "the answer", content: { [answer.media]: { schema } } };
@@ -121,8 +128,20 @@ function success({ answer, streams }: RouteDescription): Json {
     description: "the answer",
     content: {
       "application/json": { schema: jsonSchema(answer, "output") },
-      ...(streams ? { "text/event-stream": { schema: { type: "string" } } } : {}),
+      ...(chunk === undefined ? {} : { "text/event-stream": { schema: eventSchema(chunk.name) } }),
     },
+  };
+}
+
+/** OpenAPI 3.1 has no word for events: the schema is that of the data of each. */
+function eventSchema(name: string): Json {
+  return {
+    description: "The data of each event. Lines that begin with a colon are comments.",
+    anyOf: [
+      { $ref: `#/components/schemas/${name}` },
+      { $ref: "#/components/schemas/Error" },
+      { const: "[DONE]" },
+    ],
   };
 }
 

@@ -42,8 +42,8 @@ export interface RouteDescription {
   readonly body?: RouteBody;
   /** Schema of the answer, or the media type of one that is no JSON. */
   readonly answer: z.ZodType | { readonly media: string };
-  /** It can also answer with server-sent events. */
-  readonly streams?: boolean;
+  /** Schema of the data of each event, and its name, where it can answer with events too. */
+  readonly chunk?: { readonly name: string; readonly schema: z.ZodType };
 }
 
 const MESSAGES = [{ role: "user", content: "What is the capital of France?" }];
@@ -65,7 +65,7 @@ export const ROUTES: readonly RouteDescription[] = [
       example: { messages: MESSAGES, max_tokens: 32, temperature: 0 },
     },
     answer: answers.chatAnswer,
-    streams: true,
+    chunk: { name: "ChatCompletionChunk", schema: answers.chatChunk },
   },
   {
     method: "POST",
@@ -79,7 +79,7 @@ export const ROUTES: readonly RouteDescription[] = [
       example: { prompt: "Once upon a time", max_tokens: 32 },
     },
     answer: answers.completionAnswer,
-    streams: true,
+    chunk: { name: "CompletionChunk", schema: answers.completionChunk },
   },
   {
     method: "POST",
