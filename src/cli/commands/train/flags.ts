@@ -170,8 +170,8 @@ export function settingsOf(settings: TrainFlags, context: number): TrainSettings
   // Whole tiles, and no more than the model was trained for.
   const tokens = (wanted: number) => Math.floor(Math.min(wanted, context) / 8) * 8;
   const wantedTable = settings.tableTokens ?? Math.max(settings.tokens, settings.heldOutTokens);
-  // Nothing is learnt from windows then.
-  const count = settings.from !== null && epochs === 0 ? 1 : windows;
+  // Nothing is learnt from windows then: one of each text.
+  const count = settings.from !== null && epochs === 0 ? settings.text.length : windows;
   return {
     ...TRAIN_DEFAULTS,
     ...{ windows: count, epochs, heldOut, loss, rate, decay, seed, sinks, window, stride, inner },
