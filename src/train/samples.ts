@@ -11,10 +11,13 @@ const UNSEEN_SHARE = 0.05;
 /** Rows before this many candidates are not learnt: there is nothing to choose. */
 const LEAST_CANDIDATES = 64;
 
-/** Windows of both kinds. */
+/** Windows of each kind. */
 export interface Samples {
   readonly train: readonly CaptureWindow[];
+  /** That recall is measured on. */
   readonly heldOut: readonly CaptureWindow[];
+  /** That budgets are measured on, of the same text; the very same list where the sizes are equal. */
+  readonly table: readonly CaptureWindow[];
 }
 
 /**
@@ -51,7 +54,7 @@ export function takeSamples(
   prefix: readonly number[],
   settings: TrainSettings,
 ): Samples {
-  const { windows, tokens, heldOut, heldOutTokens } = settings;
+  const { windows, tokens, heldOut, heldOutTokens, tableTokens } = settings;
   const parts = texts.map(splitText);
   const cut = (which: "train" | "heldOut", count: number, length: number) => {
     const options = { tokens: count * length, context: length };
@@ -62,19 +65,22 @@ export function takeSamples(
       "no_text",
       `the text is too short: ${which === "train" ? "training" : "measuring"} needs a window of ` +
         `${length} tokens${which === "train" ? "" : " near its end"}. Give more with --text, ` +
-        "or shorter windows with --tokens and --held-out-tokens",
+        "or shorter windows with --tokens, --held-out-tokens and --table-tokens",
     );
   };
   const first = Math.min(settings.sinks + settings.window + LEAST_CANDIDATES, tokens / 2);
+  const measured = (length: number) =>
+    cut("heldOut", heldOut, length).map((ids) => ({
+      ids,
+      positions: new Draws(settings.seed, 0).spread(length / 2, length, settings.heldOutRows),
+    }));
+  const toMeasure = measured(heldOutTokens);
   return {
     train: cut("train", windows, tokens).map((ids, index) => ({
       ids,
       positions: new Draws(settings.seed, 1 + index).spread(first, tokens, settings.rows),
     })),
-    heldOut: cut("heldOut", heldOut, heldOutTokens).map((ids) => ({
-      ids,
-      positions: new Draws(settings.seed, 0)
-        .spread(heldOutTokens / 2, heldOutTokens, settings.heldOutRows),
-    })),
+    heldOut: toMeasure,
+    table: tableTokens === heldOutTokens ? toMeasure : measured(tableTokens),
   };
 }

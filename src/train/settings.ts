@@ -19,8 +19,14 @@ export interface TrainSettings {
   readonly heldOut: number;
   /** Tokens of a window to measure on; rows of its second half are measured. */
   readonly heldOutTokens: number;
-  /** Rows of those windows. */
+  /** Rows of those windows, and of those that budgets are measured on. */
   readonly heldOutRows: number;
+  /**
+   * Tokens of as many windows that budgets are measured on; rows of its second half. Budgets that are
+   * to hold in long contexts have to be measured in long ones: in short ones the last rows of a large
+   * budget are all that is left, and add nothing.
+   */
+  readonly tableTokens: number;
   /** How often each window is seen. */
   readonly epochs: number;
   /** Highest rate of learning. */
@@ -45,6 +51,7 @@ export const TRAIN_DEFAULTS: TrainSettings = {
   heldOut: 8,
   heldOutTokens: 1024,
   heldOutRows: 64,
+  tableTokens: 2048,
   epochs: 4,
   rate: 2e-2,
   warmup: 0.1,
@@ -71,7 +78,18 @@ export const RATE_PARTS: RateParts = { up: 0.1, down: 1, keys: 1, norm: 0.1 };
 /** Rows that are chosen where recall is measured. */
 export const MEASURED_BUDGET = 64;
 /** Counts of rows for which the covered mass is measured. */
-export const MEASURED_COUNTS: readonly number[] = [4, 8, 16, 32, 64, 128, 256, 512];
+export const MEASURED_COUNTS: readonly number[] = [
+  4,
+  8,
+  16,
+  32,
+  64,
+  128,
+  256,
+  512,
+  768,
+  1024,
+];
 
 /** Mean budgets that the table of a predictor has points for. */
 export const TABLE_MEANS: readonly number[] = [16, 28, 60, 92, 156, 220, 348, 476];

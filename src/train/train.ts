@@ -23,7 +23,7 @@ import { splitValues, startingState } from "./device/values.ts";
 import { Draws } from "./draws.ts";
 import { TrainError } from "./errors.ts";
 import { type HeadMeasure, measure } from "./measure.ts";
-import type { ProducerSizes } from "./objective.ts";
+import type { ProducerSizes, ProducerValues } from "./objective.ts";
 import {
   MEASURED_BUDGET,
   MEASURED_COUNTS,
@@ -44,6 +44,10 @@ export interface TrainRun {
   readonly settings: TrainSettings;
   readonly train: CaptureFile;
   readonly heldOut: CaptureFile;
+  /** Windows that budgets are measured on; may be {@linkcode heldOut}. */
+  readonly table: CaptureFile;
+  /** What to go on from, and what tells it apart; null: the closed form. */
+  readonly from: { readonly predictor: Predictor; readonly digest: string } | null;
   /** File for the checkpoint. */
   readonly checkpoint: string;
   /** Device memory that may be used, in bytes. */
@@ -70,6 +74,8 @@ export interface TrainResult {
   readonly curves: readonly ProducerCurve[];
   /** (layers after the first, KV heads) in one list. */
   readonly heads: readonly HeadMeasure[];
+  /** The same on the windows for budgets. */
+  readonly tableHeads: readonly HeadMeasure[];
 }
 
 /** Held-out windows that recall is measured on between epochs. */
@@ -89,6 +95,7 @@ export async function train(run: TrainRun): Promise<TrainResult | null> {
   const id = await runId(run);
   let checkpoint = readCheckpoint(run.checkpoint, id);
   const heads: HeadMeasure[] = [];
+  const tableHeads: HeadMeasure[] = [];
   for (const place of places) {
     const sizes = sizesOf(shape, place, run.train.origin.shape);
     if (checkpoint.done.length <= place.index) {
@@ -97,15 +104,20 @@ export async function train(run: TrainRun): Promise<TrainResult | null> {
       checkpoint = next;
     }
     const { values, turns } = checkpoint.done[place.index]!;
-    heads.push(...measure(
-      sizesOf(shape, place, run.heldOut.origin.shape),
-      splitValues(sizes, values),
-      turningOf(run, turns),
-      windowsOf(run.heldOut, place.index),
-      measureSettings(settings),
-    ));
+    const measured = (file: CaptureFile) =>
+      measure(
+        sizesOf(shape, place, file.origin.shape),
+        splitValues(sizes, values),
+        turningOf(run, turns),
+        windowsOf(file, place.index),
+        measureSettings(settings),
+      );
+    const found = measured(run.heldOut);
+    heads.push(...found);
+    tableHeads.push(...run.table === run.heldOut ? found : measured(run.table));
   }
-  return { predictor: assemble(shape, checkpoint, run), curves: checkpoint.curves, heads };
+  const predictor = assemble(shape, checkpoint, run);
+  return { predictor, curves: checkpoint.curves, heads, tableHeads };
 }
 
 async function trainProducer(
@@ -197,19 +209,44 @@ async function trainProducer(
   return after;
 }
 
-/** A producer in closed form. */
+/** A producer in closed form, or as it was in the predictor to go on from. */
 function begin(run: TrainRun, place: ProducerPlace, sizes: ProducerSizes): RunningProducer {
-  const { values, turning } = startOf(
-    sizes,
-    run.rope,
-    run.settings.sinks,
-    () => windowsOf(run.train, place.index),
-  );
+  const closedForm = () => {
+    const { values, turning } = startOf(
+      sizes,
+      run.rope,
+      run.settings.sinks,
+      () => windowsOf(run.train, place.index),
+    );
+    return { values, turns: turning.turns };
+  };
+  const { values, turns } = run.from !== null ? valuesOf(run.from.predictor, place) : closedForm();
   return {
     ...startingState(sizes, values),
-    turns: turning.turns,
+    turns,
     epochs: 0,
     curve: { losses: [], recalls: [] },
+  };
+}
+
+/** Values of a producer and of the keys that it chooses by. */
+function valuesOf(
+  { shape, producers, keys, turns }: Predictor,
+  { index, first, count }: ProducerPlace,
+): { values: ProducerValues; turns: Int32Array<ArrayBuffer> } {
+  const { numKvHeads, headDim } = shape.model;
+  const { up, down, normWeight, normBias } = producers[index]!;
+  const part = <T extends Float32Array | Int32Array>(all: T, each: number) =>
+    all.slice(first * each, (first + count) * each) as T;
+  return {
+    values: {
+      up,
+      down,
+      gain: normWeight,
+      bias: normBias,
+      keys: part(keys, numKvHeads * headDim * IMPORTANCE_DIM),
+    },
+    turns: Int32Array.from(part(turns, numKvHeads * IMPORTANCE_PAIRS)),
   };
 }
 
@@ -288,6 +325,8 @@ async function runId(run: TrainRun): Promise<string> {
     run.rope,
     run.train.origin.content,
     run.heldOut.origin.content,
+    run.table.origin.content,
+    run.from?.digest,
   ]);
   const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   return new Uint8Array(bytes).toHex();

@@ -43,6 +43,21 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
     await runWith(trainCommand, line);
     assert.deepEqual(await Deno.readFile(summary.out), before);
     assert.ok(summary.seconds > 0 && notes.results !== null);
+    // Budgets for other contexts: nothing else changes.
+    await runWith(
+      trainCommand,
+      `${line.replace("--epochs 2", "--epochs 0")} --out ${folder}/other.safetensors ` +
+        `--from ${summary.out} --table-tokens 128`,
+    );
+    const moved = readPredictor(`${folder}/other.safetensors`, model);
+    assert.deepEqual(moved.predictor, predictor);
+    assert.notDeepEqual(moved.notes.budgets, notes.budgets);
+    assert.deepEqual(moved.notes.training, { ...notes.training as object, tableTokens: 128 });
+    assert.deepEqual(moved.notes.results, notes.results);
+    await assert.rejects(
+      runWith(trainCommand, `${line.replace("--inner 16", "--inner 8")} --from ${summary.out}`),
+      /--from: .* has a stride of 2 and a width of 16: give --stride 2 --inner 16/,
+    );
 
     const ask = `--model ${MODEL} --text ${folder}/a.txt --part all --windows 2 --tokens 128 ` +
       `--policies tokenbutler,oracle,streaming,h2o --totals 24,96 --window 8 --batch 16 ` +

@@ -104,6 +104,8 @@ Deno.test("training on a generated model", async (t) => {
   const kernels = await openKernels({});
   const run = (checkpoint: string, more: Partial<TrainRun> = {}): TrainRun => ({
     ...captured,
+    table: captured.heldOut,
+    from: null,
     kernels,
     plan: selectPlan(kernels.caps, {}),
     rope: ROPE,
@@ -190,6 +192,21 @@ Deno.test("training on a generated model", async (t) => {
       });
     },
   );
+
+  await t.step("goes on from a predictor; without epochs it stays as it is", async () => {
+    const from = { predictor, digest: "first" };
+    const settings = { ...SETTINGS, epochs: 0 };
+    const same = await train(run("from", { from, settings, table: captured.train }));
+    assert.deepEqual(bytesOf(same), bytesOf(first));
+    assert.notDeepEqual(same!.tableHeads, same!.heads);
+    assert.deepEqual(first!.tableHeads, heads);
+    const more = await train(run("more", { from, settings: { ...SETTINGS, epochs: 1 } }));
+    assert.notDeepEqual(more!.predictor, predictor);
+    assert.deepEqual(
+      more!.curves.map(({ recalls }) => recalls[0]),
+      curves.map(({ recalls }) => recalls.at(-1)),
+    );
+  });
 
   await t.step("has the parameters that its shape says", () => {
     assert.equal(producersOf(captured.shape).length, predictor.producers.length);

@@ -1,10 +1,17 @@
 /** `train`: a predictor for the tokenbutler policy, from text that runs through the model. @module */
 import { checkWritable } from "../../butler/calibration/write.ts";
-import { defaultPredictorPath } from "../../butler/predictor/file.ts";
+import {
+  defaultPredictorPath,
+  encodePredictor,
+  type PredictorNotes,
+  readPredictor,
+  type StoredPredictor,
+} from "../../butler/predictor/file.ts";
 import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
 import { writePredictor } from "../../butler/predictor/write.ts";
 import { createEngineParts, openKernels } from "../../engine/create.ts";
 import { selectPlan } from "../../gpu/plan.ts";
+import { z } from "zod";
 import { openModel } from "../../model/open.ts";
 import { ropeForContext } from "../../model/rope.ts";
 import type { RopeConfig } from "../../model/types.ts";
@@ -72,6 +79,7 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
     inner: flags.inner,
   };
   const share = checkShape(shape, numParameters, flags.maxParameters);
+  const from = flags.from === null ? null : await openFrom(flags.from, shape);
   if (!flags.dryRun) {
     checkWritable(out);
     checkOutputs({ svg: flags.svg });
@@ -87,15 +95,20 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
     return EXIT.ok;
   }
   using captured = await captureAll(job, cache);
-  const result = await trainAll(job, captured, cache);
+  const result = await trainAll(job, captured, cache, from);
   const seconds = (performance.now() - began) / 1000;
-  const summary = summaryOf(result, shape, share);
+  // Where nothing was learnt, what tells how it was learnt stays.
+  const learnt = from === null || settings.epochs > 0 ? null : from.notes;
+  const summary = { ...summaryOf(result, shape, share), ...startOf(learnt) };
   writePredictor(out, {
     predictor: result.predictor,
     notes: {
-      training: { ...settings, text: flags.text.map(baseName) },
+      training: learnt === null ? { ...settings, text: flags.text.map(baseName) } : {
+        ...z.looseObject({}).catch({}).parse(learnt.training),
+        tableTokens: settings.tableTokens,
+      },
       results: summary,
-      budgets: budgetsOf(result.heads, shape.model.numKvHeads, flags.firstLayer),
+      budgets: budgetsOf(result.tableHeads, shape.model.numKvHeads, flags.firstLayer),
       program: VERSION,
     },
   });
@@ -135,6 +148,29 @@ function makeFolder(path: string): void {
   }
 }
 
+/** A predictor to go on from. */
+type Opened = StoredPredictor & { readonly digest: string };
+
+/** @throws {CommandError} If its sizes are not those that were asked for. */
+async function openFrom(path: string, shape: PredictorShape): Promise<Opened> {
+  const stored = readPredictor(path, shape.model);
+  const { stride, inner } = stored.predictor.shape;
+  if (stride !== shape.stride || inner !== shape.inner) {
+    throw new CommandError(
+      `--from: ${path} has a stride of ${stride} and a width of ${inner}: give ` +
+        `--stride ${stride} --inner ${inner}`,
+    );
+  }
+  const bytes = await crypto.subtle.digest("SHA-256", encodePredictor(stored));
+  return { ...stored, digest: new Uint8Array(bytes).toHex() };
+}
+
+/** Recall before training, of a predictor that was not trained any more. */
+function startOf(notes: PredictorNotes | null): { start_recall?: number } {
+  const { success, data } = z.object({ start_recall: z.number() }).safeParse(notes?.results);
+  return success ? data : {};
+}
+
 async function samplesOf(
   path: string,
   texts: readonly string[],
@@ -153,6 +189,7 @@ async function trainAll(
   { flags, io, kernels, shape, rope, settings }: TrainJob,
   captured: Captured,
   cache: string,
+  from: Opened | null,
 ): Promise<TrainResult> {
   const each = settings.epochs * captured.train.windows;
   const bar = timedBar(io, "Training", Math.max(1, each * producersOf(shape).length));
@@ -164,6 +201,7 @@ async function trainAll(
       rope: pairsOf(rope),
       settings,
       ...captured,
+      from,
       checkpoint: `${cache}/checkpoint.safetensors`,
       memory: flags.memory,
       onProgress: ({ producer, step, steps, loss, recall }) => {

@@ -12,10 +12,11 @@ import type { TrainJob } from "./job.ts";
 /** Tokens of a prefill chunk: fixed, so that the same text gives the same bytes. */
 const CHUNK = 256;
 
-/** Both captures, whole. */
+/** All captures, whole. */
 export interface Captured extends Disposable {
   readonly train: CaptureFile;
   readonly heldOut: CaptureFile;
+  readonly table: CaptureFile;
 }
 
 /**
@@ -49,16 +50,23 @@ export async function captureAll(job: TrainJob, cache: string): Promise<Captured
   try {
     const train = await openFile("train", samples.train);
     const heldOut = await openFile("held_out", samples.heldOut);
-    const lacking = samples.train.length - train.windows + samples.heldOut.length - heldOut.windows;
+    const table = samples.table === samples.heldOut
+      ? heldOut
+      : await openFile("table", samples.table);
+    const wanted = new Map([
+      [heldOut, samples.heldOut],
+      [table, samples.table],
+      [train, samples.train],
+    ]);
+    const lacking = [...wanted]
+      .reduce((sum, [file, windows]) => sum + windows.length - file.windows, 0);
     if (lacking > 0) {
       const parts = await openEngine(job);
       const bar = timedBar(io, "Running the model", lacking);
       try {
         let done = 0;
         const onProgress = () => bar.update(++done);
-        for (
-          const [file, windows] of [[heldOut, samples.heldOut], [train, samples.train]] as const
-        ) {
+        for (const [file, windows] of wanted) {
           await capture({ parts, file, windows, chunk: parts.info.prefillChunk, onProgress });
         }
       } finally {
@@ -69,6 +77,7 @@ export async function captureAll(job: TrainJob, cache: string): Promise<Captured
     return {
       train,
       heldOut,
+      table,
       [Symbol.dispose]: () => files.forEach((file) => file[Symbol.dispose]()),
     };
   } catch (error) {
@@ -78,8 +87,8 @@ export async function captureAll(job: TrainJob, cache: string): Promise<Captured
 }
 
 /** Context of the engine: a token beside a window, as warming up takes a short step of both kinds. */
-export function contextOf({ tokens, heldOutTokens }: TrainSettings): number {
-  return Math.max(tokens, heldOutTokens) + 1;
+export function contextOf({ tokens, heldOutTokens, tableTokens }: TrainSettings): number {
+  return Math.max(tokens, heldOutTokens, tableTokens) + 1;
 }
 
 /**

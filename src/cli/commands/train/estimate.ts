@@ -27,7 +27,8 @@ export async function dryRun(job: TrainJob): Promise<void> {
       tokens: windows[0]!.ids.length,
       rows: windows[0]!.positions.length,
     }).recordBytes * windows.length;
-  const disk = layout(samples.train) + layout(samples.heldOut);
+  const kinds = kindsOf(samples);
+  const disk = kinds.reduce((sum, windows) => sum + layout(windows), 0);
   const parts = await openEngine(job);
   const captureSeconds = await timeCapture(parts, samples);
   parts.dispose();
@@ -41,7 +42,7 @@ export async function dryRun(job: TrainJob): Promise<void> {
   const plan = {
     parameters: parameterCount(shape),
     windows: samples.train.length,
-    held_out: samples.heldOut.length,
+    held_out: kindsOf(samples).slice(1).flat().length,
     disk_bytes: disk,
     device_bytes: Math.min(flags.memory, device),
     capture_seconds: Math.round(captureSeconds),
@@ -63,9 +64,14 @@ export async function dryRun(job: TrainJob): Promise<void> {
   }
 }
 
+/** The windows that have a file of their own. */
+function kindsOf({ train, heldOut, table }: Samples): (readonly CaptureWindow[])[] {
+  return [...new Set([train, heldOut, table])];
+}
+
 /** Seconds that the model takes for all windows, from a chunk. */
 async function timeCapture({ runner, kv, info }: EngineParts, samples: Samples): Promise<number> {
-  const all = [...samples.train, ...samples.heldOut];
+  const all = kindsOf(samples).flat();
   const tokens = all[0]!.ids.slice(0, info.prefillChunk);
   kv.reserve(0, tokens.length);
   const began = performance.now();

@@ -67,6 +67,23 @@ export const trainFlags = {
     2 ** 17,
     TRAIN_DEFAULTS.heldOutTokens,
   ),
+  tableTokens: valueFlag({
+    group: "Training",
+    help: "tokens of as many windows that budgets are measured on: a context like those to come",
+    placeholder: "N",
+    schema: integer(64, 2 ** 17),
+    fallback: null,
+    fallbackText: "the larger of --tokens and --held-out-tokens",
+  }),
+  from: valueFlag({
+    group: "Training",
+    help: "predictor of the same model to go on from, in the place of the closed form; with " +
+      "--epochs 0 only its budgets are measured anew",
+    placeholder: "FILE",
+    schema: text,
+    fallback: null,
+    fallbackText: "none",
+  }),
   loss: valueFlag({
     group: "Training",
     help: "full: attention over all rows; candidates: over the rows between sinks and window; " +
@@ -152,12 +169,16 @@ export function settingsOf(settings: TrainFlags, context: number): TrainSettings
   }
   // Whole tiles, and no more than the model was trained for.
   const tokens = (wanted: number) => Math.floor(Math.min(wanted, context) / 8) * 8;
+  const wantedTable = settings.tableTokens ?? Math.max(settings.tokens, settings.heldOutTokens);
+  // Nothing is learnt from windows then: one of each text.
+  const count = settings.from !== null && epochs === 0 ? settings.text.length : windows;
   return {
     ...TRAIN_DEFAULTS,
-    ...{ windows, epochs, heldOut, loss, rate, decay, seed, sinks, window, stride, inner },
+    ...{ windows: count, epochs, heldOut, loss, rate, decay, seed, sinks, window, stride, inner },
     rows: Math.min(rows, tokens(settings.tokens) / 2),
     tokens: tokens(settings.tokens),
     heldOutTokens: tokens(settings.heldOutTokens),
     heldOutRows: Math.min(TRAIN_DEFAULTS.heldOutRows, tokens(settings.heldOutTokens) / 2),
+    tableTokens: tokens(wantedTable),
   };
 }
