@@ -19,12 +19,11 @@ export interface TrainSettings {
   readonly heldOut: number;
   /** Tokens of a window to measure on; rows of its second half are measured. */
   readonly heldOutTokens: number;
-  /** Rows of those windows, and of those that budgets are measured on. */
+  /** Rows of those windows, and of those that large budgets are measured on. */
   readonly heldOutRows: number;
   /**
-   * Tokens of as many windows that budgets are measured on; rows of its second half. Budgets that are
-   * to hold in long contexts have to be measured in long ones: in short ones the last rows of a large
-   * budget are all that is left, and add nothing.
+   * Tokens of as many windows that large budgets are measured on; rows of its second half. In short
+   * windows the last rows of a large budget are all that is left, and add nothing.
    */
   readonly tableTokens: number;
   /** How often each window is seen. */

@@ -108,7 +108,12 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
         tableTokens: settings.tableTokens,
       },
       results: summary,
-      budgets: budgetsOf(result.tableHeads, shape.model.numKvHeads, flags.firstLayer),
+      budgets: budgetsOf(
+        { heads: result.heads, tokens: settings.heldOutTokens },
+        { heads: result.tableHeads, tokens: settings.tableTokens },
+        shape.model.numKvHeads,
+        flags.firstLayer,
+      ),
       program: VERSION,
     },
   });

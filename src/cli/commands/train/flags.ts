@@ -69,7 +69,9 @@ export const trainFlags = {
   ),
   tableTokens: valueFlag({
     group: "Training",
-    help: "tokens of as many windows that budgets are measured on: a context like those to come",
+    help:
+      "tokens of as many windows that budgets are measured on which are more than a quarter of a " +
+      "held-out window: a context like those to come",
     placeholder: "N",
     schema: integer(64, 2 ** 17),
     fallback: null,

@@ -1,0 +1,66 @@
+import { budgetsOf } from "../../src/train/budgets.ts";
+import type { HeadMeasure } from "../../src/train/measure.ts";
+import { MEASURED_COUNTS, TABLE_MEANS } from "../../src/train/settings.ts";
+import { assert, fc } from "std-testing";
+
+const KV_HEADS = 2;
+const LAYERS = 3;
+
+/** Heads whose first so many rows add what the curve says. */
+const headsOf = (curves: readonly ((count: number) => number)[]): HeadMeasure[] =>
+  curves.map((curve) => {
+    const added = MEASURED_COUNTS.map(curve);
+    return {
+      recall: 0,
+      recentRecall: 0,
+      base: 0,
+      added,
+      best: added,
+      mass: 0,
+      bestMass: 0,
+      rows: 1,
+    };
+  });
+
+const anyCurves = fc.array(fc.double({ min: 0.01, max: 4, noNaN: true }), {
+  minLength: (LAYERS - 1) * KV_HEADS,
+  maxLength: (LAYERS - 1) * KV_HEADS,
+}).map((rates) => rates.map((rate) => (count: number) => 1 - 1 / (1 + rate * count)));
+
+Deno.test("budgetsOf() keeps every mean, and what a head has at a smaller one", () => {
+  fc.assert(fc.property(anyCurves, anyCurves, (few, many) => {
+    const { roles, points } = budgetsOf(
+      { heads: headsOf(few), tokens: 1024 },
+      { heads: headsOf(many), tokens: 2048 },
+      KV_HEADS,
+      "dense",
+    );
+    assert.deepEqual(roles, ["dense", "selected", "selected"]);
+    assert.deepEqual(points.map(({ mean }) => mean), TABLE_MEANS);
+    points.forEach(({ mean, rows }, i) => {
+      const sum = rows.flat().reduce((a, b) => a + b, 0);
+      assert.equal(sum, mean * (LAYERS - 1) * KV_HEADS);
+      const before = points[i - 1]?.rows.flat() ?? [];
+      assert.ok(rows.flat().every((count, head) => count >= (before[head] ?? 0)));
+    });
+  }));
+});
+
+Deno.test("budgetsOf() measures small budgets on short windows and large ones on long windows", () => {
+  const flat = (count: number) => Math.min(1, count / 400);
+  const steep = (count: number) => Math.min(1, count / 4);
+  const table = (few: readonly ((count: number) => number)[], many: typeof few) =>
+    budgetsOf(
+      { heads: headsOf(few), tokens: 1024 },
+      { heads: headsOf(many), tokens: 2048 },
+      KV_HEADS,
+      "dense",
+    ).points;
+  const wide = (count: number) => Math.min(2, count / 500);
+  const short = table([flat, steep, steep, steep], [wide, steep, steep, steep]);
+  const other = table([flat, steep, steep, steep], [steep, wide, steep, steep]);
+  short.forEach(({ mean, rows }, i) => {
+    if (mean <= 256) assert.deepEqual(rows, other[i]!.rows);
+    else assert.notDeepEqual(rows, other[i]!.rows);
+  });
+});
