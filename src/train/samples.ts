@@ -16,7 +16,7 @@ export interface Samples {
   readonly train: readonly CaptureWindow[];
   /** That recall is measured on. */
   readonly heldOut: readonly CaptureWindow[];
-  /** That budgets are measured on, of the same text; the very same list where the sizes are equal. */
+  /** That large budgets are measured on, of the same text; the very same list where the sizes are equal. */
   readonly table: readonly CaptureWindow[];
 }
 

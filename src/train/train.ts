@@ -44,7 +44,7 @@ export interface TrainRun {
   readonly settings: TrainSettings;
   readonly train: CaptureFile;
   readonly heldOut: CaptureFile;
-  /** Windows that budgets are measured on; may be {@linkcode heldOut}. */
+  /** Windows that large budgets are measured on; may be {@linkcode heldOut}. */
   readonly table: CaptureFile;
   /** What to go on from, and what tells it apart; null: the closed form. */
   readonly from: { readonly predictor: Predictor; readonly digest: string } | null;
@@ -74,7 +74,7 @@ export interface TrainResult {
   readonly curves: readonly ProducerCurve[];
   /** (layers after the first, KV heads) in one list. */
   readonly heads: readonly HeadMeasure[];
-  /** The same on the windows for budgets. */
+  /** The same on the windows for large budgets. */
   readonly tableHeads: readonly HeadMeasure[];
 }
 
