@@ -41,5 +41,7 @@ if (import.meta.main) {
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
   const probe: LoadProbe = { before, most, after: rss(), samples };
   console.log(JSON.stringify(probe));
-  await engine.close();
+  // As the product ends: a driver that is torn down at the end of a process can crash it.
+  await engine.settle();
+  Deno.exit();
 }
