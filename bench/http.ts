@@ -27,6 +27,7 @@ const flags = {
   prompt: countFlag("tokens of a prompt", 32),
   tokens: countFlag("tokens of an answer", 32),
   rounds: countFlag("rounds over both ways", 3),
+  "warm-up": countFlag("rounds before them that are not counted: code is compiled in those", 1),
 };
 
 /** A way to the engine. */
@@ -70,13 +71,12 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
       });
       const load = { streams, requests, prompts, tokens };
       const found: Record<Way, Measured[]> = { engine: [], http: [] };
-      // The first round is not counted: code is compiled in it.
-      for (let index = 0; index <= settings.rounds; index++) {
+      for (let index = -settings["warm-up"]; index < settings.rounds; index++) {
         for (const way of ["engine", "http"] as const) {
           const begun = process.threadCpuUsage();
           const times = await ways[way](load);
           const { user, system } = process.threadCpuUsage(begun);
-          if (index > 0) found[way].push({ times, mainMicros: user + system });
+          if (index >= 0) found[way].push({ times, mainMicros: user + system });
         }
       }
       const cases = { engine: caseOf(found.engine), http: caseOf(found.http) };
