@@ -22,6 +22,8 @@ export interface BudgetCurves {
 interface Stretch {
   readonly layer: number;
   readonly head: number;
+  /** Rows of the head before this stretch. */
+  readonly first: number;
   readonly rows: number;
   /** Mass that a row adds. */
   readonly gain: number;
@@ -29,21 +31,24 @@ interface Stretch {
 
 /**
  * Shares out rows by the largest gain on the concave hulls of the curves, which no other way to
- * share them out exceeds. Of equal gains the first head's counts first. No head has fewer rows at a
- * larger mean.
+ * share them out exceeds that gives every head its even part. Of equal gains the first head's counts
+ * first. No head has fewer rows at a mean that is larger by 1 / (1 - even) or more.
  *
  * @param steps Row counts at which the curves were measured, ascending from over 0.
  * @param means Ascending from over 0, up to the last step: a point of the table each.
- * @throws {RangeError} For curves, steps or means that are not like that.
+ * @param even Part of a mean that every head has at least, in whole rows; 0 to 1.
+ * @throws {RangeError} For curves, steps, means or a part that are not like that.
  */
 export function greedyTable(
   curves: BudgetCurves,
   steps: readonly number[],
   means: readonly number[],
+  even = 0,
 ): BudgetTable {
   const { roles, mass } = curves;
   checkAscending("steps", steps, steps.every(Number.isInteger));
   checkAscending("means", means, (means.at(-1) ?? 0) <= (steps.at(-1) ?? 0));
+  if (!(even >= 0 && even <= 1)) throw new RangeError(`a part must be from 0 to 1, not ${even}`);
   const stretches = roles.flatMap((role, layer) =>
     role === "selected" ? stretchesOf(mass[layer] ?? [], layer, steps) : []
   );
@@ -52,21 +57,20 @@ export function greedyTable(
   const numHeads = roles.filter((role) => role === "selected").length * numKvHeads;
   // A stable sort: of equal gains those of the first head stay first.
   stretches.sort((a, b) => b.gain - a.gain);
-  const rows = roles.map(() => new Array<number>(numKvHeads).fill(0));
-  let spent = 0;
-  let at = 0;
-  let taken = 0;
   const points = means.map((mean): BudgetPoint => {
-    const total = Math.round(mean * numHeads);
-    while (spent < total) {
-      const { layer, head, rows: length } = stretches[at]!;
-      const count = Math.min(total - spent, length - taken);
+    const least = Math.floor(mean * even);
+    const rows = roles.map((role) =>
+      new Array<number>(numKvHeads).fill(role === "selected" ? least : 0)
+    );
+    let left = Math.round(mean * numHeads) - least * numHeads;
+    for (const { layer, head, first, rows: length } of stretches) {
+      if (left === 0) break;
+      // What lies below the even part every head has already.
+      const count = Math.min(left, Math.max(0, first + length - Math.max(first, least)));
       rows[layer]![head]! += count;
-      spent += count;
-      taken += count;
-      if (taken === length) [at, taken] = [at + 1, 0];
+      left -= count;
     }
-    return { mean, rows: rows.map((heads) => [...heads]) };
+    return { mean, rows };
   });
   return { roles, points };
 }
@@ -103,7 +107,7 @@ function stretchesOf(
         rows += last.rows;
         hull.pop();
       }
-      hull.push({ layer, head, rows, gain });
+      hull.push({ layer, head, first: step - rows, rows, gain });
     });
     return hull;
   });

@@ -94,6 +94,47 @@ Deno.test("greedyTable() is as good as the best of all ways to share rows out", 
   );
 });
 
+Deno.test("greedyTable() gives every head its even part, and the rest to where it adds the most", () => {
+  const roles = ["window", "selected", "selected"] as const;
+  const mass = [[], [[0.4, 0.5, 0.5], [0.2, 0.4, 0.8]], [[0.01, 0.02, 0.03], [0, 0, 0]]];
+  const rowsOf = (even: number) =>
+    greedyTable({ roles, mass }, [4, 8, 16], [4, 8, 16], even).points.map(({ rows }) => rows);
+  assert.deepEqual(rowsOf(0.5), [
+    // Of the first head two rows of the four that add 0.1 each are left, then come those of 0.05.
+    [[0, 0], [4, 8], [2, 2]],
+    [[0, 0], [8, 16], [4, 4]],
+    [[0, 0], [16, 16], [16, 16]],
+  ]);
+  assert.deepEqual(rowsOf(1), [4, 8, 16].map((rows) => [[0, 0], [rows, rows], [rows, rows]]));
+  assert.throws(() => rowsOf(1.5), /a part must be from 0 to 1, not 1.5/);
+
+  const curve = fc.array(fc.double({ min: -1, max: 1, noNaN: true }), {
+    minLength: 4,
+    maxLength: 4,
+  });
+  const curves = fc.array(fc.array(curve, { minLength: 2, maxLength: 2 }), {
+    minLength: 2,
+    maxLength: 2,
+  });
+  const means = [2, 6, 12, 16];
+  fc.assert(fc.property(curves, fc.double({ min: 0, max: 0.5, noNaN: true }), (mass, even) => {
+    const table = greedyTable(
+      { roles: ["selected", "selected"], mass },
+      [2, 4, 8, 16],
+      means,
+      even,
+    );
+    let before = [0, 0, 0, 0];
+    for (const { mean, rows } of table.points) {
+      assert.equal(flat(rows).reduce((sum, count) => sum + count, 0), mean * 4);
+      flat(rows).forEach((count, head) => {
+        assert.ok(count >= Math.floor(mean * even) && count >= before[head]! && count <= 16);
+      });
+      before = flat(rows);
+    }
+  }));
+});
+
 Deno.test("greedyTable() refuses curves that do not fit", () => {
   const make = (mass: number[][][], steps: number[], means: number[]) => () =>
     greedyTable({ roles: ["selected"], mass }, steps, means);
