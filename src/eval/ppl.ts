@@ -45,12 +45,16 @@ export interface PplRows {
   readonly window: number;
 }
 
-/** Every case of some policies, totals and intervals; dense first, once. */
+/**
+ * Every case of some policies, totals and intervals; dense first, once.
+ *
+ * @param tables For tokenbutler: with the table, without it, or both.
+ */
 export function pplCases(
   policies: readonly PolicyName[],
   totals: readonly number[],
   intervals: readonly number[],
-  hasTable: boolean,
+  tables: readonly boolean[],
 ): PplCase[] {
   const others = policies.filter((policy) => policy !== "dense");
   return [
@@ -59,7 +63,7 @@ export function pplCases(
       totals.flatMap((total) =>
         // What is chosen once, or never, does not know intervals.
         (policy === "snapkv" || policy === "streaming" ? [1] : intervals).flatMap((interval) =>
-          (policy !== "tokenbutler" ? [null] : hasTable ? [true, false] : [false])
+          (policy === "tokenbutler" ? tables : [null])
             .map((table) => ({ policy, total, table, interval }))
         )
       )

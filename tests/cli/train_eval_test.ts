@@ -66,6 +66,24 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
     assert.match(out, /a\.txt: 2 windows, 126 rows; perplexity of dense attention \d/);
     assert.match(out, /tokenbutler \(same B for all heads\) +\d/);
     assert.match(await Deno.readTextFile(`${folder}/ppl.svg`), /^<svg/);
+    // Without the same B for all heads: what was asked for, and nothing of the rest.
+    const few = await runWith(
+      pplCommand,
+      `${ask.replace(/ --(out|svg) \S+/g, "").replace(/tokenbutler,\S+/, "tokenbutler")} ` +
+        "--budgets table --json",
+    );
+    assert.deepEqual(
+      JSON.parse(few.out).figures.map(({ table }: { table: boolean | null }) => table),
+      [null, true, true],
+    );
+    await assert.rejects(
+      runWith(
+        pplCommand,
+        `--model ${MODEL} --text ${folder}/a.txt --part all --windows 1 --tokens 128 ` +
+          "--policies oracle --totals 64 --budgets table",
+      ),
+      /--budgets table: no predictor with a table of budgets is there/,
+    );
     const { figures, origin } = JSON.parse(await Deno.readTextFile(`${folder}/ppl.json`));
     assert.equal(figures.length, 1 + 2 * 5);
     assert.equal(origin.model, "llama31-bf16");

@@ -21,7 +21,7 @@ const TABLE = tableOf(["window", "selected", "selected", "selected"], [
 const SITUATION = { fits: true, canProject: true, canPredict: true, budgetTable: TABLE };
 
 Deno.test("every policy has the same number of rows", () => {
-  const cases = pplCases(POLICY_NAMES, TOTALS, [1], true);
+  const cases = pplCases(POLICY_NAMES, TOTALS, [1], [true, false]);
   assert.deepEqual(cases[0], { policy: "dense", total: null, table: null, interval: 1 });
   assert.equal(cases.length, 1 + TOTALS.length * 8);
   for (const of of cases.slice(1)) {
@@ -48,7 +48,7 @@ Deno.test("what is chosen once, or never, is not measured at other intervals", (
     ["dense", "streaming", "snapkv", "h2o", "tokenbutler"],
     [64],
     [1, 8],
-    false,
+    [false],
   );
   assert.deepEqual(cases.map(caseName), [
     "dense",
@@ -62,7 +62,7 @@ Deno.test("what is chosen once, or never, is not measured at other intervals", (
 });
 
 Deno.test("figures add up window by window", () => {
-  const [dense, other] = pplCases(["oracle"], [64], [1], false);
+  const [dense, other] = pplCases(["oracle"], [64], [1], [false]);
   const empty = { text: "a", windows: 2, nlls: [], rows: 0, nll: 0 };
   const figures = [[[1, 3], [2, 4]], [[2, 4], [3, 4]]].map((windows, i): PplFigure => {
     const half = withWindow({ ...(i === 0 ? dense! : other!), ...empty }, windows[0]!);

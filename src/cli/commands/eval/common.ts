@@ -136,6 +136,23 @@ export function situationOf({ kv }: EngineInfo): KvSituation {
 }
 
 /**
+ * Whether `tokenbutler` is measured with the predictor's table of budgets, without it, or both.
+ *
+ * @throws {UsageError} If the table is asked for and there is none.
+ */
+export function tablesOf(
+  info: EngineInfo,
+  wanted: "both" | "table" | "same" = "both",
+): readonly boolean[] {
+  const hasTable = info.kv.budgetTable !== null;
+  if (wanted === "table" && !hasTable) {
+    throw new UsageError("--budgets table: no predictor with a table of budgets is there");
+  }
+  if (!hasTable) return [false];
+  return wanted === "both" ? [true, false] : [wanted === "table"];
+}
+
+/**
  * The policies that were named, or those of some that have what they need.
  *
  * @param named Null: nobody said.

@@ -34,6 +34,7 @@ import {
   shares,
   situationOf,
   subjectFlags,
+  tablesOf,
   tokenizerOf,
 } from "./common.ts";
 import { checkOutputs, writePicture } from "../../outputs.ts";
@@ -155,8 +156,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
       seed,
       stories: settings.stories,
     });
-    const hasTable = info.kv.budgetTable !== null;
-    for (const { policy, table, total } of pplCases(policies, keeps, [1], hasTable)) {
+    for (const { policy, table, total } of pplCases(policies, keeps, [1], tablesOf(info))) {
       const of = { policy, keep: total, table };
       if (!results.figures.some((figure) => sameCase(figure, of))) {
         results.figures.push({ ...of, stories: [] });

@@ -39,6 +39,7 @@ import {
   rowsOf,
   SELECTING,
   subjectFlags,
+  tablesOf,
 } from "./common.ts";
 import { checkOutputs, writePicture } from "../../outputs.ts";
 
@@ -158,7 +159,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
       samples: settings.samples,
     }, Object.fromEntries(loaded.map(({ dataset, digest }) => [dataset.name, digest])));
     const writer = await PromptWriter.create(session);
-    const cases = pplCases(policies, totals, [1], info.kv.budgetTable !== null);
+    const cases = pplCases(policies, totals, [1], tablesOf(info));
     const groups = loaded.map(({ dataset, samples }): AskedGroup => ({
       figures: cases.map((of) => figureOf(results, dataset, of)),
       count: samples.length,

@@ -20,7 +20,7 @@ import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
 import { timedBar } from "../../progress.ts";
-import { integer, text } from "../../values.ts";
+import { integer, oneOf, text } from "../../values.ts";
 import {
   batchFlag,
   choosePolicies,
@@ -38,6 +38,7 @@ import {
   settingsFor,
   situationOf,
   subjectFlags,
+  tablesOf,
   textFlags,
   type TextWindows,
 } from "./common.ts";
@@ -62,6 +63,14 @@ const flags = {
     placeholder: "N,N",
     schema: text,
     fallback: "1",
+  }),
+  budgets: valueFlag({
+    group,
+    help:
+      "budgets of tokenbutler's heads: table, those of the predictor; same, one for all; or both",
+    placeholder: "WHICH",
+    schema: oneOf(["both", "table", "same"]),
+    fallback: "both" as const,
   }),
   windows: valueFlag({
     group,
@@ -120,10 +129,10 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
   try {
     const { info } = parts;
     const situation = situationOf(info);
-    const hasTable = info.kv.budgetTable !== null;
+    const tables = tablesOf(info, settings.budgets);
     const policies = choosePolicies(settings.policies, SELECTING, info, io);
     const rows = { sinks: settings.sinks, window: settings.window };
-    const cases = pplCases(policies, totals, intervals, hasTable).map((of) => ({
+    const cases = pplCases(policies, totals, intervals, tables).map((of) => ({
       of,
       settings: settingsFor(
         of.policy,

@@ -38,6 +38,7 @@ import {
   settingsFor,
   situationOf,
   subjectFlags,
+  tablesOf,
   textFlags,
 } from "./common.ts";
 import { checkOutputs, writePicture } from "../../outputs.ts";
@@ -142,7 +143,7 @@ async function run(settings: Flags, io: CliIo, open: OpenParts): Promise<number>
     const { info } = parts;
     const policies = choosePolicies(settings.policies, MEASURED, info, io);
     const situation = situationOf(info);
-    const cases = pplCases(policies, [total], [1], info.kv.budgetTable !== null)
+    const cases = pplCases(policies, [total], [1], tablesOf(info))
       .filter((of) => of.total !== null)
       .map((of): Case => ({
         of,

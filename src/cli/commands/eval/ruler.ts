@@ -35,6 +35,7 @@ import {
   rowsOf,
   SELECTING,
   subjectFlags,
+  tablesOf,
 } from "./common.ts";
 import { checkOutputs } from "../../outputs.ts";
 import { printRuler, type RulerFigure } from "./ruler_report.ts";
@@ -167,7 +168,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
     const writer = await PromptWriter.create(session);
     for (const tokens of lengths) {
       const totals = rowsOf("--rows", settings.rows, tokens);
-      const cases = pplCases(policies, totals, [1], info.kv.budgetTable !== null);
+      const cases = pplCases(policies, totals, [1], tablesOf(info));
       const stages = [
         { label: `Dense, ${tokens} tokens`, cases: cases.filter(({ total }) => total === null) },
         { label: `Policies, ${tokens} tokens`, cases: cases.filter(({ total }) => total !== null) },
