@@ -77,6 +77,11 @@ export class CaptureLayout {
     });
     this.recordBytes = at + 8;
   }
+
+  /** Bytes of a file with so many windows: where the next one begins. */
+  fileBytes(windows: number): number {
+    return HEADER_BYTES + windows * this.recordBytes;
+  }
 }
 
 /** A capture on disk, being written or read. */
@@ -140,7 +145,7 @@ export class CaptureFile implements Disposable {
     if (record.length !== recordBytes) throw new RangeError(`a record has ${recordBytes} bytes`);
     const view = new DataView(record.buffer, record.byteOffset);
     view.setUint32(recordBytes - 8, crc32(record.subarray(0, recordBytes - 8)), true);
-    writeAll(this.path, this.file, record, HEADER_BYTES + this.#windows * recordBytes);
+    writeAll(this.path, this.file, record, this.layout.fileBytes(this.#windows));
     this.#windows++;
   }
 
@@ -158,7 +163,7 @@ export class CaptureFile implements Disposable {
 
   /** Keeps only the first windows. */
   truncate(windows: number): void {
-    this.file.truncateSync(HEADER_BYTES + windows * this.layout.recordBytes);
+    this.file.truncateSync(this.layout.fileBytes(windows));
     this.#windows = windows;
   }
 
@@ -183,10 +188,7 @@ export class CaptureFile implements Disposable {
 
   #read(window: number, from: number, to: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(to - from);
-    this.file.seekSync(
-      HEADER_BYTES + window * this.layout.recordBytes + from,
-      Deno.SeekMode.Start,
-    );
+    this.file.seekSync(this.layout.fileBytes(window) + from, Deno.SeekMode.Start);
     for (let at = 0; at < bytes.length;) {
       const count = this.file.readSync(bytes.subarray(at));
       if (count === null) {

@@ -1,4 +1,5 @@
 /** Settings of a training, and the rate of each step. @module */
+import type { MeasureSettings } from "./measure.ts";
 import type { Loss } from "./objective.ts";
 
 /** Everything that decides on the result, beside model and text. */
@@ -89,6 +90,16 @@ export const MEASURED_COUNTS: readonly number[] = [
   768,
   1024,
 ];
+
+/** Held-out windows that recall is measured on before training and after each epoch. */
+export const QUICK_WINDOWS = 2;
+
+/** What is measured on held-out windows. */
+export function measureSettings(
+  { sinks, window }: Pick<TrainSettings, "sinks" | "window">,
+): MeasureSettings {
+  return { sinks, window, budget: MEASURED_BUDGET, counts: MEASURED_COUNTS };
+}
 
 /** Mean budgets that the table of a predictor has points for. */
 export const TABLE_MEANS: readonly number[] = [16, 28, 60, 92, 156, 220, 348, 476];

@@ -51,16 +51,21 @@ export function startOf(
     keys.set(key.to1DArray(), list * headDim * IMPORTANCE_DIM);
   });
   const width = served * numHeads * IMPORTANCE_DIM;
-  const states: Float32Array[] = [];
-  const targets: Float32Array[] = [];
-  const weights = new Float64Array(width);
-  for (const window of windows()) {
-    states.push(Float32Array.from(normalized(window.hidden, hiddenSize)));
-    targets.push(targetsOf(sizes, rope, window, projections, weights));
-  }
-  const up = firstMatrix(sizes, states, targets, weights);
-  const features = states.map((rows) => featuresOf(rows, up, hiddenSize, inner));
-  const fitted = ridge(features, targets, inner, width);
+  const weights = weightsOf(sizes, projections);
+  /** What is known of a window's rows, and what should come of it; made anew in each pass. */
+  const rowsOf = function* () {
+    for (const window of windows()) {
+      const states = Float32Array.from(normalized(window.hidden, hiddenSize));
+      yield { states, targets: targetsOf(sizes, rope, window, projections) };
+    }
+  };
+  const up = firstMatrix(sizes, rowsOf(), weights);
+  const features = function* () {
+    for (const { states, targets } of rowsOf()) {
+      yield { input: featuresOf(states, up, hiddenSize, inner), output: targets };
+    }
+  };
+  const { fitted } = ridge(features(), inner, width);
   const down = new Float32Array(width * inner);
   for (let i = 0; i < inner; i++) {
     for (let j = 0; j < width; j++) down[j * inner + i] = fitted.get(i, j);
@@ -80,16 +85,27 @@ export function startOf(
   };
 }
 
-/**
- * (rows, layers served, heads, 16): what the producer should give, before it is turned; sets the
- * columns' weights.
- */
+/** (layers served, heads, 16) weights of what the producer should give. */
+function weightsOf(
+  { served, numHeads, numKvHeads }: ProducerSizes,
+  projections: readonly Projections[],
+): Float64Array {
+  const group = numHeads / numKvHeads;
+  return Float64Array.from(
+    { length: served * numHeads * IMPORTANCE_DIM },
+    (_, i) => {
+      const head = Math.floor(i / IMPORTANCE_DIM);
+      return projections[Math.floor(head / group)]!.weights[i % IMPORTANCE_DIM]!;
+    },
+  );
+}
+
+/** (rows, layers served, heads, 16): what the producer should give, before it is turned. */
 function targetsOf(
   { served, numHeads, numKvHeads, headDim, rows }: ProducerSizes,
   rope: RopePairs,
   window: ObjectiveWindow,
   projections: readonly Projections[],
-  weights: Float64Array,
 ): Float32Array {
   const group = numHeads / numKvHeads;
   const width = served * numHeads * IMPORTANCE_DIM;
@@ -99,10 +115,9 @@ function targetsOf(
     (_, row) => anglesAt(rope, window.positions[row]!),
   );
   for (let head = 0; head < served * numHeads; head++) {
-    const { query, weights: own, turns } = projections[Math.floor(head / group)]!;
+    const { query, turns } = projections[Math.floor(head / group)]!;
     const matrix = query.to1DArray();
     const firstStill = 2 * turns.filter((turn) => turn !== STILL).length;
-    for (let j = 0; j < IMPORTANCE_DIM; j++) weights[head * IMPORTANCE_DIM + j] = own[j]!;
     for (let row = 0; row < rows; row++) {
       const to = row * width + head * IMPORTANCE_DIM;
       const at = (head * rows + row) * headDim;
@@ -126,14 +141,16 @@ function targetsOf(
  */
 function firstMatrix(
   { hiddenSize, inner }: ProducerSizes,
-  states: readonly Float32Array[],
-  targets: readonly Float32Array[],
+  rows: Iterable<{ readonly states: Float32Array; readonly targets: Float32Array }>,
   weights: Float64Array,
 ): Float32Array<ArrayBuffer> {
   const width = weights.length;
-  const weighted = targets.map((rows) => rows.map((value, i) => value * weights[i % width]!));
-  const linear = ridge(states, weighted, hiddenSize, width);
-  const moments = momentsOf(states, hiddenSize).mean();
+  const weighted = function* () {
+    for (const { states, targets } of rows) {
+      yield { input: states, output: targets.map((value, i) => value * weights[i % width]!) };
+    }
+  };
+  const { fitted: linear, moments } = ridge(weighted(), hiddenSize, width);
   const fitted = linear.transpose().mmul(moments.mmul(linear));
   const found = new EigenvalueDecomposition(fitted, { assumeSymmetric: true });
   const order = found.realEigenvalues.map((_, index) => index)
@@ -176,34 +193,29 @@ function featuresOf(
   return out;
 }
 
-/** Moments of all rows. */
-function momentsOf(parts: readonly Float32Array[], size: number): Moments {
-  const moments = new Moments(size);
-  for (const part of parts) {
-    for (let at = 0; at < part.length; at += size) moments.add(part, at);
-  }
-  return moments;
+/** Rows of a window. */
+interface FitRows {
+  /** (rows, size) */
+  readonly input: Float32Array;
+  /** (rows, width) */
+  readonly output: Float32Array;
 }
 
 /**
  * Least squares with a small ridge.
  *
- * @param inputs (rows, size) each
- * @param outputs (rows, width) each
- * @returns (size, width)
+ * @returns `fitted` (size, width), and the second moments of the inputs (size, size)
  */
 function ridge(
-  inputs: readonly Float32Array[],
-  outputs: readonly Float32Array[],
+  parts: Iterable<FitRows>,
   size: number,
   width: number,
-): Matrix {
-  const seen = momentsOf(inputs, size);
-  const left = seen.mean();
+): { readonly fitted: Matrix; readonly moments: Matrix } {
+  const seen = new Moments(size);
   const right = new Float64Array(size * width);
-  inputs.forEach((input, index) => {
-    const output = outputs[index]!;
+  for (const { input, output } of parts) {
     for (let row = 0; row < input.length / size; row++) {
+      seen.add(input, row * size);
       for (let i = 0; i < size; i++) {
         const value = input[row * size + i]!;
         const to = i * width;
@@ -211,7 +223,9 @@ function ridge(
         for (let j = 0; j < width; j++) right[to + j]! += value * output[from + j]!;
       }
     }
-  });
+  }
+  const moments = seen.mean();
+  const left = moments.clone();
   const mean = left.trace() / size;
   for (let i = 0; i < size; i++) left.set(i, i, left.get(i, i) + RIDGE * mean + 1e-12);
   const target = new Matrix(
@@ -224,5 +238,5 @@ function ridge(
         ),
     ),
   );
-  return new CholeskyDecomposition(left).solve(target);
+  return { fitted: new CholeskyDecomposition(left).solve(target), moments };
 }

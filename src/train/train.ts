@@ -25,8 +25,8 @@ import { TrainError } from "./errors.ts";
 import { type HeadMeasure, measure } from "./measure.ts";
 import type { ProducerSizes, ProducerValues } from "./objective.ts";
 import {
-  MEASURED_BUDGET,
-  MEASURED_COUNTS,
+  measureSettings,
+  QUICK_WINDOWS,
   RATE_PARTS,
   rateAt,
   type TrainSettings,
@@ -78,8 +78,6 @@ export interface TrainResult {
   readonly tableHeads: readonly HeadMeasure[];
 }
 
-/** Held-out windows that recall is measured on between epochs. */
-const QUICK_WINDOWS = 2;
 /** Between two checkpoints, in milliseconds. */
 const CHECKPOINT_EVERY_MS = 30_000;
 
@@ -303,10 +301,6 @@ export function sizesOf(
 ): ProducerSizes {
   const { hiddenSize, numHeads, numKvHeads, headDim } = model;
   return { hiddenSize, inner, served: place.count, numHeads, numKvHeads, headDim, rows, tokens };
-}
-
-function measureSettings({ sinks, window }: TrainSettings) {
-  return { sinks, window, budget: MEASURED_BUDGET, counts: MEASURED_COUNTS };
 }
 
 function* windowsOf(

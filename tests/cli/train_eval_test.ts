@@ -132,6 +132,42 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
   });
 });
 
+Deno.test("train --dry-run says how long and how large it would be, and writes nothing", async () => {
+  await withFiles({ "a.txt": TEXT }, async (folder) => {
+    const line =
+      `--model ${MODEL} --text ${folder}/a.txt --windows 3 --tokens 128 --rows 16 --held-out 2 ` +
+      `--held-out-tokens 192 --table-tokens 256 --epochs 2 --inner 8 --stride 2 ` +
+      `--max-parameters 1 --svg ${folder}/a.svg --out ${folder}/a.safetensors`;
+    const files = () => [...Deno.readDirSync(folder)].map(({ name }) => name).toSorted();
+    const plan = JSON.parse((await runWith(trainCommand, `${line} --dry-run --json`)).out);
+    assert.deepEqual(files(), ["a.txt"]);
+    assert.ok(plan.capture_seconds >= 0 && plan.train_seconds >= 0);
+    const few = `${line.replace("--windows 3", "--windows 1")} --memory 1MiB --dry-run`;
+    const { out } = await runWith(trainCommand, few);
+    assert.match(
+      out,
+      /^\d+ parameters; 1 windows of 128 tokens to train on, 4 to measure on\nrunning the model: about \d+ s, \d+ MiB on disk\ntraining: about \d+ s, 1 MiB on the device\n$/,
+    );
+    // As large as it says.
+    const io = await runWith(trainCommand, `${line} --json`);
+    const summary = JSON.parse(io.out);
+    assert.equal(plan.parameters, summary.parameters);
+    assert.match(io.err, /producer 0, step 0 of 6: before training, recall 0\.\d+\n/);
+    assert.match(io.err, /producer 0, step 6 of 6: loss \d+\.\d+, recall 0\.\d+\n/);
+    assert.deepEqual([plan.windows, plan.held_out], [3, 4]);
+    const captured = [...Deno.readDirSync(`${folder}/a.training`)]
+      .filter(({ name }) => name.endsWith(".capture"))
+      .map(({ name }) => Deno.statSync(`${folder}/a.training/${name}`).size);
+    assert.equal(captured.length, 3);
+    assert.equal(plan.disk_bytes, captured.reduce((sum, size) => sum + size, 0));
+    assert.ok(plan.device_bytes > 0);
+    // A line of each producer in both charts.
+    const picture = await Deno.readTextFile(`${folder}/a.svg`);
+    assert.match(picture, /^<svg.*Loss of the windows of an epoch.*Recall of the true top-64/s);
+    assert.match(picture, /producer 0.*producer 0/s);
+  });
+});
+
 Deno.test("train goes on after a full disk or damage, to the same bytes", async () => {
   await withFiles({ "a.txt": TEXT }, async (folder) => {
     const line = (name: string) =>
@@ -177,6 +213,15 @@ Deno.test("train goes on after a full disk or damage, to the same bytes", async 
     const io = await runWith(trainCommand, line("whole"));
     assert.match(io.err, /note: window 1 of .*train\.capture is damaged: it is made again/);
     assert.deepEqual(await Deno.readFile(`${folder}/whole.out`), bytes);
+
+    // Cut short in the middle of a window, or of what a file begins with.
+    for (const [name, size] of [["train", train - 5], ["held_out", 4000]] as const) {
+      await Deno.truncate(`${folder}/whole/${name}.capture`, size);
+      await Deno.remove(`${folder}/whole/checkpoint.safetensors`);
+      await runWith(trainCommand, line("whole"));
+      assert.deepEqual(await Deno.readFile(`${folder}/whole.out`), bytes);
+      assert.deepEqual([sizeOf("held_out.capture"), sizeOf("train.capture")], [held, train]);
+    }
 
     const state = await Deno.readFile(`${folder}/whole/checkpoint.safetensors`);
     await Deno.writeFile(`${folder}/whole/checkpoint.safetensors`, state.slice(0, -9));

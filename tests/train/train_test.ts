@@ -7,7 +7,7 @@ import { CaptureFile } from "../../src/train/capture_file.ts";
 import { Draws } from "../../src/train/draws.ts";
 import { TrainError } from "../../src/train/errors.ts";
 import { MEASURED_BUDGET, TRAIN_DEFAULTS, type TrainSettings } from "../../src/train/settings.ts";
-import { train, type TrainRun } from "../../src/train/train.ts";
+import { train, type TrainProgress, type TrainRun } from "../../src/train/train.ts";
 import { GENERATED, generatedModel } from "../golden/_generated.ts";
 import { openEngine } from "../golden/_engine.ts";
 import { assert } from "std-testing";
@@ -171,6 +171,25 @@ Deno.test("training on a generated model", async (t) => {
       return;
     }
   });
+
+  await t.step(
+    "goes on after it was killed, from what lay on the disk, to the same result",
+    async () => {
+      let step = 0;
+      const killed = train(run("killed", {
+        onProgress: ({ producer, recall }) => {
+          // In the middle of an epoch of the second producer: what was learnt of it is lost.
+          if (producer === 1 && recall === null && ++step === 6) throw new Error("killed");
+        },
+      }));
+      await assert.rejects(killed, /killed/);
+      const producers: number[] = [];
+      const onProgress = ({ producer }: TrainProgress) => void producers.push(producer);
+      const result = await train(run("killed", { onProgress }));
+      assert.deepEqual([...new Set(producers)], [1]);
+      assert.deepEqual(bytesOf(result), bytesOf(first));
+    },
+  );
 
   await t.step(
     "refuses another training's checkpoint, a damaged one, too little memory",

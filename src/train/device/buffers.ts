@@ -5,17 +5,14 @@ import type { ProducerSizes } from "../objective.ts";
 import { placesOf } from "./values.ts";
 
 /** Buffers by name. */
-export type TrainBuffers = ReturnType<typeof makeBuffers>;
+export type TrainBuffers = ReturnType<typeof makeBuffers<GPUBuffer>>;
 
 /**
  * Makes them, all of f32.
  *
  * @param f32 Makes a buffer of so many numbers.
  */
-export function makeBuffers(
-  sizes: ProducerSizes,
-  f32: (label: string, count: number) => GPUBuffer,
-) {
+export function makeBuffers<T>(sizes: ProducerSizes, f32: (label: string, count: number) => T) {
   const { hiddenSize, inner, served, numHeads, numKvHeads, headDim, rows, tokens } = sizes;
   const { count } = placesOf(sizes);
   const lists = served * numHeads;

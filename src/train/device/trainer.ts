@@ -105,9 +105,7 @@ export class DeviceTrainer implements Disposable {
       if (sizes[name] % TRAIN_TILE === 0) continue;
       throw new RangeError(`${name} is ${sizes[name]}, no multiple of ${TRAIN_TILE}`);
     }
-    const { served, numKvHeads, rows } = sizes;
-    const bytes = 4 * Math.max(2 * placesOf(sizes).count, served * numKvHeads * rows);
-    const readback = await Readback.create(kernels.device, bytes);
+    const readback = await Readback.create(kernels.device, readBytes(sizes));
     return new DeviceTrainer(options, await compileAll(options), readback);
   }
 
@@ -232,8 +230,9 @@ export class DeviceTrainer implements Disposable {
 
   /** Room that the trainer takes beside its windows, in bytes. */
   static ownBytes(sizes: ProducerSizes): number {
-    const { served, numHeads, rows, tokens, headDim } = sizes;
-    return served * numHeads * rows * (tokens + headDim) * 4;
+    let bytes = readBytes(sizes);
+    makeBuffers(sizes, (_, count) => bytes += count * 4);
+    return bytes;
   }
 
   /** Loss and gradients of a window, and (unless `rate` is 0) an update by them. Does not wait. */
@@ -317,6 +316,12 @@ export class DeviceTrainer implements Disposable {
     for (const buffer of this.#owned) buffer.destroy();
     this.#readback[Symbol.dispose]();
   }
+}
+
+/** Bytes that are read back at once, at most: moments, or the losses of all rows. */
+function readBytes(sizes: ProducerSizes): number {
+  const { served, numKvHeads, rows } = sizes;
+  return 4 * Math.max(2 * placesOf(sizes).count, served * numKvHeads * rows);
 }
 
 /** (positions, layers served, KV heads, 8) cos, sin; in double precision, as shaders have no good sine. */

@@ -191,3 +191,42 @@ Deno.test("a trainer goes on from its state to the same result, bit for bit", as
   third.load(half);
   assert.deepEqual(await steps(third, 3), whole);
 });
+
+Deno.test("a trainer and its windows take the room that they say", async () => {
+  const rig = await Rig.create();
+  const { device } = rig.kernels;
+  const make = device.createBuffer;
+  for (const sizes of SHAPES) {
+    const { values, turning, window } = madeUp(sizes, new Draws(6, 1));
+    let bytes = 0;
+    device.createBuffer = function (descriptor) {
+      // Uniforms are a few numbers each.
+      if ((descriptor.usage & GPUBufferUsage.UNIFORM) === 0) bytes += descriptor.size;
+      return make.call(this, descriptor);
+    };
+    try {
+      using trainer = await DeviceTrainer.create({
+        kernels: rig.kernels,
+        lanes: 8,
+        subgroups: false,
+        sizes,
+        turning,
+        objective: { loss: "tail", sinks: 2, window: 5 },
+        clip: 10,
+        decay: 0.01,
+        rateParts: RATE_PARTS,
+      });
+      trainer.load(startingState(sizes, values));
+      // Sizes of buffers are multiples of 16.
+      const near = (wanted: number) => bytes >= wanted && bytes < wanted + 20 * 16;
+      assert.ok(near(DeviceTrainer.ownBytes(sizes)), `${bytes}`);
+      bytes = 0;
+      using open = trainer.openWindow(window);
+      trainer.step(open, 0.01);
+      await trainer.loss();
+      assert.ok(near(DeviceTrainer.windowBytes(sizes)), `${bytes}`);
+    } finally {
+      device.createBuffer = make;
+    }
+  }
+});

@@ -6,7 +6,9 @@ import type { CaptureWindow } from "../../../train/capture.ts";
 import { CaptureLayout } from "../../../train/capture_file.ts";
 import { still } from "../../../butler/predictor/turns.ts";
 import { DeviceTrainer } from "../../../train/device/trainer.ts";
-import { RATE_PARTS } from "../../../train/settings.ts";
+import { placesOf, splitValues } from "../../../train/device/values.ts";
+import { measure } from "../../../train/measure.ts";
+import { measureSettings, QUICK_WINDOWS, RATE_PARTS } from "../../../train/settings.ts";
 import type { Samples } from "../../../train/samples.ts";
 import type { ObjectiveWindow, ProducerSizes } from "../../../train/objective.ts";
 import { startOf } from "../../../train/start.ts";
@@ -26,7 +28,7 @@ export async function dryRun(job: TrainJob): Promise<void> {
       stride: shape.stride,
       tokens: windows[0]!.ids.length,
       rows: windows[0]!.positions.length,
-    }).recordBytes * windows.length;
+    }).fileBytes(windows.length);
   const kinds = kindsOf(samples);
   const disk = kinds.reduce((sum, windows) => sum + layout(windows), 0);
   const parts = await openEngine(job);
@@ -36,9 +38,11 @@ export async function dryRun(job: TrainJob): Promise<void> {
   const sizes = sizesOf(shape, places[0]!, { rows, tokens });
   const device = DeviceTrainer.ownBytes(sizes) +
     DeviceTrainer.windowBytes(sizes) * samples.train.length;
-  const step = await timeStep(job, sizes);
-  const start = timeStart(job, sizes, samples.train.length);
-  const trainSeconds = (start + step * epochs * samples.train.length) * places.length;
+  const step = epochs === 0 ? 0 : await timeStep(job, sizes);
+  // A predictor to go on from is in the place of the closed form.
+  const start = flags.from === null ? timeStart(job, sizes, samples.train.length) : 0;
+  const each = start + step * epochs * samples.train.length + timeMeasures(job);
+  const trainSeconds = each * places.length;
   const plan = {
     parameters: parameterCount(shape),
     windows: samples.train.length,
@@ -108,6 +112,24 @@ function timeStart(
   };
   const one = timed(1);
   return one + Math.max(0, (timed(3) - one) / 2) * (windows - 1);
+}
+
+/** Seconds that a producer takes on windows to measure on, from one of each length. */
+function timeMeasures({ shape, settings, samples: { heldOut, table } }: TrainJob): number {
+  const place = producersOf(shape)[0]!;
+  const timed = (windows: readonly CaptureWindow[]) => {
+    const { ids, positions } = windows[0]!;
+    const sizes = sizesOf(shape, place, { rows: positions.length, tokens: ids.length });
+    const window = { ...randomWindow(sizes), positions };
+    const values = splitValues(sizes, new Float32Array(placesOf(sizes).count).fill(0.01));
+    const turning = still(sizes.served, sizes.numKvHeads);
+    const began = performance.now();
+    measure(sizes, values, turning, [window], measureSettings(settings));
+    return (performance.now() - began) / 1000;
+  };
+  const quick = Math.min(QUICK_WINDOWS, heldOut.length) * (settings.epochs + 1);
+  const short = timed(heldOut) * (quick + heldOut.length);
+  return table === heldOut ? short : short + timed(table) * table.length;
 }
 
 /** Seconds of a training step, on random values. */
