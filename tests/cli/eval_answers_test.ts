@@ -82,6 +82,17 @@ Deno.test("eval ruler: dense first, others where it is good enough, nothing aske
     await Deno.writeTextFile(`${folder}/ruler.json`, JSON.stringify(file));
     await runCommand(rulerCommand(again.open), line.split(" "), new FakeIo());
     assert.equal(again.engine.requests.length, 2);
+    // A policy that an earlier run asked less is not compared over all tasks.
+    const less = JSON.parse(await Deno.readTextFile(`${folder}/ruler.json`));
+    const own = less.figures.find((of: { policy: string; total: number }) =>
+      of.policy === "oracle" && of.total === 64
+    );
+    less.figures.push({ ...own, task: "fwe" });
+    await Deno.writeTextFile(`${folder}/ruler.json`, JSON.stringify(less));
+    const io4 = new FakeIo();
+    await runCommand(rulerCommand(again.open), line.split(" "), io4);
+    assert.match(io4.out, /2 compared +50\.0 \(3\) +100\.0 \(6\) +-\n.*1 compared +100\.0 \(3\)/s);
+    assert.equal(again.engine.requests.length, 2);
     // What an earlier run did not come to the end of is not told.
     file.figures.push({ ...file.figures.at(-1), policy: "loki" });
     await Deno.writeTextFile(`${folder}/ruler.json`, JSON.stringify(file));
@@ -171,6 +182,13 @@ Deno.test("eval longbench: metrics of each data set, over what is too long witho
     const again = fakeSession({ reply, contextLength: 1024 });
     await runCommand(longbenchCommand(again.open), line.split(" "), new FakeIo());
     assert.equal(again.engine.requests.length, 0);
+    const file = JSON.parse(await Deno.readTextFile(`${folder}/out.json`));
+    file.figures.push({ ...file.figures[1], policy: "loki", answers: [null] });
+    await Deno.writeTextFile(`${folder}/out.json`, JSON.stringify(file));
+    const json = new FakeIo();
+    await runCommand(longbenchCommand(again.open), [...line.split(" "), "--json"], json);
+    const told = JSON.parse(json.out).figures.map(({ policy }: { policy: string }) => policy);
+    assert.deepEqual([told.length, told.includes("loki")], [6, false]);
     // Other data of the same name.
     await Deno.writeTextFile(`${folder}/trec.jsonl`, sample("Type:", "Type: B", ["City"]));
     await assert.rejects(

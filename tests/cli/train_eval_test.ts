@@ -1,5 +1,6 @@
 /** A predictor from text by the command, and what it is worth by the other one, on a tiny model. */
-import { readPredictor } from "../../src/butler/predictor/file.ts";
+import { assetPath, DEFAULT_MODEL } from "../../src/assets.ts";
+import { findPredictor, readPredictor } from "../../src/butler/predictor/file.ts";
 import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { command as evalCommand } from "../../src/cli/commands/eval.ts";
 import { pplCommand } from "../../src/cli/commands/eval/ppl.ts";
@@ -14,6 +15,8 @@ import { assert } from "std-testing";
 
 const TINY = decodeURIComponent(new URL("../data/tiny/", import.meta.url).pathname);
 const MODEL = `${TINY}llama31-bf16`;
+/** The predictor of another model. */
+const OTHERS = findPredictor(assetPath(DEFAULT_MODEL.path))!;
 const TEXT = Array.from({ length: 900 }, (_, i) => `Line ${i} of a text, ${i * i % 977}.\n`).join(
   "",
 );
@@ -268,6 +271,18 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
         `--text ${folder}/a.txt --model ${MODEL} --max-parameters 9 --out ${folder}/o --svg ${folder}`,
         1,
         /--svg: .*it is a folder/,
+      ],
+      [
+        command,
+        `${text} --max-parameters 9 --out ${folder}/o --from ${OTHERS}`,
+        1,
+        /butler\.safetensors was trained for another model/,
+      ],
+      [
+        command,
+        `${text} --max-parameters 9 --out ${folder}/o --from ${folder}/bad.json`,
+        1,
+        /the predictor .*bad\.json is damaged/,
       ],
       [evalCommand, "", 2, /which one\? There are ppl, recall/],
       [evalCommand, "pll", 2, /did you mean ppl/],

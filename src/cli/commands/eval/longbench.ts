@@ -270,7 +270,9 @@ function print(
   loaded: readonly Loaded[],
 ): void {
   if (settings.json) {
-    const lines = figures.map((figure) => ({ ...figure, score: scoreOf(figure) }));
+    // What an earlier run did not come to the end of is not told.
+    const lines = figures.filter((figure) => isWhole(figure, loaded))
+      .map((figure) => ({ ...figure, score: scoreOf(figure) }));
     io.stdout(`${JSON.stringify({ origin, figures: lines })}\n`);
   } else {
     const nameOf = (figure: PplCase) =>
@@ -291,6 +293,12 @@ function print(
     io.stdout(originLine(origin));
   }
   if (settings.svg !== null) writePicture(settings.svg, picture(figures, loaded));
+}
+
+/** Whether all samples of a data set that was loaded were asked. */
+function isWhole(figure: LongbenchFigure, loaded: readonly Loaded[]): boolean {
+  const of = loaded.find(({ dataset }) => dataset.name === figure.dataset);
+  return of !== undefined && isAsked(figure, of.samples.length);
 }
 
 function picture(figures: readonly LongbenchFigure[], loaded: readonly Loaded[]): string {

@@ -52,14 +52,17 @@ const flags = {
   ...policiesFlag("policies to compare with dense attention", POLICY_NAMES),
   totals: valueFlag({
     group,
-    help: "rows that a KV head attends to in the mean, sinks and window included",
+    help:
+      "rows that a KV head attends to in the mean, sinks and window included, without neighbours",
     placeholder: "N,N",
     schema: text,
     fallback: "64,128,256,512",
   }),
   intervals: valueFlag({
     group,
-    help: "steps from one selection to the next, with neighbours above 1",
+    help:
+      "steps from one selection to the next; above 1 chosen rows bring as many neighbours, and the " +
+      "window grows until the next one",
     placeholder: "N,N",
     schema: text,
     fallback: "1",

@@ -74,8 +74,10 @@ export function printRuler(
         }
         const together = (of: readonly RulerFigure[]) => {
           const counted = of.filter(({ task }) => compared.includes(task));
+          // Over fewer tasks it is no comparison: an earlier run asked this policy less.
+          if (counted.length < compared.length) return "-";
           const score = counted.reduce((sum, figure) => sum + scoreOf(figure), 0) /
-            Math.max(1, counted.length);
+            counted.length;
           const exact = counted.reduce((sum, figure) => sum + exactOf(figure), 0);
           return `${(100 * score).toFixed(1)} (${exact})`;
         };
@@ -98,6 +100,8 @@ function picture(figures: readonly RulerFigure[]): string {
     lengths.map((tokens) => {
       const here = figures.filter((figure) => figure.tokens === tokens && figure.total !== null);
       const names = [...new Set(here.map(caseName))];
+      const tasksAt = (rows: number) =>
+        new Set(here.filter(({ total }) => total === rows).map(({ task }) => task)).size;
       return {
         title: `Score of the tasks that dense attention can do, ${tokens} tokens`,
         x: { label: "rows, sinks and window included", scale: "log2" as const },
@@ -107,10 +111,11 @@ function picture(figures: readonly RulerFigure[]): string {
           const totals = [...new Set(own.map(({ total }) => total!))].sort((a, b) => a - b);
           return {
             name,
-            points: totals.map((total) => {
+            points: totals.flatMap((total) => {
               const some = own.filter((figure) => figure.total === total);
+              if (some.length < tasksAt(total)) return [];
               const sum = some.reduce((score, figure) => score + scoreOf(figure), 0);
-              return [total, sum / some.length] as const;
+              return [[total, sum / some.length] as const];
             }),
           };
         }),
