@@ -11,10 +11,43 @@ export function progressBar(io: CliIo, label: string, total: number): ProgressBa
 }
 
 /** The same for work that takes minutes: with the time that is left, and lines where no bar can be. */
-export function timedBar(io: CliIo, label: string, total: number): ProgressBar {
-  return io.stderrIsTerminal
-    ? drawProgressBar(label, total, true)
-    : progressLines(io, label, total);
+export function timedBar(
+  io: Pick<CliIo, "stderr" | "stderrIsTerminal">,
+  label: string,
+  total: number,
+): ProgressBar {
+  if (!io.stderrIsTerminal) return progressLines(io, label, total);
+  const left = timeLeft(total);
+  return drawProgressBar(label, total, (done) => {
+    const seconds = left(done);
+    return seconds === null ? "" : `, about ${durationText(seconds)} left`;
+  });
+}
+
+/**
+ * Tells how many seconds are left when so many units are done; null while that is unknown. Only what
+ * was done since the first call counts: what an earlier run did says nothing about the time.
+ */
+export function timeLeft(
+  total: number,
+  now: () => number = () => performance.now(),
+): (done: number) => number | null {
+  let begun: { readonly time: number; readonly done: number } | undefined;
+  return (done) => {
+    const time = now();
+    begun ??= { time, done };
+    if (done <= begun.done) return null;
+    const each = (time - begun.time) / (done - begun.done);
+    return each * Math.max(0, total - done) / 1000;
+  };
+}
+
+/** A time in words: 40 s, 12 min, 2 h 5 min. */
+export function durationText(seconds: number): string {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  const minutes = Math.ceil(seconds / 60);
+  if (minutes < 90) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** Between two lines, in milliseconds. */
@@ -28,17 +61,15 @@ export function progressLines(
   now: () => number = () => performance.now(),
 ): ProgressBar {
   let last = now();
-  /** Where it began: what was done before, in an earlier run, says nothing about the time. */
-  let begun: { readonly time: number; readonly done: number } | undefined;
+  const left = timeLeft(total, now);
   return {
     update(done) {
       const time = now();
-      begun ??= { time, done };
-      if (time - last < LINE_EVERY_MS || done <= begun.done) return;
+      const seconds = left(done);
+      if (time - last < LINE_EVERY_MS || seconds === null) return;
       last = time;
-      const each = (time - begun.time) / (done - begun.done);
-      const minutes = Math.ceil(each * Math.max(0, total - done) / 60_000);
       const part = Math.floor(100 * done / total);
+      const minutes = Math.ceil(seconds / 60);
       io.stderr(`${label}: ${done} of ${total} (${part} %), about ${minutes} min left\n`);
     },
     stop() {},

@@ -74,11 +74,15 @@ export interface ProgressBar {
 /**
  * Draws a bar on standard error at once; ask first whether that is a terminal.
  *
- * @param timeLeft Also says how long it will take.
+ * @param note What is said behind the bar when so many units are done.
  */
-export function drawProgressBar(label: string, total: number, timeLeft = false): ProgressBar {
+export function drawProgressBar(
+  label: string,
+  total: number,
+  note: (done: number) => string = () => "",
+): ProgressBar {
   const bar = new cliProgress.SingleBar({
-    format: `${label} [{bar}] {percentage}%${timeLeft ? ", {eta_formatted} left" : ""}`,
+    format: `${label} [{bar}] {percentage}%{note}`,
     stream: process.stderr,
     clearOnComplete: true,
     // A key press may end the process while a bar is there: the cursor has to be left as it was.
@@ -87,6 +91,6 @@ export function drawProgressBar(label: string, total: number, timeLeft = false):
     // Redraws happen on update only: work that blocks the thread would starve a timer anyway.
     fps: 10,
   }, cliProgress.Presets.shades_classic);
-  bar.start(total, 0);
-  return { update: (done) => bar.update(done), stop: () => bar.stop() };
+  bar.start(total, 0, { note: "" });
+  return { update: (done) => bar.update(done, { note: note(done) }), stop: () => bar.stop() };
 }

@@ -10,6 +10,9 @@ interface BarOptions {
   readonly fps: number;
 }
 
+/** Values of the format's own names. */
+type Payload = Readonly<Record<string, string>>;
+
 interface Preset {
   readonly barCompleteChar: string;
   readonly barIncompleteChar: string;
@@ -17,8 +20,8 @@ interface Preset {
 
 declare const cliProgress: {
   readonly SingleBar: new (options: BarOptions, preset: Preset) => {
-    start(total: number, startValue: number): void;
-    update(current: number): void;
+    start(total: number, startValue: number, payload: Payload): void;
+    update(current: number, payload: Payload): void;
     stop(): void;
   };
   readonly Presets: { readonly shades_classic: Preset };

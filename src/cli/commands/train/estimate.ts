@@ -14,6 +14,7 @@ import type { ObjectiveWindow, ProducerSizes } from "../../../train/objective.ts
 import { startOf } from "../../../train/start.ts";
 import { sizesOf } from "../../../train/train.ts";
 import { openEngine } from "./captures.ts";
+import { durationText } from "../../progress.ts";
 import type { TrainJob } from "./job.ts";
 
 const MIB = 2 ** 20;
@@ -57,10 +58,10 @@ export async function dryRun(job: TrainJob): Promise<void> {
     io.stdout(
       `${plan.parameters} parameters; ${plan.windows} windows of ${tokens} tokens to train on, ` +
         `${plan.held_out} to measure on\n` +
-        `running the model: about ${minutes(captureSeconds)}, ${
+        `running the model: about ${durationText(captureSeconds)}, ${
           Math.ceil(disk / MIB)
         } MiB on disk\n` +
-        `training: about ${minutes(trainSeconds)}, ${
+        `training: about ${durationText(trainSeconds)}, ${
           Math.ceil(plan.device_bytes / MIB)
         } MiB on the ` +
         "device\n",
@@ -160,8 +161,4 @@ async function timeStep(
     await trainer.loss();
   }
   return (performance.now() - began) / 1000 / steps;
-}
-
-function minutes(seconds: number): string {
-  return seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} minutes`;
 }
