@@ -57,6 +57,19 @@ Deno.test("train writes a predictor, and eval ppl compares policies with it", as
     assert.notDeepEqual(moved.notes.budgets, notes.budgets);
     assert.deepEqual(moved.notes.training, { ...notes.training as object, tableTokens: 128 });
     assert.deepEqual(moved.notes.results, notes.results);
+    // The first layer is what its attention says.
+    const auto = await runWith(
+      trainCommand,
+      `${line} --out ${folder}/auto.safetensors --cache ${folder}/butler.training ` +
+        "--first-layer auto",
+    );
+    const [, role, least, most, elsewhere] = auto.err.match(
+      /note: the first layer is (\w+): of its attention a window covers ([\d.]+) % at a mean budget of 16 and ([\d.]+) % at 476, chosen rows cover ([\d.]+) % and [\d.]+ % elsewhere/,
+    )!;
+    assert.ok(Number(least) > 0 && Number(least) <= Number(most) && Number(most) <= 100);
+    if (Number(least) < Number(elsewhere)) assert.equal(role, "dense");
+    const { roles, points } = readPredictor(`${folder}/auto.safetensors`, model).notes.budgets!;
+    assert.deepEqual([roles, points], [[role, "selected", "selected"], notes.budgets!.points]);
     await assert.rejects(
       runWith(trainCommand, `${line.replace("--inner 16", "--inner 8")} --from ${summary.out}`),
       /--from: .* has a stride of 2 and a width of 16: give --stride 2 --inner 16/,

@@ -1,5 +1,6 @@
 /** `train`: a predictor for the tokenbutler policy, from text that runs through the model. @module */
 import { checkWritable } from "../../butler/calibration/write.ts";
+import type { BudgetTable } from "../../butler/budget_table.ts";
 import {
   defaultPredictorPath,
   encodePredictor,
@@ -9,6 +10,7 @@ import {
 } from "../../butler/predictor/file.ts";
 import { parameterCount, type PredictorShape, producersOf } from "../../butler/predictor/shape.ts";
 import { writePredictor } from "../../butler/predictor/write.ts";
+import type { LayerRole } from "../../butler/settings_types.ts";
 import { createEngineParts, openKernels } from "../../engine/create.ts";
 import { selectPlan } from "../../gpu/plan.ts";
 import { z } from "zod";
@@ -16,6 +18,7 @@ import { openModel } from "../../model/open.ts";
 import { ropeForContext } from "../../model/rope.ts";
 import type { RopeConfig } from "../../model/types.ts";
 import { budgetsOf } from "../../train/budgets.ts";
+import { chosenShares, isWindowEnough } from "../../train/first_layer.ts";
 import type { RopePairs } from "../../train/projections.ts";
 import { type Samples, takeSamples } from "../../train/samples.ts";
 import { MEASURED_BUDGET, type TrainSettings } from "../../train/settings.ts";
@@ -31,6 +34,7 @@ import { openTextSide } from "../text_side.ts";
 import { VERSION } from "../version.ts";
 import { captureAll, type Captured, contextOf } from "./train/captures.ts";
 import { dryRun } from "./train/estimate.ts";
+import { firstLayerShares } from "./train/first_layer.ts";
 import { settingsOf, type TrainFlags, trainFlags } from "./train/flags.ts";
 import type { OpenParts, TrainJob } from "./train/job.ts";
 import { picture, report, summaryOf } from "./train/report.ts";
@@ -108,18 +112,39 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
         tableTokens: settings.tableTokens,
       },
       results: summary,
-      budgets: budgetsOf(
-        { heads: result.heads, tokens: settings.heldOutTokens },
-        { heads: result.tableHeads, tokens: settings.tableTokens },
-        shape.model.numKvHeads,
-        flags.firstLayer,
-      ),
+      budgets: await tableOf(job, result),
       program: VERSION,
     },
   });
   report(flags.json, io, out, cache, { ...summary, seconds, curves: result.curves });
   if (flags.svg !== null) writePicture(flags.svg, picture(result.curves));
   return EXIT.ok;
+}
+
+/** The table of budgets; says what is decided of the first layer where that is measured. */
+async function tableOf(job: TrainJob, result: TrainResult): Promise<BudgetTable> {
+  const { flags: { firstLayer }, io, settings, shape } = job;
+  const tableWith = (first: LayerRole) =>
+    budgetsOf(
+      { heads: result.heads, tokens: settings.heldOutTokens },
+      { heads: result.tableHeads, tokens: settings.tableTokens },
+      shape.model.numKvHeads,
+      first,
+    );
+  if (firstLayer !== "auto") return tableWith(firstLayer);
+  const table = tableWith("window");
+  const means = table.points.map(({ mean }) => mean);
+  const window = await firstLayerShares(job, means);
+  const chosen = chosenShares(table, result.heads);
+  const role = isWindowEnough({ window, chosen }) ? "window" : "dense";
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  io.stderr(
+    `note: the first layer is ${role}: of its attention a window covers ${
+      percent(window[0]!)
+    } at a mean budget of ${means[0]} and ${percent(window.at(-1)!)} at ${means.at(-1)}, ` +
+      `chosen rows cover ${percent(chosen[0]!)} and ${percent(chosen.at(-1)!)} elsewhere\n`,
+  );
+  return tableWith(role);
 }
 
 async function fingerprintOf(path: string): Promise<string> {

@@ -117,9 +117,10 @@ export const trainFlags = {
   firstLayer: valueFlag({
     group: "Training",
     help: "what the first layer, for which nothing is predicted, is in the table of budgets: " +
-      "window (sinks and the most recent rows) or dense",
+      "window (sinks and the most recent rows), dense, or auto: window where that misses no more " +
+      "of the attention than chosen rows do elsewhere",
     placeholder: "ROLE",
-    schema: oneOf(["window", "dense"]),
+    schema: oneOf(["window", "dense", "auto"]),
     fallback: "dense" as const,
   }),
   maxParameters: valueFlag({
