@@ -23,15 +23,21 @@ const CALIBRATION = await makeCalibration(model);
 
 /**
  * NLL of what is fed, and by decode step how often the device was waited for, producers that ran, and
- * rows whose keys were projected.
+ * rows whose keys were projected; the same and passes by chunk of the prompt.
  */
 async function feed(kv: KvRequest, stride: number, tiers: Partial<TierOptions>) {
   const { read } = Readback.prototype;
   const { encode } = Producers.prototype;
   const { writeStore } = RowTables.prototype;
-  const none = { waits: 0, producers: 0, projected: 0 };
+  const { beginComputePass } = GPUCommandEncoder.prototype;
+  const none = { waits: 0, producers: 0, projected: 0, passes: 0 };
   const now = { ...none };
+  const chunks: (typeof none)[] = [];
   const steps: (typeof none)[] = [];
+  GPUCommandEncoder.prototype.beginComputePass = function (...args) {
+    now.passes++;
+    return beginComputePass.apply(this, args);
+  };
   Readback.prototype.read = function (bytes) {
     now.waits++;
     return read.call(this, bytes);
@@ -54,7 +60,7 @@ async function feed(kv: KvRequest, stride: number, tiers: Partial<TierOptions>) 
         tiers: { ...DEFAULT_TIERS, prefixCache: false, ...tiers },
       },
       () => ({
-        prefilled: () => void Object.assign(now, none),
+        prefilled: () => void (chunks.push({ ...now }), Object.assign(now, none)),
         decoded: () => void (steps.push({ ...now }), Object.assign(now, none)),
       }),
     );
@@ -72,11 +78,13 @@ async function feed(kv: KvRequest, stride: number, tiers: Partial<TierOptions>) 
       waits: by("waits"),
       producers: by("producers"),
       projected: by("projected"),
+      chunks,
     };
   } finally {
     Readback.prototype.read = read;
     Producers.prototype.encode = encode;
     RowTables.prototype.writeStore = writeStore;
+    GPUCommandEncoder.prototype.beginComputePass = beginComputePass;
   }
 }
 
@@ -114,5 +122,20 @@ Deno.test("producers run where rows are chosen, and keys are projected when they
     assert.deepEqual(kept.producers, [2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0]);
     const dense = await feed({ policy: "dense" }, 4, tiers);
     assert.deepEqual(dense.producers, new Array(FED - 1).fill(0));
+  }
+});
+
+Deno.test("importance keys of a prompt are written in the pass that writes its rows", async () => {
+  for (const tiers of [{}, BELOW]) {
+    const dense = await feed({ policy: "dense" }, 4, tiers);
+    const kept = await feed({ policy: "tokenbutler" }, 4, tiers);
+    const by = (chunks: typeof kept.chunks, name: "passes" | "projected") =>
+      chunks.map((chunk) => chunk[name]);
+    const rows = by(kept.chunks, "projected");
+    assert.equal(rows.reduce((sum, count) => sum + count, 0), PROMPT);
+    assert.ok(rows.length > 1 && rows.every((count) => count > 0), `${rows}`);
+    assert.deepEqual(by(dense.chunks, "projected"), rows.map(() => 0));
+    // Past the first chunk, where engine and sequence begin.
+    assert.deepEqual(by(kept.chunks, "passes").slice(1), by(dense.chunks, "passes").slice(1));
   }
 });
