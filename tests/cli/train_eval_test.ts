@@ -158,11 +158,13 @@ Deno.test("train --dry-run says how long and how large it would be, and writes n
     const plan = JSON.parse((await runWith(trainCommand, `${line} --dry-run --json`)).out);
     assert.deepEqual(files(), ["a.txt"]);
     assert.ok(plan.capture_seconds >= 0 && plan.train_seconds >= 0);
-    const few = `${line.replace("--windows 3", "--windows 1")} --memory 1MiB --dry-run`;
+    // Half a window is no multiple of a tile: fewer rows are taken.
+    const few = line.replace("--windows 3", "--windows 1").replace("--tokens 128", "--tokens 136")
+      .replace("--rows 16", "--rows 160") + " --memory 1MiB --dry-run";
     const { out } = await runWith(trainCommand, few);
     assert.match(
       out,
-      /^\d+ parameters; 1 windows of 128 tokens to train on, 4 to measure on\nrunning the model: about \d+ s, \d+ MiB on disk\ntraining: about \d+ s, 1 MiB on the device\n$/,
+      /^\d+ parameters; 1 windows of 136 tokens to train on, 4 to measure on\nrunning the model: about \d+ s, \d+ MiB on disk\ntraining: about \d+ s, 1 MiB on the device\n$/,
     );
     // As large as it says.
     const io = await runWith(trainCommand, `${line} --json`);
@@ -259,6 +261,8 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
       [command, "", 2, /--text is needed/],
       [command, `--text ${folder}/none`, 1, /there is no such file/],
       [command, `${text} --rows 12`, 2, /--rows must be a multiple of 8/],
+      [command, `${text} --held-out-tokens 100`, 2, /have 96 tokens.*more than 100 are needed/],
+      [command, `${text} --table-tokens 104 --sinks 8`, 2, /have 104 tokens.*more than 104 are/],
       [command, `${text} --inner 64`, 2, /--max-parameters allows 1\.20 %/],
       [command, `${text} --max-parameters 9 --out ${folder}/no/out`, 1, /folder does not exist/],
       [

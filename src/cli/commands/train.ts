@@ -12,6 +12,7 @@ import { parameterCount, type PredictorShape, producersOf } from "../../butler/p
 import { writePredictor } from "../../butler/predictor/write.ts";
 import type { LayerRole } from "../../butler/settings_types.ts";
 import { createEngineParts, openKernels } from "../../engine/create.ts";
+import { TRAIN_TILE } from "../../gpu/ops/train.ts";
 import { selectPlan } from "../../gpu/plan.ts";
 import { z } from "zod";
 import { openModel } from "../../model/open.ts";
@@ -157,8 +158,15 @@ async function fingerprintOf(path: string): Promise<string> {
 }
 
 function checkShape(shape: PredictorShape, modelParameters: number, most: number): number {
+  const { model } = shape;
   if (producersOf(shape).length === 0) {
     throw new CommandError("a model of one layer has nothing to predict");
+  }
+  for (const [name, size] of [["states", model.hiddenSize], ["heads", model.headDim]] as const) {
+    if (size % TRAIN_TILE === 0) continue;
+    throw new CommandError(
+      `${name} of ${size} numbers, no multiple of ${TRAIN_TILE}, are not trained on`,
+    );
   }
   const share = parameterCount(shape) / modelParameters;
   if (share <= most) return share;

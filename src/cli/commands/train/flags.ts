@@ -2,7 +2,7 @@
 import { MAX_PARAMETER_SHARE } from "../../../butler/predictor/shape.ts";
 import { PREDICTOR_NAME } from "../../../model/side_files.ts";
 import { LOSSES } from "../../../train/objective.ts";
-import { TRAIN_DEFAULTS, type TrainSettings } from "../../../train/settings.ts";
+import { MEASURED_BUDGET, TRAIN_DEFAULTS, type TrainSettings } from "../../../train/settings.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
 import { engineFlags } from "../../model_flags.ts";
 import { decimal, integer, oneOf, sizeBytes, text } from "../../values.ts";
@@ -171,14 +171,24 @@ export function settingsOf(settings: TrainFlags, context: number): TrainSettings
     if (value % 8 !== 0) throw new UsageError(`--${name} must be a multiple of 8, but is ${value}`);
   }
   // Whole tiles, and no more than the model was trained for.
-  const tokens = (wanted: number) => Math.floor(Math.min(wanted, context) / 8) * 8;
+  const tiles = (count: number) => Math.floor(count / 8) * 8;
+  const tokens = (wanted: number) => tiles(Math.min(wanted, context));
   const wantedTable = settings.tableTokens ?? Math.max(settings.tokens, settings.heldOutTokens);
+  const least = sinks + window + MEASURED_BUDGET;
+  for (const measured of [settings.heldOutTokens, wantedTable].map(tokens)) {
+    if (measured > least) continue;
+    throw new UsageError(
+      `windows to measure on have ${measured} tokens, and their last row nothing to choose: more ` +
+        `than ${least} are needed, the sinks, the window and ${MEASURED_BUDGET} rows ` +
+        "(--held-out-tokens, --table-tokens)",
+    );
+  }
   // Nothing is learnt from windows then: one of each text.
   const count = settings.from !== null && epochs === 0 ? settings.text.length : windows;
   return {
     ...TRAIN_DEFAULTS,
     ...{ windows: count, epochs, heldOut, loss, rate, decay, seed, sinks, window, stride, inner },
-    rows: Math.min(rows, tokens(settings.tokens) / 2),
+    rows: tiles(Math.min(rows, tokens(settings.tokens) / 2)),
     tokens: tokens(settings.tokens),
     heldOutTokens: tokens(settings.heldOutTokens),
     heldOutRows: Math.min(TRAIN_DEFAULTS.heldOutRows, tokens(settings.heldOutTokens) / 2),
