@@ -18,7 +18,7 @@ import {
   type RunningProducer,
   writeCheckpoint,
 } from "./checkpoint.ts";
-import { DeviceTrainer, type DeviceWindow } from "./device/trainer.ts";
+import { DeviceTrainer } from "./device/trainer.ts";
 import { splitValues, startingState } from "./device/values.ts";
 import { Draws } from "./draws.ts";
 import { TrainError } from "./errors.ts";
@@ -33,6 +33,7 @@ import {
 } from "./settings.ts";
 import type { RopePairs } from "./projections.ts";
 import { startOf } from "./start.ts";
+import { WindowPool } from "./window_pool.ts";
 
 /** What a training works with. */
 export interface TrainRun {
@@ -163,7 +164,7 @@ async function trainProducer(
     report(0, null, recall);
   }
   trainer.load(running);
-  using windows = new WindowPool(run, place.index, sizes, trainer);
+  using windows = new WindowPool(run.train, run.memory, place.index, sizes, trainer);
   let saved = performance.now();
   for (let epoch = running.epochs; epoch < settings.epochs; epoch++) {
     let sum = 0;
@@ -250,47 +251,6 @@ function valuesOf(
 
 function turningOf({ rope }: TrainRun, turns: Int32Array<ArrayBuffer>): Turning {
   return { turns, frequencies: rope.inverseFrequencies };
-}
-
-/** Windows on the device: as many as there is room for stay there. */
-class WindowPool implements Disposable {
-  readonly #run: TrainRun;
-  readonly #producer: number;
-  readonly #trainer: DeviceTrainer;
-  readonly #kept = new Map<number, DeviceWindow>();
-  readonly #room: number;
-
-  constructor(run: TrainRun, producer: number, sizes: ProducerSizes, trainer: DeviceTrainer) {
-    this.#run = run;
-    this.#producer = producer;
-    this.#trainer = trainer;
-    const each = DeviceTrainer.windowBytes(sizes);
-    const free = run.memory - DeviceTrainer.ownBytes(sizes) - each;
-    if (free < 0) {
-      throw new TrainError(
-        "no_room",
-        `training takes ${Math.ceil((each + DeviceTrainer.ownBytes(sizes)) / 2 ** 20)} MiB at ` +
-          `least: allow more with --memory, or take fewer --rows or --tokens`,
-      );
-    }
-    this.#room = Math.floor(free / each);
-  }
-
-  open(index: number): DeviceWindow {
-    const kept = this.#kept.get(index);
-    if (kept !== undefined) return kept;
-    const opened = this.#trainer.openWindow(this.#run.train.read(index, this.#producer));
-    if (this.#kept.size < this.#room) this.#kept.set(index, opened);
-    return opened;
-  }
-
-  close(window: DeviceWindow): void {
-    if (![...this.#kept.values()].includes(window)) window[Symbol.dispose]();
-  }
-
-  [Symbol.dispose](): void {
-    for (const window of this.#kept.values()) window[Symbol.dispose]();
-  }
 }
 
 /** Sizes of a producer's training over the windows of a capture. */

@@ -263,6 +263,12 @@ Deno.test("train and eval refuse what cannot work, and say what to do", async ()
       [command, `${text} --rows 12`, 2, /--rows must be a multiple of 8/],
       [command, `${text} --held-out-tokens 100`, 2, /have 96 tokens.*more than 100 are needed/],
       [command, `${text} --table-tokens 104 --sinks 8`, 2, /have 104 tokens.*more than 104 are/],
+      [
+        command,
+        `${text} --max-parameters 9 --out ${folder}/o --tokens 1024 --rows 256 --held-out-tokens 192 --table-tokens 192 --memory 1MiB`,
+        1,
+        /training takes \d+ MiB at least: allow more with --memory/,
+      ],
       [command, `${text} --inner 64`, 2, /--max-parameters allows 1\.20 %/],
       [command, `${text} --max-parameters 9 --out ${folder}/no/out`, 1, /folder does not exist/],
       [

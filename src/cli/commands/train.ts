@@ -23,7 +23,8 @@ import { chosenShares, isWindowEnough } from "../../train/first_layer.ts";
 import type { RopePairs } from "../../train/projections.ts";
 import { type Samples, takeSamples } from "../../train/samples.ts";
 import { MEASURED_BUDGET, type TrainSettings } from "../../train/settings.ts";
-import { train, type TrainResult } from "../../train/train.ts";
+import { sizesOf, train, type TrainResult } from "../../train/train.ts";
+import { keptWindows } from "../../train/window_pool.ts";
 import { CommandError, defineCommand } from "../command.ts";
 import { UsageError } from "../flags.ts";
 import { readTextFile } from "../inputs.ts";
@@ -91,6 +92,8 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
     makeFolder(cache);
   }
   const samples = await samplesOf(path, texts, settings);
+  // The first producer serves the most layers. Better now than after the model ran.
+  keptWindows(sizesOf(shape, producersOf(shape)[0]!, settings), flags.memory);
   const began = performance.now();
   const kernels = await openKernels(Object.fromEntries(flags.kernel));
   const rope = ropeForContext(config.rope, contextOf(settings));
