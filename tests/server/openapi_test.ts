@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { createApp } from "../../src/server/app.ts";
 import * as answers from "../../src/server/openapi/answers.ts";
-import { openApiDocument } from "../../src/server/openapi/document.ts";
+import { ERRORS, openApiDocument } from "../../src/server/openapi/document.ts";
 import { docsPage } from "../../src/server/openapi/page.ts";
 import { ROUTES } from "../../src/server/openapi/routes.ts";
 import { openFakeServer, SERVED_NAME } from "./_server.ts";
@@ -56,7 +56,9 @@ Deno.test("/openapi.json says of every field what it takes and what it means", a
         [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name),
         parameters.filter((each) => each.in === "path").map(({ name }) => name),
       );
-      assert.ok("200" in responses && "500" in responses);
+      for (const status of [200, 400, 408, 429, 431, 500, 503]) {
+        assert.ok(status in responses, path);
+      }
       assert.equal(requestBody !== undefined, method === "post");
       const schema = requestBody?.content["application/json"]?.schema ?? {};
       const properties = (schema["properties"] ?? {}) as Record<string, Json>;
@@ -193,6 +195,7 @@ Deno.test("/docs is one page with every field, which loads nothing and runs noth
     }
   }
   assert.ok(page.includes("<code>kv.recall_every</code>"));
+  for (const status of Object.keys(ERRORS)) assert.ok(page.includes(`<code>${status}</code>`));
 });
 
 Deno.test("a name is text in the page, whatever it is", () => {
