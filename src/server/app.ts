@@ -89,6 +89,7 @@ export function createApp(options: AppOptions): App {
   const bodyLimits = {
     maxBytes: limits.bodyBytes,
     timeoutMs: limits.bodyTimeoutMs,
+    totalMs: limits.bodyTotalMs,
     budget: new BodyBudget(Math.max(limits.bodyBufferBytes, limits.bodyBytes)),
   };
   const guard = createGuard(options.guard ?? NO_GUARD);

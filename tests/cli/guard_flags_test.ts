@@ -97,4 +97,8 @@ Deno.test("the flags of limits say what holds anyway", () => {
   assert.deepEqual(connectionLimits(settings), DEFAULT_CONNECTION_LIMITS);
   const none = resolveFlags(limitFlags, ["--request-timeout", "0"], () => undefined).settings;
   assert.equal(requestLimits(none).requestTimeoutMs, null);
+  const patient = resolveFlags(limitFlags, ["--body-timeout", "1000"], () => undefined).settings;
+  for (const { bodyTotalMs } of [requestLimits(patient), connectionLimits(patient)]) {
+    assert.equal(bodyTotalMs, 1_000_000);
+  }
 });

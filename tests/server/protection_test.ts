@@ -172,7 +172,7 @@ Deno.test("check 10: on the loopback a foreign Host is 403, and a foreign Origin
 
 Deno.test("check 11: a body over the cap is 413, a stalled one 408, bad JSON and bad numbers 400", async () => {
   assert.equal(DEFAULT_LIMITS.bodyTimeoutMs, 10_000);
-  const limits = { bodyBytes: 2000, bodyTimeoutMs: 300 };
+  const limits = { bodyBytes: 2000, bodyTimeoutMs: 300, bodyTotalMs: 1500 };
   await using server = await openTestServer({ limits });
   const sized = (bytes: number) => {
     const rest = JSON.stringify({ prompt: "x", max_tokens: 1, pad: "" }).length;
@@ -191,6 +191,14 @@ Deno.test("check 11: a body over the cap is 413, a stalled one 408, bad JSON and
     assert.equal(failure.parse(JSON.parse(body)).error.code, "request_timeout");
     assert.ok(performance.now() - started < 3000);
   }
+  // A byte now and then is not enough.
+  using dripping = await RawClient.connect(server);
+  await dripping.write("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n");
+  const drips = setInterval(() => dripping.write(" ").catch(() => {}), 100);
+  const dripped = parseResponse(await dripping.readAll());
+  clearInterval(drips);
+  assert.equal(dripped.status, 408);
+  assert.match(dripped.body, /was not complete after 1.5 s/);
   // Slow is not stalled.
   using slow = await RawClient.connect(server);
   const text = '{"prompt":"x","max_tokens":1}';

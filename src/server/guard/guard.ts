@@ -64,7 +64,8 @@ export function createGuard(options: GuardOptions): Guard {
       cors({
         origin: (origin) => isListedOrigin(origin, corsOrigins) ? origin : null,
         allowMethods: ["GET", "HEAD", "POST"],
-        exposeHeaders: ["x-request-id", "retry-after"],
+        // What clients of the OpenAI API read.
+        exposeHeaders: ["x-request-id", "retry-after", "x-should-retry"],
         maxAge: PREFLIGHT_SECONDS,
       }),
       checkOrigin,

@@ -21,6 +21,8 @@ import {
 export interface ConnectionLimits {
   /** Milliseconds from the opening of a connection to the end of a request's header. */
   readonly headerTimeoutMs: number;
+  /** Milliseconds that a body may take. Who reads one tells its client; others are just cut. */
+  readonly bodyTotalMs: number;
   /** Connections that one address may have at once; 0 is no bound but that of all together. */
   readonly maxConnectionsPerAddress: number;
 }
@@ -28,13 +30,14 @@ export interface ConnectionLimits {
 /** What holds where nothing is said. */
 export const DEFAULT_CONNECTION_LIMITS: ConnectionLimits = {
   headerTimeoutMs: 10_000,
+  bodyTotalMs: 300_000,
   maxConnectionsPerAddress: 256,
 };
 
 /** Bytes of a header. */
 const MAX_HEADER_BYTES = 32 * 1024;
-/** A whole request; whoever sends a byte now and then ends here. */
-const REQUEST_TIMEOUT_MS = 300_000;
+/** What telling a client takes before its connection is cut. */
+const TELLING_MS = 5000;
 /** A connection between two requests; longer than clients and proxies keep one by themselves. */
 const KEEP_ALIVE_MS = 75_000;
 /** How often deadlines are looked at, at most. */
@@ -114,7 +117,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   });
   const server = createServer({
     headersTimeout: limits.headerTimeoutMs,
-    requestTimeout: Math.max(REQUEST_TIMEOUT_MS, limits.headerTimeoutMs),
+    requestTimeout: limits.headerTimeoutMs + limits.bodyTotalMs + TELLING_MS,
     connectionsCheckingInterval: Math.min(CHECK_MS, limits.headerTimeoutMs / 2),
     keepAliveTimeout: KEEP_ALIVE_MS,
     maxHeaderSize: MAX_HEADER_BYTES,
