@@ -59,6 +59,8 @@ export interface App {
   readonly routes: readonly ServedRoute[];
   /** Serves another model, or the same on a new engine; until the promise is kept, 503. */
   load(model: ServedModel | Promise<ServedModel>): void;
+  /** A connection was closed before there was a request on it; why is the code of an error. */
+  refused(code: string): void;
   /** Refuses new requests; those that run go on. */
   drain(): void;
   /** The same, and ends those that run with an error. */
@@ -201,6 +203,7 @@ export function createApp(options: AppOptions): App {
   hono.onError((thrown, c) => {
     report(thrown, c.env.requestId);
     const error = asRequestError(thrown);
+    c.env.exchange?.failed(error.body.error.code);
     return Response.json(error.body, { status: error.status, headers: error.headers });
   });
 
@@ -216,6 +219,7 @@ export function createApp(options: AppOptions): App {
       return response;
     },
     load: (next) => life.load(next),
+    refused: (code) => observer?.refused(code),
     drain: () => life.drain(),
     stop() {
       life.drain();

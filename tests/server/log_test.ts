@@ -3,6 +3,7 @@ import { createLogger } from "../../src/observe/logger.ts";
 import { Observer } from "../../src/observe/observer.ts";
 import { requestLog } from "../../src/observe/request_log.ts";
 import { FakeTokenizer, REPLY_TEXT } from "./_fake.ts";
+import { RawClient } from "./_raw.ts";
 import { type FakeServerOptions, openFakeServer } from "./_server.ts";
 import { eventually, post } from "./_wire.ts";
 
@@ -43,6 +44,7 @@ Deno.test("a request is one line, with the id that the client got back", async (
   assert.equal(first.generated_tokens, 3);
   assert.equal(first.outcome, "length");
   assert.ok(first.prompt_tokens > 0 && first.ms >= 0 && first.first_token_ms >= 0);
+  assert.equal("error" in first, false);
   assert.equal(second.request_id, "mine");
   assert.equal(second.route, "/v1/models");
 });
@@ -61,6 +63,18 @@ Deno.test("no text of a prompt or an answer is logged unless it is asked for", a
   const line = chatty.lines().find(({ message }) => message === "sequence");
   assert.ok(line.prompt.includes(SECRET));
   assert.ok(line.answer.includes(REPLY_TEXT));
+});
+
+Deno.test("a request that is refused says why, a connection without one only where all is logged", async () => {
+  await using server = await openLogged({}, { level: "debug" });
+  await (await post(server, "/v1/completions", { prompt: "x", n: 0 })).body?.cancel();
+  assert.equal(server.lines().at(-1).status, 400);
+  assert.equal(server.lines().at(-1).error, "invalid_value");
+  using client = await RawClient.connect(server);
+  await client.write("rubbish\r\n\r\n");
+  await client.readAll();
+  const { level, error } = server.lines().at(-1);
+  assert.deepEqual([level, error], ["debug", "invalid_http"]);
 });
 
 Deno.test("a stream is logged when it is over, also when its client leaves", async () => {

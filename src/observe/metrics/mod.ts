@@ -47,6 +47,9 @@ export function createMetrics(
     exchanged(exchange: ExchangeRecord) {
       for (const group of groups) group.exchanged?.(exchange);
     },
+    refused(code: string) {
+      for (const group of groups) group.refused?.(code);
+    },
     engineLost(code: string) {
       for (const group of groups) group.engineLost?.(code);
     },

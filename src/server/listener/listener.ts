@@ -49,6 +49,8 @@ export interface ListenOptions {
   /** 0 takes a free one. */
   readonly port: number;
   readonly limits?: ConnectionLimits;
+  /** Told of connections that are closed without a request, by the code of an error. */
+  readonly onRefused?: (code: string) => void;
 }
 
 /** Answers a request; `completed` is kept when its answer is sent or cannot be sent any more. */
@@ -86,6 +88,7 @@ function parserError(code: unknown): RequestError {
 export async function listen(options: ListenOptions, handler: RequestHandler): Promise<Listener> {
   const limits = options.limits ?? DEFAULT_CONNECTION_LIMITS;
   const connections = new Connections(limits.maxConnectionsPerAddress);
+  const onRefused = options.onRefused ?? (() => {});
   const refused = new WeakSet<Socket>();
   /**
    * The answers that a connection waits for: several where a client asked again before it had one.
@@ -152,6 +155,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
         }
       });
     });
+    if (verdict !== "serve") onRefused("too_many_connections");
     if (verdict === "close") socket.destroy();
     else if (verdict === "refuse") refused.add(socket);
   });
@@ -161,8 +165,11 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     // refusal for the answer to the request that it is just sending.
     const unused = error.code === "ERR_HTTP_REQUEST_TIMEOUT" && socket.bytesRead === 0;
     if (unused || isAnswering || !socket.writable || error.code === "ECONNRESET") {
-      socket.destroy();
-    } else socket.end(rawResponse(parserError(error.code)), () => socket.destroy());
+      return void socket.destroy();
+    }
+    const refusal = parserError(error.code);
+    onRefused(String(refusal.body.error.code));
+    socket.end(rawResponse(refusal), () => socket.destroy());
   });
 
   await new Promise<void>((resolve, reject) => {
