@@ -109,7 +109,8 @@ export function createApp(options: AppOptions): App {
     if (error.status >= 500 && error.status !== 503 && error.status !== 504) {
       const { message, cause } = error;
       // What clients are not told, because it may name paths of this machine, is in the cause.
-      const known = !(cause instanceof Error) || cause.message === message;
+      const known = !(cause instanceof Error) ||
+        message.toLowerCase().includes(cause.message.toLowerCase());
       log?.error(known ? message : `${message} (${cause.message})`, cause ?? error, requestId);
     }
   };

@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { SlotError } from "../../src/kv/store/errors.ts";
 import { createLogger } from "../../src/observe/logger.ts";
 import { Observer } from "../../src/observe/observer.ts";
 import { requestLog } from "../../src/observe/request_log.ts";
@@ -91,6 +92,15 @@ Deno.test("a stream is logged when it is over, also when its client leaves", asy
   await reader.cancel();
   await eventually(() => server.raw.length === 2, 1000);
   assert.equal(server.lines()[1].outcome, "abort");
+});
+
+Deno.test("a reason that the client was told is logged once", async () => {
+  await using server = await openLogged({ app: { operator: { slots: true } } });
+  server.engine.slotError = new SlotError("slot_file_unwritable", "it cannot be saved: no space");
+  const response = await post(server, "/slots/0?action=save", { filename: "a" });
+  assert.equal(response.status, 507);
+  await response.body?.cancel();
+  assert.equal(server.lines()[0].message, "It cannot be saved: no space.");
 });
 
 Deno.test("a failure is logged as an error with the id of its request", async () => {
