@@ -10,7 +10,7 @@ import { BodyBudget } from "./admission/body_budget.ts";
 import { DEFAULT_LIMITS, type RequestLimits } from "./admission/limits.ts";
 import type { Exchange, Observer } from "../observe/observer.ts";
 import type { RequestContext } from "./answer.ts";
-import { asRequestError, RequestError, shuttingDown } from "./errors.ts";
+import { asRequestError, clientGone, RequestError, shuttingDown } from "./errors.ts";
 import { createGuard, type GuardOptions, NO_GUARD } from "./guard/guard.ts";
 import { ModelLife } from "./life/model_life.ts";
 import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
@@ -128,6 +128,9 @@ export function createApp(options: AppOptions): App {
       stopping: stopping.signal,
       onError: (thrown) => report(thrown, c.env.requestId),
       watch: c.env.exchange,
+    }).catch((thrown: unknown) => {
+      // Whatever was broken off with it, for which there is no one to blame.
+      throw c.req.raw.signal.aborted ? clientGone() : thrown;
     });
   const health = () => {
     model();

@@ -38,7 +38,7 @@ export async function tokenize(context: RequestContext): Promise<Response> {
     text: body.content.toWellFormed(),
     parseSpecial: body.parse_special,
     addBos: body.add_special,
-  }]);
+  }], context.request.signal);
   if (!body.with_pieces) return Response.json({ tokens: ids });
   const tokens: { id: number; piece: string | number[] }[] = [];
   const pieces = new Map<number, string | number[]>();
@@ -70,6 +70,6 @@ export async function applyTemplate(context: RequestContext): Promise<Response> 
   const body = parseBody(applyTemplateSchema, raw);
   const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
   checkCharacters(context.model, context.limits, length, "messages");
-  const { text } = await renderMessages(body, context.model);
+  const { text } = await renderMessages(body, context);
   return Response.json({ prompt: text });
 }
