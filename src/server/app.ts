@@ -118,6 +118,7 @@ export function createApp(options: AppOptions): App {
   const post = (handler: (context: RequestContext) => Promise<Response>) => (c: AppContext) =>
     handler({
       request: c.req.raw,
+      cameMs: performance.now(),
       model: model(),
       servedName,
       pace,
