@@ -5,6 +5,7 @@ import { badRequest, modelNotFound } from "./errors.ts";
 import { chatLogprobs, completionLogprobs } from "./logprobs.ts";
 import { refuseNotBuilt } from "./not_built.ts";
 import type { ChatChunk, CompletionChunk } from "./openapi/answers.ts";
+import { parseBody } from "./parse_body.ts";
 import {
   checkTextLength,
   needTokenizer,
@@ -13,13 +14,7 @@ import {
   type PromptIds,
   promptIds,
 } from "./plan.ts";
-import {
-  type ChatBody,
-  chatSchema,
-  completionSchema,
-  type GenerationBody,
-  parseBody,
-} from "./schemas.ts";
+import { type ChatBody, chatSchema, completionSchema, type GenerationBody } from "./schemas.ts";
 import type { ServedModel } from "./served_model.ts";
 import { type Envelope, newId, progressBody } from "./wire.ts";
 

@@ -12,7 +12,7 @@ import { readJsonObject } from "./body.ts";
 import { statsWithin } from "../engine/stats_within.ts";
 import { badRequest, engineFailure, RequestError } from "./errors.ts";
 import type { Operated, OperatorRequest, OperatorRoute } from "./operator_routes.ts";
-import { parseBody } from "./schemas.ts";
+import { parseBody } from "./parse_body.ts";
 
 /** What can be done with a slot. */
 export const SLOT_ACTIONS = ["save", "restore", "erase"] as const;

@@ -1,9 +1,10 @@
 /** `/tokenize`, `/detokenize`, `/apply-template`, in the shapes of llama.cpp. @module */
 import type { RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
+import { parseBody } from "./parse_body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./plan.ts";
 import { renderMessages } from "./routes.ts";
-import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from "./schemas.ts";
+import { applyTemplateSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 import { encodeTexts } from "./served_model.ts";
 import { tokenBytes } from "./wire.ts";
 

@@ -13,7 +13,6 @@ import { openServer, SERVED_NAME, type TestServer } from "./_server.ts";
 import {
   chat,
   completion,
-  eventData,
   eventually,
   failure,
   post,
@@ -247,36 +246,6 @@ Deno.test("bodies that are received together have a bound together", async () =>
   const rest = '{"prompt":"x","max_tokens":1}';
   await first.write(" ".repeat(100 - rest.length) + rest);
   assert.equal(parseResponse(await first.read() ?? "").status, 200);
-});
-
-Deno.test("an answer that takes longer than it may ends: whole with 504, a stream with its error", async () => {
-  await using server = await openTestServer({ limits: { requestTimeoutMs: 150 } });
-  const response = await post(server, "/v1/completions", LONG);
-  assert.equal(response.headers.get("x-should-retry"), "false");
-  const { error } = await readAs(failure, response, 504);
-  assert.equal(error.code, "answer_timeout");
-  const data = eventData(
-    await (await post(server, "/v1/completions", { ...LONG, stream: true })).text(),
-  );
-  assert.equal(data.pop(), "[DONE]");
-  assert.equal(failure.parse(JSON.parse(data.pop() ?? "")).error.code, "answer_timeout");
-  await isUnharmed(server);
-});
-
-Deno.test("a request deadline counts the time in the queue", async () => {
-  await using other = await openTestServer();
-  const hogs = new AbortController();
-  const streams = await Promise.all(
-    Array.from(
-      { length: MAX_SEQUENCES },
-      () => post(other, "/v1/completions", { ...LONG, stream: true }, { signal: hogs.signal }),
-    ),
-  );
-  await using server = await openTestServer({ limits: { requestTimeoutMs: 100 } });
-  await postFailing(server, "/v1/completions", { prompt: "x", max_tokens: 1 }, 504);
-  hogs.abort();
-  await Promise.allSettled(streams.map((stream) => stream.text()));
-  await eventually(() => isIdle(server), 2000);
 });
 
 Deno.test("check 14: templates that mean harm are refused or are 400, and the server goes on", async () => {
