@@ -2,6 +2,7 @@ import { assert } from "std-testing";
 import type { z } from "zod";
 import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { createApp } from "../../src/server/app.ts";
+import { NO_GUARD, PUBLIC_PATHS } from "../../src/server/guard/guard.ts";
 import * as answers from "../../src/server/openapi/answers.ts";
 import { ERRORS, openApiDocument } from "../../src/server/openapi/document.ts";
 import { docsPage } from "../../src/server/openapi/page.ts";
@@ -155,6 +156,36 @@ Deno.test("chunks of streams and their error events are what the schemas say, me
   }
 });
 
+Deno.test("/openapi.json says where a key is needed, and how it is sent", async () => {
+  const guard = { ...NO_GUARD, apiKeys: ["right"] };
+  await using server = await openFakeServer({ app: { guard, operator: { metrics, slots: true } } });
+  const keys: readonly Record<string, string>[] = [
+    { authorization: "Bearer right" },
+    { "x-api-key": "right" },
+  ];
+  const [bearer, header] = keys;
+  const statusOf = async (path: string, headers: Record<string, string> = {}) => {
+    const response = await fetch(`${server.url}${path}`, { headers });
+    await response.body?.cancel();
+    return response.status;
+  };
+  const { paths, components } = await (await fetch(`${server.url}/openapi.json`, {
+    headers: bearer!,
+  })).json();
+  assert.deepEqual(components.securitySchemes, {
+    bearer: { type: "http", scheme: "bearer" },
+    header: { type: "apiKey", in: "header", name: "x-api-key" },
+  });
+  for (const [path, methods] of Object.entries(paths as Record<string, Record<string, Json>>)) {
+    const { get } = methods;
+    if (get === undefined || path.includes("{")) continue;
+    const isOpen = get["security"] !== undefined;
+    if (isOpen) assert.deepEqual(get["security"], []);
+    assert.equal(await statusOf(path), isOpen ? 200 : 401, path);
+    for (const key of [bearer, header]) assert.equal(await statusOf(path, key), 200, path);
+  }
+});
+
 Deno.test("/openapi.json says what the events of a stream hold", () => {
   const { paths, components } = openApiDocument(allRoutes(), "1.2.3") as unknown as {
     paths: Record<string, Record<string, { responses: { 200: { content: Json } } }>>;
@@ -195,6 +226,7 @@ Deno.test("/docs is one page with every field, which loads nothing and runs noth
     }
   }
   assert.ok(page.includes("<code>kv.recall_every</code>"));
+  for (const path of PUBLIC_PATHS) assert.ok(page.includes(`<code>${path}</code>`), path);
   for (const status of Object.keys(ERRORS)) assert.ok(page.includes(`<code>${status}</code>`));
 });
 

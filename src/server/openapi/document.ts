@@ -1,5 +1,6 @@
 /** The OpenAPI description of the routes that a server has, from the schemas that check requests. @module */
 import { z } from "zod";
+import { PUBLIC_PATHS } from "../guard/guard.ts";
 import { errorAnswer } from "./answers.ts";
 import { type RouteDescription, ROUTES } from "./routes.ts";
 
@@ -75,7 +76,7 @@ export function openApiDocument(
     },
     servers: [{ url: "/" }],
     // A key is needed where the server was started with one.
-    security: [{}, { key: [] }],
+    security: [{}, { bearer: [] }, { header: [] }],
     tags: [...new Set(routes.map(({ tag }) => tag))].map((name) => ({ name })),
     paths,
     components: {
@@ -87,7 +88,10 @@ export function openApiDocument(
         ),
         Error: jsonSchema(errorAnswer, "output"),
       },
-      securitySchemes: { key: { type: "http", scheme: "bearer" } },
+      securitySchemes: {
+        bearer: { type: "http", scheme: "bearer" },
+        header: { type: "apiKey", in: "header", name: "x-api-key" },
+      },
     },
   } as OpenApiDocument;
 }
@@ -99,6 +103,7 @@ function operation(route: RouteDescription): Json {
     tags: [tag],
     summary,
     ...(details === undefined ? {} : { description: details }),
+    ...(PUBLIC_PATHS.has(path) ? { security: [] } : {}),
     ...(parameters.length === 0 ? {} : {
       parameters: parameters.map((each) => ({
         ...each,

@@ -1,4 +1,5 @@
 /** `/docs`: the description of the routes as one page that needs nothing else. @module */
+import { PUBLIC_PATHS } from "../guard/guard.ts";
 import { bodySchema, describedRoutes, ERRORS, type Json, type ServedRoute } from "./document.ts";
 import type { RouteDescription } from "./routes.ts";
 
@@ -55,6 +56,9 @@ API works with the address of this server and <code>/v1</code> behind it. For pr
 <code>kv</code> and those that would change the answer and are not built. Every answer has an
 <code>x-request-id</code>; every error is <code>{"error": {"message", "type", "param",
 "code"}}</code>.</p>
+<p>A server that was started with keys takes one as <code>Authorization: Bearer KEY</code> or
+<code>x-api-key: KEY</code>. Without one it answers
+${[...PUBLIC_PATHS].map(code).join(", ")} alone.</p>
 <nav aria-label="Routes"><ul>
 ${routes.map((route) => `<li><a href="#${anchor(route)}">${title(route)}</a></li>`).join("\n")}
 </ul></nav>
