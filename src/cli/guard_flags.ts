@@ -193,7 +193,9 @@ export function requestLimits(settings: Settings<typeof limitFlags>): Partial<Re
 }
 
 /** Bounds of connections. */
-export function connectionLimits(settings: Settings<typeof limitFlags>): ConnectionLimits {
+export function connectionLimits(
+  settings: Settings<typeof limitFlags>,
+): Omit<ConnectionLimits, "unreadMs"> {
   return {
     headerTimeoutMs: settings.headerTimeout * SECOND,
     bodyTotalMs: bodyTotalMs(settings),

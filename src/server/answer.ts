@@ -12,6 +12,7 @@ import type { SequenceSpec } from "./plan.ts";
 import type { ServedModel } from "./served_model.ts";
 import { DONE, eventStream, STREAM_HEADERS } from "./sse.ts";
 import type { PlacedToken } from "./token_text.ts";
+import { jsonAnswer } from "./whole_body.ts";
 import { type Envelope, Tally } from "./wire.ts";
 
 /** What a route has at hand for one request. */
@@ -155,7 +156,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
   } finally {
     release();
   }
-  return Response.json({
+  const body = {
     ...envelope,
     object: shape.object.whole,
     ...shape.wholeExtra(),
@@ -163,7 +164,8 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     usage: tally.usage(),
     timings: tally.timings(),
     ...tally.kv(),
-  });
+  };
+  return jsonAnswer(body);
 }
 
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {

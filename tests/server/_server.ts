@@ -92,6 +92,7 @@ export interface FakeServerOptions extends FakeEngineOptions {
   readonly addsBos?: boolean;
   readonly idsOnly?: boolean;
   readonly noTemplate?: boolean;
+  readonly connections?: ConnectionLimits;
 }
 
 /** A server over the scripted engine, for shapes and errors. */
@@ -99,12 +100,17 @@ export async function openFakeServer(options: FakeServerOptions = {}) {
   const engine = new FakeEngine(options);
   const tokenizer = new FakeTokenizer(options.addsBos ?? false);
   const template = new FakeTemplate(tokenizer);
-  const server = await openServer({
-    engine,
-    fileName: "tiny.gguf",
-    tokenizer: options.idsOnly ? undefined : tokenizer,
-    ...(options.idsOnly ? { endIds: tokenizer.endIds } : {}),
-    template: options.idsOnly || options.noTemplate ? undefined : template,
-  }, options.app);
+  const server = await openServer(
+    {
+      engine,
+      fileName: "tiny.gguf",
+      tokenizer: options.idsOnly ? undefined : tokenizer,
+      ...(options.idsOnly ? { endIds: tokenizer.endIds } : {}),
+      template: options.idsOnly || options.noTemplate ? undefined : template,
+    },
+    options.app,
+    false,
+    options.connections,
+  );
   return Object.assign(server, { engine, tokenizer });
 }

@@ -9,6 +9,7 @@ import type { Socket } from "node:net";
 import { getRequestListener } from "std-http";
 import { asRequestError, type RequestError } from "../errors.ts";
 import { Connections } from "./connections.ts";
+import { UnreadSockets } from "./unread.ts";
 import {
   headerTooLarge,
   notHttp,
@@ -25,6 +26,8 @@ export interface ConnectionLimits {
   readonly bodyTotalMs: number;
   /** Connections that one address may have at once; 0 is no bound but that of all together. */
   readonly maxConnectionsPerAddress: number;
+  /** Milliseconds in which a client has to take something of what lies there; null: any time. */
+  readonly unreadMs: number | null;
 }
 
 /** What holds where nothing is said. */
@@ -32,6 +35,8 @@ export const DEFAULT_CONNECTION_LIMITS: ConnectionLimits = {
   headerTimeoutMs: 10_000,
   bodyTotalMs: 300_000,
   maxConnectionsPerAddress: 256,
+  // A stream is given up after half of it, which its client should be able to read.
+  unreadMs: 120_000,
 };
 
 /** Bytes of a header. */
@@ -88,6 +93,7 @@ function parserError(code: unknown): RequestError {
 export async function listen(options: ListenOptions, handler: RequestHandler): Promise<Listener> {
   const limits = options.limits ?? DEFAULT_CONNECTION_LIMITS;
   const connections = new Connections(limits.maxConnectionsPerAddress);
+  const unread = new UnreadSockets(limits.unreadMs ?? Infinity);
   const onRefused = options.onRefused ?? (() => {});
   const refused = new WeakSet<Socket>();
   /**
@@ -145,8 +151,10 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     const address = socket.remoteAddress;
     if (address === undefined) return void socket.destroy();
     const verdict = connections.add(address);
+    unread.add(socket);
     socket.once("close", () => {
       connections.remove(address);
+      unread.remove(socket);
       // node:http tells only the answer that was being sent, and not those that wait behind it.
       queueMicrotask(() => {
         for (const outgoing of answersOf(socket)) {
@@ -180,7 +188,16 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   });
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("the server has no port");
-  const finished = new Promise<void>((resolve) => server.once("close", () => resolve()));
+  const looking = limits.unreadMs === null ? undefined : setInterval(
+    () => unread.look(performance.now()),
+    Math.min(CHECK_MS, limits.unreadMs / 4),
+  );
+  const finished = new Promise<void>((resolve) =>
+    server.once("close", () => {
+      clearInterval(looking);
+      resolve();
+    })
+  );
   const close = () => {
     if (server.listening) server.close();
     server.closeIdleConnections();
