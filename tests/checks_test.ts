@@ -15,6 +15,7 @@ const CHECKS: readonly Check[] = [
   [
     "npm ai: a stream finishes with `stop`, or with `error` where it fails half-way, and no schema is violated",
     "server/clients_test.ts",
+    "server/client_errors_test.ts",
     // Of check 18: all npm clients stream there while the engine is lost.
     "cli/engine_loss_test.ts",
   ],

@@ -1,11 +1,14 @@
 /**
- * What README, SECURITY.md and the files in `deploy/` say is what the program knows: flags, variables,
- * routes and fields that they name exist, and what they have to name is there.
+ * What README, SECURITY.md, `--help`, `/docs` and the files in `deploy/` say is what the program
+ * knows: flags, variables, routes and fields that they name exist, what they have to name is there, and
+ * their bounds are the same.
  */
 import { assert } from "std-testing";
 import { COMMANDS } from "../src/cli/cli.ts";
 import { envName, type Flag, flagName } from "../src/cli/flags.ts";
+import { commandHelp } from "../src/cli/help.ts";
 import { openApiDocument } from "../src/server/openapi/document.ts";
+import { docsPage } from "../src/server/openapi/page.ts";
 import { ROUTES } from "../src/server/openapi/routes.ts";
 
 const read = (name: string) => Deno.readTextFileSync(new URL(`../${name}`, import.meta.url));
@@ -14,6 +17,9 @@ const PROSE = { "README.md": README, "SECURITY.md": read("SECURITY.md") };
 const DEPLOY = ["Dockerfile", "compose.yaml", "kubernetes.yaml", "tokenbutler.service"];
 
 const DOCUMENT = openApiDocument(ROUTES, "1.2.3");
+const PAGE = docsPage(ROUTES, "1.2.3", "tiny");
+/** `--help` of the command that has routes, as one line. */
+const HELP = await helpOf("serve");
 
 /** Flags of other programs, and of tasks that are no commands. */
 const FOREIGN_FLAGS = new Set(["--seed", "--minutes", "--clients", "--count", "--first", "--only"]);
@@ -32,6 +38,13 @@ async function flagsOf(command: string): Promise<Map<string, Flag<unknown>>> {
     }
   }
   return names;
+}
+
+/** Help of a command, without its lines. */
+async function helpOf(command: string): Promise<string> {
+  const found = COMMANDS.find(({ name }) => name === command);
+  assert.ok(found !== undefined);
+  return commandHelp((await found.load()).command).replace(/\s+/g, " ");
 }
 
 const FLAGS = new Map(
@@ -54,9 +67,17 @@ const quotedIn = (text: string) =>
   );
 
 Deno.test("every flag that the pages name is a flag of a command", () => {
-  for (const [page, text] of Object.entries(PROSE)) {
-    const named = new Set([...text.matchAll(/(?<![\w-])--[a-z][a-z0-9-]*/g)].map(([flag]) => flag));
-    assert.ok(named.size >= 5, page);
+  const pages = {
+    ...PROSE,
+    "--help": HELP,
+    "/docs": PAGE,
+    "/openapi.json": JSON.stringify(DOCUMENT),
+  };
+  for (const [page, text] of Object.entries(pages)) {
+    const named = new Set(
+      [...text.matchAll(/(?<![\w-])--[a-z][a-z0-9-]*(?![\w-])/g)].map(([flag]) => flag),
+    );
+    assert.ok(named.size >= (page.startsWith("/") ? 1 : 5), page);
     for (const flag of named) {
       if (flag === "--help" || FOREIGN_FLAGS.has(flag) || DENO_FLAGS.test(flag)) continue;
       assert.ok(ALL_FLAGS.has(flag), `${page} names ${flag}, which is no flag`);
@@ -109,6 +130,52 @@ Deno.test("defaults in the README's table of flags are those of serve", () => {
     }
   }
   assert.ok(numChecked >= 8, `${numChecked} defaults`);
+});
+
+/** A default as the pages write it: in seconds, in MiB, or as a number with commas. */
+function written(name: string, fallback: unknown): string {
+  const number = Number(fallback);
+  if (name === "--body-limit") return `${number / 2 ** 20} MiB`;
+  const text = number.toLocaleString("en-US");
+  return name.endsWith("-timeout") ? `${text} s` : text;
+}
+
+Deno.test("bounds in SECURITY.md, and those that README names beside their flags, are those of serve", () => {
+  const serve = FLAGS.get("serve")!;
+  const rows = [...PROSE["SECURITY.md"].matchAll(/^\| .*? \| (.*?) +\| `(--[a-z-]+)` +\|$/gm)];
+  assert.ok(rows.length >= 8, `${rows.length} rows`);
+  let numNumbers = 0;
+  for (const [, bound = "", name = ""] of rows) {
+    const flag = serve.get(name)!;
+    if (flag.fallback === null) {
+      const text = flag.fallbackText?.replace(" the ", " ") ?? "";
+      assert.equal(bound, text, name);
+    } else if (!bound.includes("or the flag's")) {
+      assert.ok(bound.startsWith(written(name, flag.fallback)), `${name}: ${bound}`);
+      numNumbers++;
+    }
+  }
+  const prose = README.replace(/\s+/g, " ");
+  for (
+    const [, name = "", bound = ""] of prose.matchAll(/`(--[a-z-]+)`(?: \w+)? \(([\d,]+(?: s)?)\)/g)
+  ) {
+    assert.equal(bound, written(name, serve.get(name)!.fallback), name);
+    numNumbers++;
+  }
+  assert.ok(numNumbers >= 10, `${numNumbers} bounds`);
+});
+
+Deno.test("--help names routes and fields that /docs has, and bounds that are the same there", () => {
+  const served = new Set(ROUTES.map(({ path }) => bare(path)));
+  const named = [...HELP.matchAll(/(?<![\w.<>/])\/[a-z][\w/{}]*/g)].map(([route]) => route);
+  assert.ok(named.length >= 4, named.join(" "));
+  for (const route of named) assert.ok(served.has(bare(route)), `--help names ${route}`);
+  const fields = new Set(ROUTES.flatMap(({ body }) => Object.keys(body?.fields ?? {})));
+  assert.ok(HELP.includes("a request's sse_ping_interval") && fields.has("sse_ping_interval"));
+  const most = HELP.match(/answers to one prompt \(n\), (\d+) at most/)?.[1];
+  assert.ok(PAGE.includes(`<code>integer 1..${most}</code>`), most);
+  // What a route needs of the command line is named in both.
+  for (const flag of PAGE.match(/--[a-z-]+/g) ?? []) assert.ok(HELP.includes(` ${flag} `), flag);
 });
 
 /** Second names of routes. */

@@ -97,7 +97,9 @@ export const limitFlags = {
   }),
   bodyTimeout: valueFlag({
     group: limits,
-    help: "seconds that the body of a request may bring nothing",
+    help: `seconds that the body of a request may bring nothing; all of it has ${
+      DEFAULT_LIMITS.bodyTotalMs / SECOND
+    } s, or this if it is more`,
     placeholder: "SECONDS",
     schema: decimal(0.1, 3600),
     fallback: DEFAULT_LIMITS.bodyTimeoutMs / SECOND,
@@ -172,6 +174,11 @@ export function guardNotes({ apiKeys, corsOrigins }: GuardOptions, host: string)
   return notes;
 }
 
+/** All of a body may take longer than a part of it. */
+function bodyTotalMs({ bodyTimeout }: Settings<typeof limitFlags>): number {
+  return Math.max(DEFAULT_LIMITS.bodyTotalMs, bodyTimeout * SECOND);
+}
+
 /** Bounds of requests. */
 export function requestLimits(settings: Settings<typeof limitFlags>): Partial<RequestLimits> {
   return {
@@ -180,14 +187,18 @@ export function requestLimits(settings: Settings<typeof limitFlags>): Partial<Re
     maxPromptCharacters: settings.maxPromptChars,
     bodyBytes: settings.bodyLimit,
     bodyTimeoutMs: settings.bodyTimeout * SECOND,
+    bodyTotalMs: bodyTotalMs(settings),
     requestTimeoutMs: settings.requestTimeout === 0 ? null : settings.requestTimeout * SECOND,
   };
 }
 
 /** Bounds of connections. */
-export function connectionLimits(settings: Settings<typeof limitFlags>): ConnectionLimits {
+export function connectionLimits(
+  settings: Settings<typeof limitFlags>,
+): Omit<ConnectionLimits, "unreadMs"> {
   return {
     headerTimeoutMs: settings.headerTimeout * SECOND,
+    bodyTotalMs: bodyTotalMs(settings),
     maxConnectionsPerAddress: settings.maxConnections,
   };
 }

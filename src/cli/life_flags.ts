@@ -20,7 +20,8 @@ export const lifeFlags = {
   }),
   stallTimeout: valueFlag({
     group,
-    help: "seconds without reading after which a client's answer is given up; 0 is never",
+    help: "seconds without reading after which a client's answer is given up, and after as many " +
+      "again its connection; 0 is never",
     placeholder: "SECONDS",
     schema: decimal(0, MOST_SECONDS),
     fallback: seconds(DEFAULT_PACE.stallMs),
@@ -47,6 +48,11 @@ export const lifeFlags = {
     help: "runs the server in a process of its own, and starts it again when that fails",
   }),
 } as const;
+
+/** Milliseconds until a connection is closed whose client reads nothing; null: never. */
+export function unreadMs({ stallTimeout }: Settings<typeof lifeFlags>): number | null {
+  return stallTimeout === 0 ? null : 2 * stallTimeout * 1000;
+}
 
 /** The pace of streams from settings. */
 export function streamPace(settings: Settings<typeof lifeFlags>): StreamPace {

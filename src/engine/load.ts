@@ -32,6 +32,7 @@ export function loadOf({ kv, scheduler, steps, conversations, tierLoads }: {
     numPages,
     decodeSteps: steps.decodeSteps,
     decodedRows: steps.decodedRows,
+    stepSizes: { counts: steps.sizes.counts, sum: steps.sizes.sum },
     parkedSequences: scheduler.numParked,
     preemptions: steps.preemptions,
     ...tierLoads?.() ?? NO_TIERS,

@@ -5,6 +5,7 @@
  * @module
  */
 import type { KvReport } from "../butler/settings.ts";
+import type { StepSizes } from "./step_sizes.ts";
 import type { SamplingParams } from "./types.ts";
 
 /** A moment's view of an engine's load. */
@@ -16,6 +17,8 @@ export interface EngineStats {
   readonly decodeSteps: number;
   /** Rows of all decode steps: one for each sequence of a step. */
   readonly decodedRows: number;
+  /** All steps by their tokens. */
+  readonly stepSizes: StepSizes;
   /** Sequences whose rows lie below the device until they have a slot again. */
   readonly parkedSequences: number;
   /** Times that a sequence had to give up its slot. */

@@ -4,6 +4,7 @@ import type { PrefixUse } from "./prefixes.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
 import type { Scheduler, Step } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
+import { StepSizeCounts } from "./step_sizes.ts";
 
 /** Time that a prefill chunk should take, in milliseconds, and the bounds of its size. */
 export interface ChunkTarget {
@@ -38,6 +39,8 @@ export class StepRunner {
   decodeSteps = 0;
   /** Rows of all of them. */
   decodedRows = 0;
+  /** Tokens of steps, those of prompts too. */
+  readonly sizes = new StepSizeCounts();
   /** Times that a sequence gave up its slot. */
   preemptions = 0;
   readonly #options: StepRunnerOptions;
@@ -97,6 +100,7 @@ export class StepRunner {
     const chunk = sequence.prefillChunk(Math.min(count, sequence.numPending));
     const began = performance.now();
     const result = await this.#options.runner.prefill(chunk);
+    this.sizes.add(chunk.tokens.length);
     this.#adaptChunk(chunk.tokens.length, performance.now() - began);
     if (sequence.cancelled || sequence.ended) return;
     if (result.sampled?.error !== undefined) return sequence.fail(result.sampled.error);
@@ -120,6 +124,7 @@ export class StepRunner {
     );
     this.decodeSteps++;
     this.decodedRows += sequences.length;
+    this.sizes.add(sequences.length);
     if (results.length !== sequences.length) {
       throw new Error(`${results.length} tokens came back for ${sequences.length} sequences`);
     }

@@ -54,6 +54,11 @@ export class Observer {
     return exchange;
   }
 
+  /** A connection was closed before there was a request on it. */
+  refused(code: string): void {
+    for (const sink of this.#sinks) sink.refused?.(code);
+  }
+
   /** The engine will not answer again. */
   engineLost(code: string): void {
     for (const sink of this.#sinks) sink.engineLost?.(code);
@@ -71,6 +76,7 @@ export class Exchange implements ExchangeHandle, RequestWatch {
   readonly beganMs: number;
   readonly #sequences: SequenceRecord[] = [];
   #route = "other";
+  #error: string | null = null;
   #status: number | null = null;
   #streams = false;
   #finished = false;
@@ -88,6 +94,11 @@ export class Exchange implements ExchangeHandle, RequestWatch {
   /** A route took the request, given as it is declared. */
   matched(route: string): void {
     this.#route = route;
+  }
+
+  /** It is answered with an error. */
+  failed(code: string | number | null): void {
+    this.#error = code === null ? null : String(code);
   }
 
   sequence(request: GenerateRequest): SequenceRecord {
@@ -116,6 +127,7 @@ export class Exchange implements ExchangeHandle, RequestWatch {
       method: this.method,
       route: this.#route,
       status: this.#status,
+      error: this.#error,
       endedMs: this.now(),
       sequences: this.#sequences,
     });

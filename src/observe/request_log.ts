@@ -53,16 +53,20 @@ export function requestLog(
     exchanged(exchange) {
       const level = levelOf(exchange);
       if (!logger.enabled(level)) return;
-      const { handle: { id, beganMs }, method, route, status, endedMs, sequences } = exchange;
+      const { handle: { id, beganMs }, method, route, status, error, endedMs, sequences } =
+        exchange;
       logger.log(level, "request", {
         request_id: id,
         method,
         route,
         status,
+        error: error ?? undefined,
         ms: rounded(endedMs - beganMs),
         ...(sequences.length === 0 ? {} : generation(exchange)),
       });
     },
+    // At a level that nobody can fill a disk with by opening connections.
+    refused: (code) => logger.log("debug", "a connection is closed", { error: code }),
     engineLost(code) {
       logger.log("error", "the engine is gone", { code });
     },

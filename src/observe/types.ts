@@ -48,6 +48,8 @@ export interface ExchangeRecord {
   readonly route: string;
   /** Status of the response. */
   readonly status: number;
+  /** Code of the error that it was answered with; null: with none, or one in its stream. */
+  readonly error: string | null;
   readonly endedMs: number;
   readonly sequences: readonly SequenceRecord[];
 }
@@ -62,6 +64,8 @@ export interface Sink {
   ended?(sequence: SequenceRecord): void;
   /** A request is over, its answer sent or given up. */
   exchanged?(exchange: ExchangeRecord): void;
+  /** A connection was closed before there was a request on it; why is the code of an error. */
+  refused?(code: string): void;
   /** The engine will not answer again: `device_lost` or `engine_crashed`. */
   engineLost?(code: string): void;
 }

@@ -12,11 +12,14 @@ import type { SequenceSpec } from "./plan.ts";
 import type { ServedModel } from "./served_model.ts";
 import { DONE, eventStream, STREAM_HEADERS } from "./sse.ts";
 import type { PlacedToken } from "./token_text.ts";
+import { jsonAnswer } from "./whole_body.ts";
 import { type Envelope, Tally } from "./wire.ts";
 
 /** What a route has at hand for one request. */
 export interface RequestContext {
   readonly request: Request;
+  /** When it came in, on the clock of `performance.now()`. */
+  readonly cameMs: number;
   readonly model: ServedModel;
   readonly servedName: string;
   /** Pace of streams whose requests do not name one. */
@@ -90,13 +93,15 @@ export interface PlannedAnswer {
  * @throws {RequestError} If the queue is full.
  */
 function answerSignal(context: RequestContext, numSequences: number) {
-  const { request, stopping, watch, admission, model, limits: { requestTimeoutMs } } = context;
+  const { request, cameMs, stopping, watch, admission, model } = context;
+  const { requestTimeoutMs } = context.limits;
   const leave = admission.admit(numSequences, model.engine.info.maxSequences);
   const controller = new AbortController();
   const abort = (reason: Error) => controller.abort(reason);
   const timer = requestTimeoutMs === null ? undefined : setTimeout(
     () => abort(answerTooSlow(requestTimeoutMs)),
-    requestTimeoutMs,
+    // Receiving, rendering and tokenizing have taken their part of it.
+    Math.max(0, cameMs + requestTimeoutMs - performance.now()),
   );
   const gone = () => abort(clientGone());
   const stop = () => controller.abort(stopping.reason);
@@ -151,7 +156,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
   } finally {
     release();
   }
-  return Response.json({
+  const body = {
     ...envelope,
     object: shape.object.whole,
     ...shape.wholeExtra(),
@@ -159,7 +164,8 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     usage: tally.usage(),
     timings: tally.timings(),
     ...tally.kv(),
-  });
+  };
+  return jsonAnswer(body);
 }
 
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {

@@ -10,7 +10,7 @@ import { BodyBudget } from "./admission/body_budget.ts";
 import { DEFAULT_LIMITS, type RequestLimits } from "./admission/limits.ts";
 import type { Exchange, Observer } from "../observe/observer.ts";
 import type { RequestContext } from "./answer.ts";
-import { asRequestError, RequestError, shuttingDown } from "./errors.ts";
+import { asRequestError, clientGone, RequestError, shuttingDown } from "./errors.ts";
 import { createGuard, type GuardOptions, NO_GUARD } from "./guard/guard.ts";
 import { ModelLife } from "./life/model_life.ts";
 import { DEFAULT_PACE, type StreamPace } from "./pace.ts";
@@ -59,6 +59,8 @@ export interface App {
   readonly routes: readonly ServedRoute[];
   /** Serves another model, or the same on a new engine; until the promise is kept, 503. */
   load(model: ServedModel | Promise<ServedModel>): void;
+  /** A connection was closed before there was a request on it; why is the code of an error. */
+  refused(code: string): void;
   /** Refuses new requests; those that run go on. */
   drain(): void;
   /** The same, and ends those that run with an error. */
@@ -89,6 +91,7 @@ export function createApp(options: AppOptions): App {
   const bodyLimits = {
     maxBytes: limits.bodyBytes,
     timeoutMs: limits.bodyTimeoutMs,
+    totalMs: limits.bodyTotalMs,
     budget: new BodyBudget(Math.max(limits.bodyBufferBytes, limits.bodyBytes)),
   };
   const guard = createGuard(options.guard ?? NO_GUARD);
@@ -106,7 +109,8 @@ export function createApp(options: AppOptions): App {
     if (error.status >= 500 && error.status !== 503 && error.status !== 504) {
       const { message, cause } = error;
       // What clients are not told, because it may name paths of this machine, is in the cause.
-      const known = !(cause instanceof Error) || cause.message === message;
+      const known = !(cause instanceof Error) ||
+        message.toLowerCase().includes(cause.message.toLowerCase());
       log?.error(known ? message : `${message} (${cause.message})`, cause ?? error, requestId);
     }
   };
@@ -114,6 +118,7 @@ export function createApp(options: AppOptions): App {
   const post = (handler: (context: RequestContext) => Promise<Response>) => (c: AppContext) =>
     handler({
       request: c.req.raw,
+      cameMs: performance.now(),
       model: model(),
       servedName,
       pace,
@@ -124,6 +129,9 @@ export function createApp(options: AppOptions): App {
       stopping: stopping.signal,
       onError: (thrown) => report(thrown, c.env.requestId),
       watch: c.env.exchange,
+    }).catch((thrown: unknown) => {
+      // Whatever was broken off with it, for which there is no one to blame.
+      throw c.req.raw.signal.aborted ? clientGone() : thrown;
     });
   const health = () => {
     model();
@@ -200,6 +208,7 @@ export function createApp(options: AppOptions): App {
   hono.onError((thrown, c) => {
     report(thrown, c.env.requestId);
     const error = asRequestError(thrown);
+    c.env.exchange?.failed(error.body.error.code);
     return Response.json(error.body, { status: error.status, headers: error.headers });
   });
 
@@ -215,6 +224,7 @@ export function createApp(options: AppOptions): App {
       return response;
     },
     load: (next) => life.load(next),
+    refused: (code) => observer?.refused(code),
     drain: () => life.drain(),
     stop() {
       life.drain();

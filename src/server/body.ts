@@ -1,7 +1,7 @@
 /** Reads and parses a request body within its limits. @module */
 import type { BodyBudget } from "./admission/body_budget.ts";
 import { JsonBounds } from "./admission/json_bounds.ts";
-import { bodyTooSlow } from "./admission/refusals.ts";
+import { bodyStalled, bodyTooSlow } from "./admission/refusals.ts";
 import { badRequest, RequestError } from "./errors.ts";
 
 /** What a body is read within. */
@@ -9,6 +9,8 @@ export interface BodyLimits {
   readonly maxBytes: number;
   /** Milliseconds that it may bring nothing. */
   readonly timeoutMs: number;
+  /** Milliseconds in which it has to be there. */
+  readonly totalMs: number;
   /** Shared by all bodies that are being read. */
   readonly budget: BodyBudget;
 }
@@ -23,18 +25,23 @@ function tooLarge(limitBytes: number): RequestError {
   );
 }
 
-/** Chunks of a body; each has to come in time. */
+/** Chunks of a body; each has to come in time, and so have all of them. */
 async function* chunksInTime(
   body: ReadableStream<Uint8Array>,
-  timeoutMs: number,
+  { timeoutMs, totalMs }: BodyLimits,
 ): AsyncGenerator<Uint8Array> {
   const reader = body.getReader();
+  const began = performance.now();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isDone = false;
   try {
     for (;;) {
+      const leftMs = began + totalMs - performance.now();
+      if (leftMs <= 0) throw bodyTooSlow(totalMs);
       const late = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(bodyTooSlow(timeoutMs)), timeoutMs);
+        timer = leftMs < timeoutMs
+          ? setTimeout(() => reject(bodyTooSlow(totalMs)), leftMs)
+          : setTimeout(() => reject(bodyStalled(timeoutMs)), timeoutMs);
       });
       const { value, done } = await Promise.race([reader.read(), late]);
       clearTimeout(timer);
@@ -50,7 +57,7 @@ async function* chunksInTime(
 }
 
 async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
-  const { maxBytes, timeoutMs, budget } = limits;
+  const { maxBytes, budget } = limits;
   if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
   const chunks: Uint8Array[] = [];
   const bounds = new JsonBounds();
@@ -58,7 +65,7 @@ async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Arr
   try {
     if (request.body !== null) {
       // The header may be absent or lie: what counts is what comes.
-      for await (const chunk of chunksInTime(request.body, timeoutMs)) {
+      for await (const chunk of chunksInTime(request.body, limits)) {
         if (sizeBytes + chunk.byteLength > maxBytes) throw tooLarge(maxBytes);
         budget.take(chunk.byteLength);
         sizeBytes += chunk.byteLength;

@@ -2,6 +2,7 @@
 import { wireDefaults } from "../butler/settings_wire.ts";
 import type { Engine } from "../engine/types.ts";
 import { type ChatTemplate, TemplateError } from "../tokenizer/types.ts";
+import { statsWithin } from "../engine/stats_within.ts";
 import { modelNotFound, withoutDirectories } from "./errors.ts";
 import { isServed } from "./routes.ts";
 import { endIdsOf, type ServedModel } from "./served_model.ts";
@@ -54,10 +55,7 @@ const SLOT_MS = 500;
 
 /** Whether the first slot has a sequence. */
 async function isProcessing(engine: Engine): Promise<boolean> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<null>((resolve) => timer = setTimeout(() => resolve(null), SLOT_MS));
-  const stats = await Promise.race([engine.stats().catch(() => null), late]);
-  clearTimeout(timer);
+  const stats = await statsWithin(engine, SLOT_MS).catch(() => null);
   // An engine that does not answer is in the middle of something.
   return stats === null || stats.slots[0]?.running != null;
 }

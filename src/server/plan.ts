@@ -113,9 +113,11 @@ export async function promptIds(
     readonly addBos: boolean;
     readonly parseSpecial: boolean;
     readonly limits: RequestLimits;
+    /** Fires when the client is gone. */
+    readonly signal: AbortSignal;
   },
 ): Promise<PromptIds> {
-  const { param, addBos, parseSpecial, limits } = options;
+  const { param, addBos, parseSpecial, limits, signal } = options;
   if (typeof prompt !== "string") {
     const { contextLength } = model.engine.info;
     // Before each of them is looked at.
@@ -128,7 +130,7 @@ export async function promptIds(
   const tokenizer = needTokenizer(model, param);
   checkTextLength(model, limits, prompt.length, param);
   const part = { text: prompt.toWellFormed(), parseSpecial, addBos };
-  const [ids = []] = await encodeTexts(model, tokenizer, [part]);
+  const [ids = []] = await encodeTexts(model, tokenizer, [part], signal);
   const added = addBos && tokenizer.addsBos && ids[0] === tokenizer.bosId;
   return { ids: notEmpty(ids, param), numAdded: added ? 1 : 0, param };
 }

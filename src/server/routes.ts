@@ -5,6 +5,7 @@ import { badRequest, modelNotFound } from "./errors.ts";
 import { chatLogprobs, completionLogprobs } from "./logprobs.ts";
 import { refuseNotBuilt } from "./not_built.ts";
 import type { ChatChunk, CompletionChunk } from "./openapi/answers.ts";
+import { parseBody } from "./parse_body.ts";
 import {
   checkTextLength,
   needTokenizer,
@@ -13,13 +14,7 @@ import {
   type PromptIds,
   promptIds,
 } from "./plan.ts";
-import {
-  type ChatBody,
-  chatSchema,
-  completionSchema,
-  type GenerationBody,
-  parseBody,
-} from "./schemas.ts";
+import { type ChatBody, chatSchema, completionSchema, type GenerationBody } from "./schemas.ts";
 import type { ServedModel } from "./served_model.ts";
 import { type Envelope, newId, progressBody } from "./wire.ts";
 
@@ -80,6 +75,7 @@ export async function completions(context: RequestContext): Promise<Response> {
       addBos: body.add_special_tokens,
       parseSpecial: body.parse_special,
       limits,
+      signal: context.request.signal,
     });
     prompts.push(ids);
   }
@@ -150,14 +146,12 @@ function completionShape(
   };
 }
 
-async function renderChat(
-  body: ChatBody,
-  { model, limits }: RequestContext,
-): Promise<PromptIds> {
+async function renderChat(body: ChatBody, context: RequestContext): Promise<PromptIds> {
+  const { model, limits } = context;
   const param = "messages";
   const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
   checkTextLength(model, limits, length, param);
-  const { ids } = await renderMessages(body, model);
+  const { ids } = await renderMessages(body, context);
   return { ids: notEmpty(ids, param), numAdded: 0, param };
 }
 
@@ -169,7 +163,7 @@ async function renderChat(
  */
 export function renderMessages(
   body: Pick<ChatBody, "messages" | "add_generation_prompt">,
-  model: ServedModel,
+  { model, request: { signal } }: Pick<RequestContext, "model" | "request">,
 ) {
   const { template } = model;
   needTokenizer(model, "messages");
@@ -183,7 +177,7 @@ export function renderMessages(
     ...message,
     content: message.content.toWellFormed(),
   }));
-  return template.render(messages, { addGenerationPrompt: body.add_generation_prompt });
+  return template.render(messages, { addGenerationPrompt: body.add_generation_prompt, signal });
 }
 
 /** `POST /v1/chat/completions`. */

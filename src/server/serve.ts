@@ -48,6 +48,7 @@ export async function serve(app: App, options: ServeOptions): Promise<Serving> {
   const server = await listen({
     hostname: options.host,
     port: options.port,
+    onRefused: (code) => app.refused(code),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   }, (request, { completed }) => {
     const sent = completed.then(() => void inFlight.delete(sent));

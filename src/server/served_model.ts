@@ -23,8 +23,9 @@ export function encodeTexts(
   { encoder }: Pick<ServedModel, "encoder">,
   tokenizer: Tokenizer,
   parts: readonly EncodePart[],
+  signal: AbortSignal,
 ): Promise<readonly (readonly number[])[]> {
-  return encoder?.encode(parts) ?? encodeHere(tokenizer, parts);
+  return encoder?.encode(parts, signal) ?? encodeHere(tokenizer, parts);
 }
 
 /** Tokens that end a text: the tokenizer's, or those that the model's settings name. */

@@ -9,9 +9,10 @@ import type { Engine, EngineInfo, SlotLoad, SlotReply, SlotRequest } from "../en
 import { isSlotName, SLOT_NAME } from "../kv/store/slot_name.ts";
 import type { SlotErrorCode } from "../kv/store/errors.ts";
 import { readJsonObject } from "./body.ts";
+import { statsWithin } from "../engine/stats_within.ts";
 import { badRequest, engineFailure, RequestError } from "./errors.ts";
 import type { Operated, OperatorRequest, OperatorRoute } from "./operator_routes.ts";
-import { parseBody } from "./schemas.ts";
+import { parseBody } from "./parse_body.ts";
 
 /** What can be done with a slot. */
 export const SLOT_ACTIONS = ["save", "restore", "erase"] as const;
@@ -35,11 +36,25 @@ export function slotRoutes(operated: Operated): OperatorRoute[] {
   ];
 }
 
+/** How long a list waits for the engine: a prefill chunk takes about two seconds. */
+const STATS_WITHIN_MS = 4000;
+
+/** 503: the engine is in the middle of something, for how long nobody knows. */
+function engineBusy(): RequestError {
+  const message = "The engine is in a long step and cannot say what runs. Try again in a second.";
+  return new RequestError(503, "unavailable_error", message, {
+    code: "engine_busy",
+    headers: { "retry-after": "1" },
+  });
+}
+
 async function listSlots(operated: Operated, request: OperatorRequest): Promise<Response> {
   const { engine } = operated.model();
-  const { slots } = await engine.stats().catch((thrown) => {
+  const stats = await statsWithin(engine, STATS_WITHIN_MS).catch((thrown) => {
     throw slotFailure(thrown);
   });
+  if (stats === null) throw engineBusy();
+  const { slots } = stats;
   const wantsFree = request.query("fail_on_no_slot");
   if (wantsFree !== undefined && slots.every(({ running }) => running !== null)) {
     throw new RequestError(503, "unavailable_error", "All slots have a sequence.", {

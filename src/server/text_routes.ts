@@ -1,10 +1,12 @@
 /** `/tokenize`, `/detokenize`, `/apply-template`, in the shapes of llama.cpp. @module */
 import type { RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
+import { parseBody } from "./parse_body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./plan.ts";
 import { renderMessages } from "./routes.ts";
-import { applyTemplateSchema, detokenizeSchema, parseBody, tokenizeSchema } from "./schemas.ts";
+import { applyTemplateSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 import { encodeTexts } from "./served_model.ts";
+import { jsonAnswer } from "./whole_body.ts";
 import { tokenBytes } from "./wire.ts";
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -38,8 +40,8 @@ export async function tokenize(context: RequestContext): Promise<Response> {
     text: body.content.toWellFormed(),
     parseSpecial: body.parse_special,
     addBos: body.add_special,
-  }]);
-  if (!body.with_pieces) return Response.json({ tokens: ids });
+  }], context.request.signal);
+  if (!body.with_pieces) return jsonAnswer({ tokens: ids });
   const tokens: { id: number; piece: string | number[] }[] = [];
   const pieces = new Map<number, string | number[]>();
   await inTurns(ids, (some) => {
@@ -49,7 +51,7 @@ export async function tokenize(context: RequestContext): Promise<Response> {
       tokens.push({ id, piece: known });
     }
   });
-  return Response.json({ tokens });
+  return jsonAnswer({ tokens });
 }
 
 /** `POST /detokenize`. */
@@ -61,7 +63,7 @@ export async function detokenize(context: RequestContext): Promise<Response> {
   const stream = tokenizer.stream({ skipSpecial: false });
   let content = "";
   await inTurns(tokens, (some) => content += stream.pushAll(some));
-  return Response.json({ content: content + stream.end() });
+  return jsonAnswer({ content: content + stream.end() });
 }
 
 /** `POST /apply-template`. */
@@ -70,6 +72,6 @@ export async function applyTemplate(context: RequestContext): Promise<Response> 
   const body = parseBody(applyTemplateSchema, raw);
   const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
   checkCharacters(context.model, context.limits, length, "messages");
-  const { text } = await renderMessages(body, context.model);
-  return Response.json({ prompt: text });
+  const { text } = await renderMessages(body, context);
+  return jsonAnswer({ prompt: text });
 }

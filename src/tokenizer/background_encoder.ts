@@ -15,9 +15,13 @@ export interface PartEncoder {
   /**
    * Ids of each part.
    *
+   * @param signal Fires when nobody wants them any more: then they are not made.
    * @throws {EncodeError} If it takes too long, or if too many wait.
    */
-  encode(parts: readonly EncodePart[]): Promise<readonly (readonly number[])[]>;
+  encode(
+    parts: readonly EncodePart[],
+    signal?: AbortSignal,
+  ): Promise<readonly (readonly number[])[]>;
   close(): void;
 }
 
@@ -81,7 +85,10 @@ export class BackgroundEncoder implements PartEncoder {
     });
   }
 
-  encode(parts: readonly EncodePart[]): Promise<readonly (readonly number[])[]> {
+  encode(
+    parts: readonly EncodePart[],
+    signal?: AbortSignal,
+  ): Promise<readonly (readonly number[])[]> {
     const length = parts.reduce((sum, { text }) => sum + text.length, 0);
     const { inlineLength, deadlineMs, deadlineMsPerMillion, maxWaiting } = this.#options;
     if (length <= inlineLength) return encodeHere(this.tokenizer, parts);
@@ -91,7 +98,10 @@ export class BackgroundEncoder implements PartEncoder {
     }
     this.#numWaiting++;
     const timeoutMs = deadlineMs + deadlineMsPerMillion * length / 1e6;
-    const ids = this.#last.then(() => this.#exchange(parts, timeoutMs)).finally(() => {
+    const ids = this.#last.then(() => {
+      signal?.throwIfAborted();
+      return this.#exchange(parts, timeoutMs);
+    }).finally(() => {
       this.#numWaiting--;
     });
     this.#last = ids.catch(() => {});

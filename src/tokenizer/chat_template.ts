@@ -21,7 +21,13 @@ import {
   type TemplateVariables,
   timeoutMessage,
 } from "./template_protocol.ts";
-import { type ChatMessage, type ChatTemplate, type RenderedChat, TemplateError } from "./types.ts";
+import {
+  type ChatMessage,
+  type ChatTemplate,
+  type RenderedChat,
+  type RenderOptions,
+  TemplateError,
+} from "./types.ts";
 import type { Tokenizer } from "./types.ts";
 
 /** Texts of special tokens that templates ask for as `bos_token` and so on. */
@@ -123,7 +129,7 @@ export class WorkerChatTemplate implements ChatTemplate {
 
   async render(
     messages: readonly ChatMessage[],
-    options: { addGenerationPrompt?: boolean } = {},
+    options: RenderOptions = {},
   ): Promise<RenderedChat> {
     if (messages.length > this.#maxMessages) {
       throw new TemplateError(
@@ -151,15 +157,16 @@ export class WorkerChatTemplate implements ChatTemplate {
     if (mark === undefined) {
       throw new TemplateError("invalid", "the messages contain every noncharacter of U+FDD0..FDEF");
     }
+    const { signal } = options;
     const reply = await this.#ask({
       messages: messages.map((message) => this.#variable(message, mark)),
       add_generation_prompt: options.addGenerationPrompt ?? true,
       ...tokenVariables(this.#tokens),
-    });
+    }, signal);
     if (reply.type === "failed") {
       throw new TemplateError(reply.code === "parse" ? "invalid" : reply.code, reply.message);
     }
-    return await this.#rendered(reply.type === "text" ? reply.text : "", mark);
+    return await this.#rendered(reply.type === "text" ? reply.text : "", mark, signal);
   }
 
   close(): void {
@@ -182,7 +189,7 @@ export class WorkerChatTemplate implements ChatTemplate {
     };
   }
 
-  async #rendered(marked: string, mark: string): Promise<RenderedChat> {
+  async #rendered(marked: string, mark: string, signal?: AbortSignal): Promise<RenderedChat> {
     const tokenizer = this.#tokenizer;
     const text = marked.replaceAll(mark, "");
     const pieces = text.length === marked.length
@@ -194,16 +201,20 @@ export class WorkerChatTemplate implements ChatTemplate {
           addBos: false,
         }
       );
-    const ids = await this.#encode(pieces);
+    const ids = await this.#encode(pieces, signal);
     const { bosId } = tokenizer;
     if (tokenizer.addsBos && bosId !== undefined && ids[0] !== bosId) ids.unshift(bosId);
     return { text, ids };
   }
 
   /** Ids of pieces, some of which are ids already. */
-  async #encode(pieces: readonly (number | EncodePart)[]): Promise<number[]> {
+  async #encode(
+    pieces: readonly (number | EncodePart)[],
+    signal: AbortSignal | undefined,
+  ): Promise<number[]> {
     const parts = pieces.filter((piece) => typeof piece !== "number");
-    const encoded = await (this.#encoder?.encode(parts) ?? encodeHere(this.#tokenizer, parts));
+    const encoded =
+      await (this.#encoder?.encode(parts, signal) ?? encodeHere(this.#tokenizer, parts));
     const ids: number[] = [];
     let nth = 0;
     for (const piece of pieces) {
@@ -224,7 +235,7 @@ export class WorkerChatTemplate implements ChatTemplate {
     return this.#special = new SpecialTokens(tokens);
   }
 
-  #ask(variables: TemplateVariables | null): Promise<TemplateReply> {
+  #ask(variables: TemplateVariables | null, signal?: AbortSignal): Promise<TemplateReply> {
     const { deadlineMs, maxLength } = this.#limits;
     const limits = {
       deadlineMs: variables === null ? Math.min(PARSE_MS, deadlineMs) : deadlineMs,
@@ -236,7 +247,10 @@ export class WorkerChatTemplate implements ChatTemplate {
       return Promise.reject(new EncodeError("busy", message));
     }
     this.#numWaiting++;
-    const reply = this.#last.then(() => this.#exchange(request)).finally(() => {
+    const reply = this.#last.then(() => {
+      signal?.throwIfAborted();
+      return this.#exchange(request);
+    }).finally(() => {
       this.#numWaiting--;
     });
     this.#last = reply.catch(() => {});

@@ -65,16 +65,21 @@ export interface RenderedChat {
   readonly ids: number[];
 }
 
+/** How a conversation is rendered. */
+export interface RenderOptions {
+  /** Whether the beginning of an answer follows; it does unless this is false. */
+  readonly addGenerationPrompt?: boolean;
+  /** Fires when nobody wants it any more: a conversation that still waits is left out. */
+  readonly signal?: AbortSignal;
+}
+
 /** The model's own chat template. Rendering is bounded in time and output. */
 export interface ChatTemplate {
   readonly source: string;
   /**
    * @throws {TemplateError} If the template refuses the messages, runs too long or writes too much.
    */
-  render(
-    messages: readonly ChatMessage[],
-    options?: { addGenerationPrompt?: boolean },
-  ): Promise<RenderedChat>;
+  render(messages: readonly ChatMessage[], options?: RenderOptions): Promise<RenderedChat>;
   close(): void;
 }
 

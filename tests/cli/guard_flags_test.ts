@@ -94,7 +94,12 @@ Deno.test("names and origins are checked before the server starts", () => {
 Deno.test("the flags of limits say what holds anyway", () => {
   const { settings } = resolveFlags(limitFlags, [], () => undefined);
   assert.deepEqual({ ...DEFAULT_LIMITS, ...requestLimits(settings) }, DEFAULT_LIMITS);
-  assert.deepEqual(connectionLimits(settings), DEFAULT_CONNECTION_LIMITS);
+  const { unreadMs: _, ...connections } = DEFAULT_CONNECTION_LIMITS;
+  assert.deepEqual(connectionLimits(settings), connections);
   const none = resolveFlags(limitFlags, ["--request-timeout", "0"], () => undefined).settings;
   assert.equal(requestLimits(none).requestTimeoutMs, null);
+  const patient = resolveFlags(limitFlags, ["--body-timeout", "1000"], () => undefined).settings;
+  for (const { bodyTotalMs } of [requestLimits(patient), connectionLimits(patient)]) {
+    assert.equal(bodyTotalMs, 1_000_000);
+  }
 });

@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { lifeFlags } from "../../src/cli/life_flags.ts";
 import { ROUTES } from "../../src/server/openapi/routes.ts";
 
 const read = (name: string) =>
@@ -32,6 +33,27 @@ Deno.test("the folders that they fetch packages for are those of the program's w
     /^RUN deno cache --frozen main\.ts ((?:.*\\\n)*.*)$/m,
   )?.[1];
   assert.deepEqual(cached?.split(/[\s\\]+/).toSorted(), workers.toSorted());
+});
+
+Deno.test("probes ask for routes that there are", () => {
+  const described = new Set(ROUTES.map(({ path }) => path));
+  const asked = [...read("deploy/kubernetes.yaml").matchAll(/^ +path: (\/\S+)$/gm)]
+    .map(([, path]) => path!);
+  assert.deepEqual(asked, ["/health", "/live", "/ready"]);
+  for (const path of asked) assert.ok(described.has(path), path);
+});
+
+Deno.test("whoever ends the server waits longer than it drains", () => {
+  const waits = {
+    "compose.yaml": /^ +stop_grace_period: (\d+)s$/m,
+    "kubernetes.yaml": /^ +terminationGracePeriodSeconds: (\d+)$/m,
+    "tokenbutler.service": /^TimeoutStopSec=(\d+)$/m,
+  };
+  for (const [name, pattern] of Object.entries(waits)) {
+    const seconds = Number(read(`deploy/${name}`).match(pattern)?.[1]);
+    // The error events and the end of the process come after the drain.
+    assert.ok(seconds >= lifeFlags.drainTimeout.fallback + 10, `${name}: ${seconds} s`);
+  }
 });
 
 Deno.test("gateways are told of metrics and health checks of routes that there are", () => {

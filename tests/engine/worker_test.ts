@@ -50,7 +50,7 @@ Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives 
     assert.deepEqual({ ids: got.ids, reason: got.end }, expected(req));
     assert.deepEqual(got.scores, expectedScores(req));
   });
-  const { decodeSteps, decodedRows, slots, ...load } = await engine.stats();
+  const { decodeSteps, decodedRows, stepSizes, slots, ...load } = await engine.stats();
   const empty = { bytes: 0, capacityBytes: 0 };
   assert.deepEqual(load, {
     runningSequences: 0,
@@ -63,6 +63,9 @@ Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives 
     tiers: { device: empty, host: empty, disk: empty },
   });
   assert.ok(decodeSteps > 0 && decodedRows >= decodeSteps);
+  // Every prompt is prefilled once, in pieces.
+  assert.equal(stepSizes.sum, decodedRows + 40 + 1 + 16 + 17 + 90 + 3 + 8);
+  assert.ok(stepSizes.counts.reduce((sum, count) => sum + count) >= decodeSteps + requests.length);
   assert.ok(
     slots.length > 0 && slots.every(({ running, kept }) => running === null && kept === null),
   );

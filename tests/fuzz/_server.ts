@@ -8,6 +8,7 @@ import { Observer } from "../../src/observe/observer.ts";
 import { requestLog } from "../../src/observe/request_log.ts";
 import type { AppOptions } from "../../src/server/app.ts";
 import { NO_GUARD } from "../../src/server/guard/guard.ts";
+import { DEFAULT_CONNECTION_LIMITS } from "../../src/server/listener/listener.ts";
 import { openServer, SERVED_NAME, type TestServer } from "../server/_server.ts";
 
 const MODEL = new URL("../data/tiny/llama31-bf16", import.meta.url).pathname;
@@ -59,7 +60,7 @@ export async function openFuzzServer({ short = false, ends = false } = {}): Prom
       ...short ? SHORT : {},
     },
     ends,
-    short ? { headerTimeoutMs: 1000, maxConnectionsPerAddress: 256 } : undefined,
+    short ? { ...DEFAULT_CONNECTION_LIMITS, headerTimeoutMs: 1000 } : undefined,
   );
   return {
     url: server.url,

@@ -309,6 +309,7 @@ export class FakeEngine implements Engine {
       numPages: 64,
       decodeSteps: this.#steps,
       decodedRows: this.#steps,
+      stepSizes: { counts: [this.#steps, ...new Array<number>(13).fill(0)], sum: this.#steps },
       parkedSequences: 0,
       preemptions: 0,
       cachedBlocks: 0,

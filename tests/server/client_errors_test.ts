@@ -91,6 +91,21 @@ for (const client of NPM_CLIENTS) {
     await Promise.allSettled(streams.map((stream) => stream.text()));
   });
 
+  Deno.test(`check 2: ${client.name}: an error in mid-stream is thrown with its message`, async () => {
+    await using server = await openTestServer({ limits: { requestTimeoutMs: 150 } });
+    const pieces: string[] = [];
+    const reading = (async () => {
+      const asked = { url: server.url, maxTokens: 480, ignoreEos: true };
+      for await (const piece of client.stream(asked)) pieces.push(piece);
+    })();
+    const error = await reading.then(() => assert.fail("it ended well"), (thrown) => thrown);
+    // One of them passes the server's words on as they came.
+    const message = error instanceof Error ? error.message : JSON.stringify(error);
+    assert.match(message, /was not complete after 0\.15 s/);
+    assert.ok(pieces.length > 0);
+    assert.deepEqual(server.logged, []);
+  });
+
   Deno.test(`${client.name}: an abort in a stream frees its sequence within 1 s`, async () => {
     await using server = await openTestServer();
     const leaving = new AbortController();

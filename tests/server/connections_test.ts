@@ -2,6 +2,7 @@ import { assert } from "std-testing";
 import { resolveFlags } from "../../src/cli/flags.ts";
 import { connectionLimits, limitFlags } from "../../src/cli/guard_flags.ts";
 import { clientOf, Connections, MOST_TOGETHER } from "../../src/server/listener/connections.ts";
+import { UnreadSockets } from "../../src/server/listener/unread.ts";
 
 Deno.test("clientOf() takes an IPv4 address as it is, and the network of an IPv6 one", () => {
   assert.equal(clientOf("192.0.2.7"), "192.0.2.7");
@@ -54,6 +55,28 @@ Deno.test("Connections has no bound of one client where it is 0, and keeps that 
   for (let i = 0; i < MOST_TOGETHER; i++) assert.equal(connections.add("192.0.2.1"), "serve");
   assert.equal(connections.add("192.0.2.1"), "close");
   assert.equal(connections.add("192.0.2.2"), "close");
+});
+
+Deno.test("UnreadSockets closes those whose clients take nothing, and no others", () => {
+  const closed: string[] = [];
+  const socket = (name: string) => ({
+    writableLength: 0,
+    bytesWritten: 0,
+    destroy: () => void closed.push(name),
+  });
+  const [idle, deaf, slow, gone] = ["idle", "deaf", "slow", "gone"].map(socket);
+  const unread = new UnreadSockets(100);
+  for (const each of [idle!, deaf!, slow!, gone!]) unread.add(each);
+  for (const each of [deaf!, slow!, gone!]) each.writableLength = each.bytesWritten = 500;
+  for (let nowMs = 1000; nowMs <= 1090; nowMs += 30) {
+    unread.look(nowMs);
+    // It takes as much as it gets.
+    slow!.bytesWritten += 10;
+  }
+  assert.deepEqual(closed, []);
+  unread.remove(gone!);
+  unread.look(1100);
+  assert.deepEqual(closed, ["deaf"]);
 });
 
 Deno.test("--help says how many connections there are together", () => {

@@ -64,6 +64,20 @@ Deno.test("check 5: a client that leaves during prefill frees the sequence withi
   }
 });
 
+Deno.test("check 5: a client that leaves during prefill disturbs nobody", async () => {
+  await using server = await openTestServer();
+  const prompt = "p".repeat(CONTEXT_LENGTH - 200);
+  const undisturbed = await witness(server, 200);
+  const staying = witness(server, 200);
+  await reaches(server, 1, 0);
+  const client = await openStream(server, { prompt, cache_prompt: false, ...LONG }, 0);
+  await reaches(server, 2, 0);
+  client.abort();
+  await reaches(server, 1, 0);
+  assert.equal(await staying, undisturbed);
+  await reaches(server, 0, 0);
+});
+
 Deno.test("check 5: a client that leaves the queue is forgotten and disturbs nobody", async () => {
   await using server = await openTestServer();
   const running = Array.from({ length: MAX_SEQUENCES }, () => witness(server, 250));

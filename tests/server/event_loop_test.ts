@@ -2,6 +2,7 @@ import { assert } from "std-testing";
 import { withTestEngine } from "./_engine.ts";
 import { openFakeServer, openServer } from "./_server.ts";
 import { completionChunk, eventually, post, postFailing } from "./_wire.ts";
+import { createChatTemplate } from "../../src/tokenizer/chat_template.ts";
 import { EncodeError } from "../../src/tokenizer/background_encoder.ts";
 
 const CONTEXT_LENGTH = 16_384;
@@ -129,6 +130,40 @@ Deno.test("a text that takes too long to tokenize is 400, one that has to wait t
       if (code === "failed") assert.ok(!error.message.includes("home"));
     }
   }
+});
+
+Deno.test("conversations whose clients have left are not rendered, and nobody waits for them", async () => {
+  await using plain = await openTestServer();
+  const { tokenizer } = plain.model;
+  assert.ok(tokenizer !== undefined);
+  const DEADLINE_MS = 600;
+  // Takes all the time that it may have, unless the conversation is a short one.
+  const source = "{% if messages[0].content | length > 5 %}{% set n = 100000000 %}" +
+    "{% for i in range(9000) %}{% for j in range(9000) %}{% endfor %}{% endfor %}{% endif %}x";
+  const template = createChatTemplate(source, tokenizer);
+  await using server = await openServer({ ...plain.model, template }, {}, true);
+  const chat = (content: string, signal?: AbortSignal) =>
+    post(
+      server,
+      "/v1/chat/completions",
+      { messages: [{ role: "user", content }], max_tokens: 1 },
+      signal === undefined ? {} : { signal },
+    );
+  await (await chat("short")).body?.cancel();
+  const leaving = new AbortController();
+  const left = Array.from({ length: 8 }, () => chat("a long one", leaving.signal));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  leaving.abort();
+  await Promise.allSettled(left);
+  const began = performance.now();
+  const response = await chat("short");
+  assert.equal(response.status, 200);
+  await response.body?.cancel();
+  // The one that was being rendered has its time; so has a new start of the worker.
+  const tookMs = performance.now() - began;
+  assert.ok(tookMs < 4 * DEADLINE_MS, `${tookMs} ms`);
+  assert.deepEqual(server.logged, []);
+  template.close();
 });
 
 Deno.test("many ids are turned into text in parts, and more than any context has are 400", async () => {

@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { Observer } from "../../src/observe/observer.ts";
 import { createApp } from "../../src/server/app.ts";
 import {
   type ConnectionLimits,
@@ -11,7 +12,9 @@ import { eventData, eventually, failure, post } from "./_wire.ts";
 
 async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions = {}) {
   const model = { engine: new FakeEngine(engine), tokenizer: new FakeTokenizer() };
-  const app = createApp({ model, servedName: "tiny", version: "0" });
+  const refused: string[] = [];
+  const observer = new Observer({ sinks: [{ refused: (code) => void refused.push(code) }] });
+  const app = createApp({ model, servedName: "tiny", version: "0", observer });
   const server = await serve(app, {
     host: "127.0.0.1",
     port: 0,
@@ -20,6 +23,8 @@ async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions
   });
   return Object.assign(server, {
     engine: model.engine,
+    /** Why connections were closed before there was a request on them. */
+    refused,
     [Symbol.asyncDispose]: () => server.shutdown(),
   });
 }
@@ -42,6 +47,8 @@ Deno.test("a header that does not end in time is 408, and a connection that says
   assert.equal(error.code, "request_timeout");
   // Not a word: a client that has it in store would take it for an answer.
   assert.equal(await silent.readAll(), "");
+  // One that was opened and not used is nobody's fault.
+  assert.deepEqual(server.refused, ["request_timeout"]);
   const waited = performance.now() - started;
   assert.ok(waited > 300 && waited < 3000, `${waited} ms`);
 });
@@ -145,6 +152,7 @@ Deno.test("connections over the bound of an address get 429 with Retry-After, or
   assert.equal(status, 429);
   assert.match(head, /retry-after: 1/i);
   assert.equal(error.code, "too_many_connections");
+  assert.deepEqual(server.refused, ["too_many_connections"]);
   // Those that only wait are few: the rest is closed at once.
   const waiting = await Promise.all(Array.from({ length: 20 }, () => RawClient.connect(server)));
   const closed = await Promise.all(waiting.slice(-4).map((client) => client.readAll()));

@@ -1,8 +1,10 @@
 import { assert } from "std-testing";
+import { SlotError } from "../../src/kv/store/errors.ts";
 import { createLogger } from "../../src/observe/logger.ts";
 import { Observer } from "../../src/observe/observer.ts";
 import { requestLog } from "../../src/observe/request_log.ts";
 import { FakeTokenizer, REPLY_TEXT } from "./_fake.ts";
+import { RawClient } from "./_raw.ts";
 import { type FakeServerOptions, openFakeServer } from "./_server.ts";
 import { eventually, post } from "./_wire.ts";
 
@@ -43,6 +45,7 @@ Deno.test("a request is one line, with the id that the client got back", async (
   assert.equal(first.generated_tokens, 3);
   assert.equal(first.outcome, "length");
   assert.ok(first.prompt_tokens > 0 && first.ms >= 0 && first.first_token_ms >= 0);
+  assert.equal("error" in first, false);
   assert.equal(second.request_id, "mine");
   assert.equal(second.route, "/v1/models");
 });
@@ -63,6 +66,18 @@ Deno.test("no text of a prompt or an answer is logged unless it is asked for", a
   assert.ok(line.answer.includes(REPLY_TEXT));
 });
 
+Deno.test("a request that is refused says why, a connection without one only where all is logged", async () => {
+  await using server = await openLogged({}, { level: "debug" });
+  await (await post(server, "/v1/completions", { prompt: "x", n: 0 })).body?.cancel();
+  assert.equal(server.lines().at(-1).status, 400);
+  assert.equal(server.lines().at(-1).error, "invalid_value");
+  using client = await RawClient.connect(server);
+  await client.write("rubbish\r\n\r\n");
+  await client.readAll();
+  const { level, error } = server.lines().at(-1);
+  assert.deepEqual([level, error], ["debug", "invalid_http"]);
+});
+
 Deno.test("a stream is logged when it is over, also when its client leaves", async () => {
   await using server = await openLogged({ stepMs: 5 });
   const whole = await post(server, "/v1/completions", { prompt: "a", max_tokens: 3, stream: true });
@@ -77,6 +92,15 @@ Deno.test("a stream is logged when it is over, also when its client leaves", asy
   await reader.cancel();
   await eventually(() => server.raw.length === 2, 1000);
   assert.equal(server.lines()[1].outcome, "abort");
+});
+
+Deno.test("a reason that the client was told is logged once", async () => {
+  await using server = await openLogged({ app: { operator: { slots: true } } });
+  server.engine.slotError = new SlotError("slot_file_unwritable", "it cannot be saved: no space");
+  const response = await post(server, "/slots/0?action=save", { filename: "a" });
+  assert.equal(response.status, 507);
+  await response.body?.cancel();
+  assert.equal(server.lines()[0].message, "It cannot be saved: no space.");
 });
 
 Deno.test("a failure is logged as an error with the id of its request", async () => {

@@ -1,8 +1,10 @@
 import { assert } from "std-testing";
+import { MetricSet } from "../../src/observe/metrics/metric_set.ts";
 import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { Observer } from "../../src/observe/observer.ts";
 import { type FakeServerOptions, openFakeServer, SERVED_NAME } from "./_server.ts";
 import { withTestEngine } from "./_engine.ts";
+import { RawClient } from "./_raw.ts";
 import { post, postCompletion, streamCompletion } from "./_wire.ts";
 
 /** The line grammar of Prometheus' text format, as promtool reads it. */
@@ -75,11 +77,13 @@ const COUNTERS = [
   "llamacpp:prompt_tokens_total",
   "llamacpp:tokens_predicted_seconds_total",
   "llamacpp:tokens_predicted_total",
+  "tokenbutler_connections_refused_total",
   "tokenbutler_device_lost_total",
   "tokenbutler_engine_crashed_total",
   "tokenbutler_kv_fetched_bytes_total",
   "tokenbutler_recall_samples_total",
   "tokenbutler_sequences_total",
+  "vllm:admission_rejections_total",
   "vllm:generation_tokens_total",
   "vllm:num_preemptions_total",
   "vllm:prefix_cache_hits_total",
@@ -119,8 +123,10 @@ const HISTOGRAMS = [
   "tokenbutler_recall_overlap",
   "vllm:e2e_request_latency_seconds",
   "vllm:inter_token_latency_seconds",
+  "vllm:iteration_tokens_total",
   "vllm:request_decode_time_seconds",
   "vllm:request_generation_tokens",
+  "vllm:request_inference_time_seconds",
   "vllm:request_max_num_generation_tokens",
   "vllm:request_params_max_tokens",
   "vllm:request_params_n",
@@ -232,6 +238,57 @@ Deno.test("/metrics answers while the model loads, and is not there unless it is
   await response.body?.cancel();
 });
 
+Deno.test("what is refused is counted by its reason, with and without a request", async () => {
+  await using server = await openMeasured({
+    maxSequences: 1,
+    stepMs: 20,
+    app: { limits: { maxQueue: 0 } },
+  });
+  const running = await post(server, "/v1/completions", {
+    prompt: "x",
+    max_tokens: 100,
+    ignore_eos: true,
+    stream: true,
+  });
+  for (const path of ["/v1/completions", "/v1/chat/completions"]) {
+    await (await post(server, path, { prompt: "y" })).body?.cancel();
+  }
+  // A probe asks for nothing that could be refused.
+  await (await fetch(`${server.url}/ready`)).body?.cancel();
+  using client = await RawClient.connect(server);
+  await client.write("rubbish\r\n\r\n");
+  await client.readAll();
+  const { samples } = await scrape(server);
+  assert.equal(samples.get(`vllm:admission_rejections_total{reason="queue_full",${VLLM}}`), 2);
+  const closed = (reason: string) =>
+    samples.get(`tokenbutler_connections_refused_total{reason="${reason}",${MODEL}}`);
+  assert.equal(closed("invalid_http"), 1);
+  assert.equal(closed("too_many_connections"), 0);
+  await running.body?.cancel();
+});
+
+Deno.test("a histogram that follows only grows, also when its counts begin anew", async () => {
+  const set = new MetricSet();
+  const sizes = set.following("sizes", "Sizes", [1, 8]);
+  const page = async () => Object.fromEntries(parsePage(await set.text()).samples);
+  sizes.set([2, 1, 1], 30);
+  const first = await page();
+  assert.deepEqual(first, {
+    'sizes_bucket{le="1"}': 2,
+    'sizes_bucket{le="8"}': 3,
+    'sizes_bucket{le="+Inf"}': 4,
+    sizes_sum: 30,
+    sizes_count: 4,
+  });
+  sizes.set([2, 1, 1], 30);
+  assert.deepEqual(await page(), first);
+  // Another engine.
+  sizes.set([3, 0, 0], 3);
+  sizes.set([3, 0, 1], 23);
+  const { sizes_count: count, sizes_sum: sum, 'sizes_bucket{le="1"}': ones } = await page();
+  assert.deepEqual([count, sum, ones], [8, 53, 5]);
+});
+
 const openReal = withTestEngine();
 
 Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
@@ -264,4 +321,10 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   assert.equal(of(`tokenbutler_kv_resident_share_count{${MODEL}}`), 2);
   assert.equal(of("llamacpp:n_busy_slots_per_decode"), 1);
   assert.ok(of("llamacpp:n_decode_total")! >= 38);
+  // Pieces of 32 tokens of a prompt of 100, and the four tokens that were not found again.
+  assert.ok(of(`vllm:iteration_tokens_total_sum{${VLLM}}`)! >= 104 + 38);
+  const upTo = (le: string) => of(`vllm:iteration_tokens_total_bucket{le="${le}",${VLLM}}`)!;
+  assert.equal(upTo("32") - upTo("16"), 3);
+  assert.equal(upTo("+Inf"), of(`vllm:iteration_tokens_total_count{${VLLM}}`));
+  assert.equal(upTo("8") - upTo("1"), 2);
 });

@@ -2,8 +2,9 @@ import { assert } from "std-testing";
 import type { z } from "zod";
 import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { createApp } from "../../src/server/app.ts";
+import { NO_GUARD, PUBLIC_PATHS } from "../../src/server/guard/guard.ts";
 import * as answers from "../../src/server/openapi/answers.ts";
-import { openApiDocument } from "../../src/server/openapi/document.ts";
+import { ERRORS, openApiDocument } from "../../src/server/openapi/document.ts";
 import { docsPage } from "../../src/server/openapi/page.ts";
 import { ROUTES } from "../../src/server/openapi/routes.ts";
 import { openFakeServer, SERVED_NAME } from "./_server.ts";
@@ -56,7 +57,9 @@ Deno.test("/openapi.json says of every field what it takes and what it means", a
         [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name),
         parameters.filter((each) => each.in === "path").map(({ name }) => name),
       );
-      assert.ok("200" in responses && "500" in responses);
+      for (const status of [200, 400, 408, 429, 431, 500, 503]) {
+        assert.ok(status in responses, path);
+      }
       assert.equal(requestBody !== undefined, method === "post");
       const schema = requestBody?.content["application/json"]?.schema ?? {};
       const properties = (schema["properties"] ?? {}) as Record<string, Json>;
@@ -153,6 +156,36 @@ Deno.test("chunks of streams and their error events are what the schemas say, me
   }
 });
 
+Deno.test("/openapi.json says where a key is needed, and how it is sent", async () => {
+  const guard = { ...NO_GUARD, apiKeys: ["right"] };
+  await using server = await openFakeServer({ app: { guard, operator: { metrics, slots: true } } });
+  const keys: readonly Record<string, string>[] = [
+    { authorization: "Bearer right" },
+    { "x-api-key": "right" },
+  ];
+  const [bearer, header] = keys;
+  const statusOf = async (path: string, headers: Record<string, string> = {}) => {
+    const response = await fetch(`${server.url}${path}`, { headers });
+    await response.body?.cancel();
+    return response.status;
+  };
+  const { paths, components } = await (await fetch(`${server.url}/openapi.json`, {
+    headers: bearer!,
+  })).json();
+  assert.deepEqual(components.securitySchemes, {
+    bearer: { type: "http", scheme: "bearer" },
+    header: { type: "apiKey", in: "header", name: "x-api-key" },
+  });
+  for (const [path, methods] of Object.entries(paths as Record<string, Record<string, Json>>)) {
+    const { get } = methods;
+    if (get === undefined || path.includes("{")) continue;
+    const isOpen = get["security"] !== undefined;
+    if (isOpen) assert.deepEqual(get["security"], []);
+    assert.equal(await statusOf(path), isOpen ? 200 : 401, path);
+    for (const key of [bearer, header]) assert.equal(await statusOf(path, key), 200, path);
+  }
+});
+
 Deno.test("/openapi.json says what the events of a stream hold", () => {
   const { paths, components } = openApiDocument(allRoutes(), "1.2.3") as unknown as {
     paths: Record<string, Record<string, { responses: { 200: { content: Json } } }>>;
@@ -193,6 +226,8 @@ Deno.test("/docs is one page with every field, which loads nothing and runs noth
     }
   }
   assert.ok(page.includes("<code>kv.recall_every</code>"));
+  for (const path of PUBLIC_PATHS) assert.ok(page.includes(`<code>${path}</code>`), path);
+  for (const status of Object.keys(ERRORS)) assert.ok(page.includes(`<code>${status}</code>`));
 });
 
 Deno.test("a name is text in the page, whatever it is", () => {

@@ -179,6 +179,15 @@ Deno.test("what is asked of slots wrongly, or of none, is refused by name", asyn
   assert.equal((await fetch(`${hidden.url}/slots`)).status, 404);
 });
 
+Deno.test("an engine in a long step keeps nobody waiting who asks for the slots", async () => {
+  await using server = await openFakeServer({ app: { operator: { slots: true } } });
+  server.engine.stats = () => new Promise(() => {});
+  const response = await fetch(`${server.url}/slots`);
+  assert.equal(response.status, 503);
+  assert.equal(response.headers.get("retry-after"), "1");
+  assert.equal((await response.json()).error.code, "engine_busy");
+});
+
 Deno.test("an engine that is lost meanwhile is a 503 that says so, not a failure of the server", async () => {
   await using server = await openFakeServer({ app: { operator: { slots: true } } });
   for (const code of ["device_lost", "engine_crashed", "engine_closed", "internal"]) {

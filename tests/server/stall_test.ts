@@ -2,6 +2,8 @@
 import { assert } from "std-testing";
 import { type AppOptions, createApp } from "../../src/server/app.ts";
 import { MAX_SEQUENCES, withTestEngine } from "./_engine.ts";
+import { parseResponse, RawClient } from "./_raw.ts";
+import { DEFAULT_CONNECTION_LIMITS } from "../../src/server/listener/listener.ts";
 import { openFakeServer, SERVED_NAME, type TestServer } from "./_server.ts";
 import { completionChunk, eventually, postCompletion, readChunks, textOf } from "./_wire.ts";
 
@@ -70,6 +72,39 @@ Deno.test("check 17: a client that stops reading is parked for others, and given
     tail = (tail + text).slice(-2000);
   }
   assert.match(tail, /data: \{"error":\{.*"code":"client_stalled"\}\}\n\n[^:]*data: \[DONE\]\n\n/s);
+  assert.deepEqual(server.logged, []);
+});
+
+Deno.test("a connection on which nothing is read is closed, one that is read slowly is not", async () => {
+  await using server = await openFakeServer({
+    connections: { ...DEFAULT_CONNECTION_LIMITS, unreadMs: 400 },
+  });
+  // More than sockets take in: a dozen megabytes.
+  const numTokens = 512 * 1024;
+  server.tokenizer.encode = () => new Array<number>(numTokens).fill(97);
+  const body = JSON.stringify({ content: "a", with_pieces: true });
+  const ask = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" +
+    `content-length: ${body.length}\r\n\r\n${body}`;
+  using deaf = await RawClient.connect(server);
+  await deaf.write(ask);
+  const beginning = await deaf.read();
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  const cut = parseResponse(beginning + await deaf.readAll());
+  const length = (head: string) => Number(head.match(/content-length: (\d+)/i)?.[1]);
+  assert.equal(cut.status, 200);
+  assert.ok(length(cut.head) > 8e6 && cut.body.length < length(cut.head));
+  // Who reads, be it slowly, gets all of it.
+  using slow = await RawClient.connect(server);
+  await slow.write(ask);
+  let text = "";
+  let numReads = 0;
+  for (let part = await slow.read(); part !== undefined; part = await slow.read()) {
+    text += part;
+    if (++numReads % 20 === 0 && numReads < 300) await new Promise((go) => setTimeout(go, 100));
+  }
+  const whole = parseResponse(text);
+  assert.equal(whole.body.length, length(whole.head));
+  assert.equal(JSON.parse(whole.body).tokens.length, numTokens);
   assert.deepEqual(server.logged, []);
 });
 

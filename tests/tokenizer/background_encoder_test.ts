@@ -54,6 +54,25 @@ Deno.test("a background encoder leaves long texts to its worker and takes short 
   }
 });
 
+Deno.test("a background encoder leaves out texts that nobody wants any more", async () => {
+  const tokenizer = await openTokenizer(DEFAULT_PATH);
+  const encoder = new BackgroundEncoder(DEFAULT_PATH, tokenizer, { maxWaiting: 3 });
+  const gone = new AbortController();
+  const parts = [{ text: LONG, ...PLAIN }];
+  try {
+    const first = encoder.encode(parts);
+    const left = encoder.encode([{ text: "aB".repeat(2_000_000), ...PLAIN }], gone.signal);
+    const last = encoder.encode(parts, new AbortController().signal);
+    gone.abort(new Error("gone"));
+    await assert.rejects(left, /gone/);
+    assert.deepEqual(await last, await first);
+    // Their places are free again.
+    await Promise.all([1, 2, 3].map(() => encoder.encode(parts)));
+  } finally {
+    encoder.close();
+  }
+});
+
 Deno.test("a background encoder ends a text that takes too long, and encodes the next", async () => {
   const tokenizer = await openTokenizer(DEFAULT_PATH);
   const text = "aB".repeat(400_000);

@@ -17,7 +17,7 @@ import {
 } from "../guard_flags.ts";
 import { interruptGuard } from "../interrupt.ts";
 import { type CliIo, EXIT } from "../io.ts";
-import { lifeFlags, streamPace } from "../life_flags.ts";
+import { lifeFlags, streamPace, unreadMs } from "../life_flags.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { startSelf } from "../self_process.ts";
 import { observe, observeFlags } from "../observe_flags.ts";
@@ -118,7 +118,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       let server: Serving | undefined;
       try {
         const { host, port } = settings;
-        const limits = connectionLimits(settings);
+        const limits = { ...connectionLimits(settings), unreadMs: unreadMs(settings) };
         server = await listen(app, { host, port, signal: guard.signal, drainMs, limits });
         noteDrain(server, guard.signal, settings.drainTimeout, io);
         for (const note of guardNotes(guardSettings, settings.host)) io.stderr(`note: ${note}\n`);

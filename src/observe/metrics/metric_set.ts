@@ -1,5 +1,5 @@
 /** A group of metrics with labels of its own, over prom-client. @module */
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, Gauge, Histogram, type Metric, Registry } from "prom-client";
 
 /** Labels by name. */
 export type Labels = Readonly<Record<string, string>>;
@@ -36,6 +36,14 @@ export class MetricSet {
     });
   }
 
+  /** A histogram whose counts somebody else keeps. */
+  following(name: string, help: string, bounds: readonly number[]): FollowingHistogram {
+    const histogram = new FollowingHistogram(name, help, bounds);
+    // A registry asks a metric for its name and for `get()` alone.
+    this.#registry.registerMetric(histogram as unknown as Metric);
+    return histogram;
+  }
+
   /** The page of the group, in Prometheus' text format. */
   async text(): Promise<string> {
     return `${(await this.#registry.metrics()).trimEnd()}\n`;
@@ -60,6 +68,47 @@ export class Following {
     const grown = value >= this.#seen ? value - this.#seen : value;
     this.#seen = value;
     if (grown > 0) this.counter.inc(grown);
+  }
+}
+
+/** The same for a histogram: counts of each bucket, the last above all bounds, and the sum of all. */
+export class FollowingHistogram {
+  #seen: readonly number[] = [];
+  readonly #grown: number[];
+
+  constructor(
+    readonly name: string,
+    private readonly help: string,
+    private readonly bounds: readonly number[],
+  ) {
+    this.#grown = new Array<number>(bounds.length + 2).fill(0);
+  }
+
+  /** The numbers are now these. */
+  set(counts: readonly number[], sum: number): void {
+    const values = [...counts, sum];
+    const before = this.#seen;
+    // What counts anew has less of everything, and of the sum certainly.
+    const isNew = sum < (before.at(-1) ?? 0);
+    values.forEach((value, at) => this.#grown[at]! += value - (isNew ? 0 : before[at] ?? 0));
+    this.#seen = values;
+  }
+
+  /** As prom-client writes it down. */
+  get() {
+    const { name, help } = this;
+    let below = 0;
+    const buckets = [...this.bounds, "+Inf"].map((le, at) => ({
+      metricName: `${name}_bucket`,
+      labels: { le },
+      value: below += this.#grown[at]!,
+    }));
+    const values = [
+      ...buckets,
+      { metricName: `${name}_sum`, labels: {}, value: this.#grown.at(-1)! },
+      { metricName: `${name}_count`, labels: {}, value: below },
+    ];
+    return Promise.resolve({ name, help, type: "histogram", aggregator: "sum", values });
   }
 }
 

@@ -1,4 +1,5 @@
 /** The page of `/metrics`: groups of metrics under the names that dashboards know. @module */
+import { statsWithin } from "../../engine/stats_within.ts";
 import type { Engine, EngineStats } from "../../engine/types.ts";
 import type { ExchangeRecord, Sink } from "../types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
@@ -47,6 +48,9 @@ export function createMetrics(
     exchanged(exchange: ExchangeRecord) {
       for (const group of groups) group.exchanged?.(exchange);
     },
+    refused(code: string) {
+      for (const group of groups) group.refused?.(code);
+    },
     engineLost(code: string) {
       for (const group of groups) group.engineLost?.(code);
     },
@@ -55,13 +59,5 @@ export function createMetrics(
 
 /** What an engine says of itself; null: nothing in time; `gone`: it never will again. */
 async function statsOf(engine: Engine, withinMs: number): Promise<EngineStats | null | "gone"> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<null>((resolve) => timer = setTimeout(() => resolve(null), withinMs));
-  try {
-    return await Promise.race([engine.stats(), late]);
-  } catch {
-    return "gone";
-  } finally {
-    clearTimeout(timer);
-  }
+  return await statsWithin(engine, withinMs).catch(() => "gone" as const);
 }

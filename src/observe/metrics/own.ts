@@ -8,6 +8,8 @@ import type { MetricGroup } from "./types.ts";
 const SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1];
 const HTTP_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800];
 const TIERS = ["device", "host", "disk"] as const;
+/** Why a connection is closed: codes of errors, there from the start so that rates are right. */
+const REFUSALS = ["too_many_connections", "request_timeout", "header_too_large", "invalid_http"];
 /** A client may send any method: each other one would be a label more. */
 const METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "OPTIONS", "DELETE", "PUT"]);
 
@@ -76,6 +78,12 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
     HTTP_S,
     ["handler", "method"],
   );
+  const refused = set.counter(
+    "tokenbutler_connections_refused_total",
+    "Connections that were closed before there was a request on them",
+    ["reason"],
+  );
+  for (const reason of REFUSALS) refused.inc({ reason }, 0);
   const memory = set.gauge("process_resident_memory_bytes", "Memory of the process");
   const heap = set.gauge("process_heap_bytes", "JavaScript heap of the main isolate");
   set.gauge("process_start_time_seconds", "Start of the process, since 1970")
@@ -128,6 +136,9 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       const known = METHODS.has(method) ? method : "other";
       http.inc({ handler: route, method: known, status: String(status) });
       duration.observe({ handler: route, method: known }, (endedMs - beganMs) / 1000);
+    },
+    refused(code: string) {
+      refused.inc({ reason: code });
     },
     engineLost(code: string) {
       (code === "device_lost" ? lost : crashed).inc();

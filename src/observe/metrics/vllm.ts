@@ -1,4 +1,5 @@
 /** Metrics under vLLM's names, which gateways and most dashboards read. @module */
+import { STEP_SIZE_BOUNDS } from "../../engine/step_sizes.ts";
 import type { EngineInfo, EngineStats } from "../../engine/types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
 import type { ExchangeRecord, Sink } from "../types.ts";
@@ -18,6 +19,8 @@ const REQUEST_S = [
   ...[120, 240, 480, 960, 1920, 7680],
 ];
 const TOKENS = oneTwoFive(1_000_000);
+/** Routes that are refused an answer; others ask for none. */
+const GENERATION: ReadonlySet<string> = new Set(["/v1/completions", "/v1/chat/completions"]);
 
 /** Makes the group. vLLM labels everything with the model and the number of the engine. */
 export function vllmMetrics(modelName: string): MetricGroup & Sink {
@@ -64,6 +67,17 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
   for (const reason of ["stop", "length", "abort", "error"]) {
     success.inc({ finished_reason: reason }, 0);
   }
+  const rejections = set.counter(
+    "vllm:admission_rejections_total",
+    "Requests for an answer that were refused with 429, by the code of the error",
+    ["reason"],
+  );
+  rejections.inc({ reason: "queue_full" }, 0);
+  const steps = set.following(
+    "vllm:iteration_tokens_total",
+    "Tokens of a step of the engine",
+    STEP_SIZE_BOUNDS,
+  );
   const firstToken = set.histogram(
     "vllm:time_to_first_token_seconds",
     "From the arrival of a request to the first token of a sequence",
@@ -83,6 +97,11 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
     REQUEST_S,
   );
   const queue = set.histogram("vllm:request_queue_time_seconds", "Wait for a slot", REQUEST_S);
+  const inference = set.histogram(
+    "vllm:request_inference_time_seconds",
+    "From the slot to the last token",
+    REQUEST_S,
+  );
   const prefill = set.histogram(
     "vllm:request_prefill_time_seconds",
     "From the slot to the first token",
@@ -113,6 +132,7 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
       waiting.set(stats.waitingSequences);
       swapped.set(stats.parkedSequences);
       preemptions.set(stats.preemptions);
+      steps.set(stats.stepSizes.counts, stats.stepSizes.sum);
       const share = stats.numPages === 0 ? 0 : stats.pagesInUse / stats.numPages;
       for (const gauge of usage) gauge.set(share);
       const { bytes, capacityBytes } = stats.tiers.host;
@@ -149,13 +169,17 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
       whole.observe((sequence.endedMs! - sequence.exchange.beganMs) / 1000);
       const { queueMs, prefillMs, decodeMs } = sequence.phases;
       queue.observe(queueMs / 1000);
+      inference.observe((prefillMs + decodeMs) / 1000);
       prefill.observe(prefillMs / 1000);
       decode.observe(decodeMs / 1000);
       inPrompt.observe(request.promptIds.length);
       inAnswer.observe(sequence.numTokens);
       most.observe(request.maxTokens);
     },
-    exchanged({ sequences }: ExchangeRecord) {
+    exchanged({ route, status, error, sequences }: ExchangeRecord) {
+      if (status === 429 && error !== null && GENERATION.has(route)) {
+        rejections.inc({ reason: error });
+      }
       if (sequences.length === 0) return;
       longest.observe(Math.max(...sequences.map(({ numTokens }) => numTokens)));
       // Answers to one prompt share its ids.

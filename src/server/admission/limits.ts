@@ -14,6 +14,8 @@ export interface RequestLimits {
   readonly bodyBufferBytes: number;
   /** Milliseconds that a body may bring nothing. */
   readonly bodyTimeoutMs: number;
+  /** Milliseconds in which a body has to be there, whatever it brings meanwhile. */
+  readonly bodyTotalMs: number;
   /** Milliseconds from a request to the end of its answer; null: as long as it takes. */
   readonly requestTimeoutMs: number | null;
 }
@@ -29,5 +31,6 @@ export const DEFAULT_LIMITS: RequestLimits = {
   bodyBytes: 16 * MIB,
   bodyBufferBytes: 256 * MIB,
   bodyTimeoutMs: 10_000,
+  bodyTotalMs: 300_000,
   requestTimeoutMs: 3_600_000,
 };

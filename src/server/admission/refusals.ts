@@ -47,14 +47,21 @@ export function bodyTooComplex(most: number, what: string): RequestError {
   });
 }
 
+const TIMED_OUT = {
+  code: "request_timeout",
+  headers: { connection: "close", "x-should-retry": "false" },
+};
+
 /** 408: a body that stopped coming. */
-export function bodyTooSlow(timeoutMs: number): RequestError {
-  return new RequestError(
-    408,
-    "timeout_error",
-    `Nothing of the request body came for ${timeoutMs / 1000} s.`,
-    { code: "request_timeout", headers: { connection: "close", "x-should-retry": "false" } },
-  );
+export function bodyStalled(timeoutMs: number): RequestError {
+  const message = `Nothing of the request body came for ${timeoutMs / 1000} s.`;
+  return new RequestError(408, "timeout_error", message, TIMED_OUT);
+}
+
+/** 408: a body that comes, but not to its end. */
+export function bodyTooSlow(totalMs: number): RequestError {
+  const message = `The request body was not complete after ${totalMs / 1000} s.`;
+  return new RequestError(408, "timeout_error", message, TIMED_OUT);
 }
 
 /** 504: the answer took longer than it may. */

@@ -18,7 +18,12 @@ export interface GuardOptions {
 export const NO_GUARD: GuardOptions = { apiKeys: [], allowedHosts: null, corsOrigins: ["*"] };
 
 /** Routes that tell nothing and that a probe has to reach without a key. */
-const PUBLIC_PATHS: ReadonlySet<string> = new Set(["/health", "/v1/health", "/live", "/ready"]);
+export const PUBLIC_PATHS: ReadonlySet<string> = new Set([
+  "/health",
+  "/v1/health",
+  "/live",
+  "/ready",
+]);
 
 /** Seconds that a browser may keep what a preflight said. */
 const PREFLIGHT_SECONDS = 600;
@@ -64,7 +69,8 @@ export function createGuard(options: GuardOptions): Guard {
       cors({
         origin: (origin) => isListedOrigin(origin, corsOrigins) ? origin : null,
         allowMethods: ["GET", "HEAD", "POST"],
-        exposeHeaders: ["x-request-id", "retry-after"],
+        // What clients of the OpenAI API read.
+        exposeHeaders: ["x-request-id", "retry-after", "x-should-retry"],
         maxAge: PREFLIGHT_SECONDS,
       }),
       checkOrigin,

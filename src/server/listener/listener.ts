@@ -9,6 +9,7 @@ import type { Socket } from "node:net";
 import { getRequestListener } from "std-http";
 import { asRequestError, type RequestError } from "../errors.ts";
 import { Connections } from "./connections.ts";
+import { UnreadSockets } from "./unread.ts";
 import {
   headerTooLarge,
   notHttp,
@@ -21,20 +22,27 @@ import {
 export interface ConnectionLimits {
   /** Milliseconds from the opening of a connection to the end of a request's header. */
   readonly headerTimeoutMs: number;
+  /** Milliseconds that a body may take. Who reads one tells its client; others are just cut. */
+  readonly bodyTotalMs: number;
   /** Connections that one address may have at once; 0 is no bound but that of all together. */
   readonly maxConnectionsPerAddress: number;
+  /** Milliseconds in which a client has to take something of what lies there; null: any time. */
+  readonly unreadMs: number | null;
 }
 
 /** What holds where nothing is said. */
 export const DEFAULT_CONNECTION_LIMITS: ConnectionLimits = {
   headerTimeoutMs: 10_000,
+  bodyTotalMs: 300_000,
   maxConnectionsPerAddress: 256,
+  // A stream is given up after half of it, which its client should be able to read.
+  unreadMs: 120_000,
 };
 
 /** Bytes of a header. */
 const MAX_HEADER_BYTES = 32 * 1024;
-/** A whole request; whoever sends a byte now and then ends here. */
-const REQUEST_TIMEOUT_MS = 300_000;
+/** What telling a client takes before its connection is cut. */
+const TELLING_MS = 5000;
 /** A connection between two requests; longer than clients and proxies keep one by themselves. */
 const KEEP_ALIVE_MS = 75_000;
 /** How often deadlines are looked at, at most. */
@@ -46,6 +54,8 @@ export interface ListenOptions {
   /** 0 takes a free one. */
   readonly port: number;
   readonly limits?: ConnectionLimits;
+  /** Told of connections that are closed without a request, by the code of an error. */
+  readonly onRefused?: (code: string) => void;
 }
 
 /** Answers a request; `completed` is kept when its answer is sent or cannot be sent any more. */
@@ -83,6 +93,8 @@ function parserError(code: unknown): RequestError {
 export async function listen(options: ListenOptions, handler: RequestHandler): Promise<Listener> {
   const limits = options.limits ?? DEFAULT_CONNECTION_LIMITS;
   const connections = new Connections(limits.maxConnectionsPerAddress);
+  const unread = new UnreadSockets(limits.unreadMs ?? Infinity);
+  const onRefused = options.onRefused ?? (() => {});
   const refused = new WeakSet<Socket>();
   /**
    * The answers that a connection waits for: several where a client asked again before it had one.
@@ -114,7 +126,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   });
   const server = createServer({
     headersTimeout: limits.headerTimeoutMs,
-    requestTimeout: Math.max(REQUEST_TIMEOUT_MS, limits.headerTimeoutMs),
+    requestTimeout: limits.headerTimeoutMs + limits.bodyTotalMs + TELLING_MS,
     connectionsCheckingInterval: Math.min(CHECK_MS, limits.headerTimeoutMs / 2),
     keepAliveTimeout: KEEP_ALIVE_MS,
     maxHeaderSize: MAX_HEADER_BYTES,
@@ -139,8 +151,10 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     const address = socket.remoteAddress;
     if (address === undefined) return void socket.destroy();
     const verdict = connections.add(address);
+    unread.add(socket);
     socket.once("close", () => {
       connections.remove(address);
+      unread.remove(socket);
       // node:http tells only the answer that was being sent, and not those that wait behind it.
       queueMicrotask(() => {
         for (const outgoing of answersOf(socket)) {
@@ -149,6 +163,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
         }
       });
     });
+    if (verdict !== "serve") onRefused("too_many_connections");
     if (verdict === "close") socket.destroy();
     else if (verdict === "refuse") refused.add(socket);
   });
@@ -158,8 +173,11 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     // refusal for the answer to the request that it is just sending.
     const unused = error.code === "ERR_HTTP_REQUEST_TIMEOUT" && socket.bytesRead === 0;
     if (unused || isAnswering || !socket.writable || error.code === "ECONNRESET") {
-      socket.destroy();
-    } else socket.end(rawResponse(parserError(error.code)), () => socket.destroy());
+      return void socket.destroy();
+    }
+    const refusal = parserError(error.code);
+    onRefused(String(refusal.body.error.code));
+    socket.end(rawResponse(refusal), () => socket.destroy());
   });
 
   await new Promise<void>((resolve, reject) => {
@@ -170,7 +188,16 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   });
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("the server has no port");
-  const finished = new Promise<void>((resolve) => server.once("close", () => resolve()));
+  const looking = limits.unreadMs === null ? undefined : setInterval(
+    () => unread.look(performance.now()),
+    Math.min(CHECK_MS, limits.unreadMs / 4),
+  );
+  const finished = new Promise<void>((resolve) =>
+    server.once("close", () => {
+      clearInterval(looking);
+      resolve();
+    })
+  );
   const close = () => {
     if (server.listening) server.close();
     server.closeIdleConnections();

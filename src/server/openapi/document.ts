@@ -1,5 +1,6 @@
 /** The OpenAPI description of the routes that a server has, from the schemas that check requests. @module */
 import { z } from "zod";
+import { PUBLIC_PATHS } from "../guard/guard.ts";
 import { errorAnswer } from "./answers.ts";
 import { type RouteDescription, ROUTES } from "./routes.ts";
 
@@ -20,17 +21,31 @@ export interface ServedRoute {
   readonly path: string;
 }
 
-/** Errors that every route can answer with, and what they mean. */
-const ERRORS: Readonly<Record<string, string>> = {
+/** Errors, and what they mean. */
+export const ERRORS: Readonly<Record<number, string>> = {
   400: "a field is missing or wrong (`param` names it), or the prompt does not fit the context",
   401: "a key is needed, and this is none",
   403: "the address or page that the request comes from may not use this server",
   404: "there is no such thing",
   408: "the request did not come in time",
+  409: "the slot is in use: come again after `Retry-After` seconds",
   413: "the body is too large",
-  429: "too much is waiting: come again after `Retry-After` seconds",
+  422: "the file is damaged, or of another model, or longer than the context",
+  429: "too much is waiting, or too many connections: come again after `Retry-After` seconds",
+  431: "the header is too large",
   500: "a fault of the server",
+  501: "the server was started without what this needs",
   503: "not ready, or no room: come again after `Retry-After` seconds, if it says so",
+  504: "the answer took longer than it may",
+  507: "there is no room for the file",
+};
+/** Those that any route can answer with: the last two before there is a route. */
+const EVERYWHERE = [400, 401, 403, 404, 500, 503, 408, 429, 431];
+/** Those of bodies. */
+const WITH_BODY = [413];
+/** Every 429 says it. */
+const RETRY_AFTER = {
+  "Retry-After": { description: "seconds to wait", schema: { type: "integer", minimum: 1 } },
 };
 
 /** The descriptions of the routes that a server has, in the order of the table. */
@@ -61,7 +76,7 @@ export function openApiDocument(
     },
     servers: [{ url: "/" }],
     // A key is needed where the server was started with one.
-    security: [{}, { key: [] }],
+    security: [{}, { bearer: [] }, { header: [] }],
     tags: [...new Set(routes.map(({ tag }) => tag))].map((name) => ({ name })),
     paths,
     components: {
@@ -73,7 +88,10 @@ export function openApiDocument(
         ),
         Error: jsonSchema(errorAnswer, "output"),
       },
-      securitySchemes: { key: { type: "http", scheme: "bearer" } },
+      securitySchemes: {
+        bearer: { type: "http", scheme: "bearer" },
+        header: { type: "apiKey", in: "header", name: "x-api-key" },
+      },
     },
   } as OpenApiDocument;
 }
@@ -85,6 +103,7 @@ function operation(route: RouteDescription): Json {
     tags: [tag],
     summary,
     ...(details === undefined ? {} : { description: details }),
+    ...(PUBLIC_PATHS.has(path) ? { security: [] } : {}),
     ...(parameters.length === 0 ? {} : {
       parameters: parameters.map((each) => ({
         ...each,
@@ -145,12 +164,15 @@ function eventSchema(name: string): Json {
   };
 }
 
-function errors({ method }: RouteDescription): Json {
+function errors({ body, errors = [] }: RouteDescription): Json {
   const content = { "application/json": { schema: { $ref: "#/components/schemas/Error" } } };
+  const statuses = [...EVERYWHERE, ...body === undefined ? [] : WITH_BODY, ...errors];
   return Object.fromEntries(
-    Object.entries(ERRORS)
-      .filter(([status]) => method === "POST" || !["408", "413", "429"].includes(status))
-      .map(([status, description]) => [status, { description, content }]),
+    statuses.map((status) => [status, {
+      description: ERRORS[status],
+      ...status === 429 ? { headers: RETRY_AFTER } : {},
+      content,
+    }]),
   );
 }
 

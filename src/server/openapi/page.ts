@@ -1,5 +1,6 @@
 /** `/docs`: the description of the routes as one page that needs nothing else. @module */
-import { bodySchema, describedRoutes, type Json, type ServedRoute } from "./document.ts";
+import { PUBLIC_PATHS } from "../guard/guard.ts";
+import { bodySchema, describedRoutes, ERRORS, type Json, type ServedRoute } from "./document.ts";
 import type { RouteDescription } from "./routes.ts";
 
 /** Headers of the page: it runs nothing and loads nothing, whatever is in it. */
@@ -55,10 +56,15 @@ API works with the address of this server and <code>/v1</code> behind it. For pr
 <code>kv</code> and those that would change the answer and are not built. Every answer has an
 <code>x-request-id</code>; every error is <code>{"error": {"message", "type", "param",
 "code"}}</code>.</p>
+<p>A server that was started with keys takes one as <code>Authorization: Bearer KEY</code> or
+<code>x-api-key: KEY</code>. Without one it answers
+${[...PUBLIC_PATHS].map(code).join(", ")} alone.</p>
 <nav aria-label="Routes"><ul>
 ${routes.map((route) => `<li><a href="#${anchor(route)}">${title(route)}</a></li>`).join("\n")}
 </ul></nav>
 ${tags.map((tag) => section(tag, routes.filter((route) => route.tag === tag))).join("\n")}
+<h2>Errors</h2>
+${errorTable()}
 </body>
 </html>
 `;
@@ -88,6 +94,14 @@ function routeText(route: RouteDescription): string {
 function table(rows: readonly string[]): string {
   return '<div class="table"><table><thead><tr><th>Field</th><th>Type</th><th>Default</th>' +
     `<th>Meaning</th></tr></thead><tbody>\n${rows.join("\n")}\n</tbody></table></div>`;
+}
+
+function errorTable(): string {
+  const rows = Object.entries(ERRORS).map(([status, meaning]) =>
+    `<tr><td><code>${status}</code></td><td>${prose(meaning)}</td></tr>`
+  );
+  return '<div class="table"><table><thead><tr><th>Status</th><th>Meaning</th></tr></thead><tbody>\n' +
+    `${rows.join("\n")}\n</tbody></table></div>`;
 }
 
 function fieldRows(route: RouteDescription): string[] {

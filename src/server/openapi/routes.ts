@@ -42,6 +42,8 @@ export interface RouteDescription {
   readonly body?: RouteBody;
   /** Schema of the answer, or the media type of one that is no JSON. */
   readonly answer: z.ZodType | { readonly media: string };
+  /** Statuses of errors that not every route has. */
+  readonly errors?: readonly number[];
   /** Schema of the data of each event, and its name, where it can answer with events too. */
   readonly chunk?: { readonly name: string; readonly schema: z.ZodType };
 }
@@ -65,6 +67,7 @@ export const ROUTES: readonly RouteDescription[] = [
       example: { messages: MESSAGES, max_tokens: 32, temperature: 0 },
     },
     answer: answers.chatAnswer,
+    errors: [504],
     chunk: { name: "ChatCompletionChunk", schema: answers.chatChunk },
   },
   {
@@ -79,6 +82,7 @@ export const ROUTES: readonly RouteDescription[] = [
       example: { prompt: "Once upon a time", max_tokens: 32 },
     },
     answer: answers.completionAnswer,
+    errors: [504],
     chunk: { name: "CompletionChunk", schema: answers.completionChunk },
   },
   {
@@ -215,6 +219,7 @@ export const ROUTES: readonly RouteDescription[] = [
       example: { filename: "conversation-1" },
     },
     answer: answers.slotAnswer,
+    errors: [409, 422, 501, 507],
   },
   {
     method: "GET",
