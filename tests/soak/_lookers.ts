@@ -18,6 +18,8 @@ const looks: Manner = async ({ target, key, random }) => {
   const response = await request(target, key, path);
   await response.text();
   if (path === "/ready" && response.status === 429) return "refused";
+  // The engine is in a long step, as one that compiles kernels.
+  if (path === "/slots" && response.status === 503) return "refused";
   if (!response.ok) throw new Error(`${response.status} for ${path}`);
   return "answered";
 };

@@ -55,10 +55,27 @@ export function post(
   });
 }
 
+/** A step that compiles kernels on a busy machine can keep the engine from answering for a while. */
+const MOST_SILENT_MS = 60_000;
+
+/** The slots; a server whose engine is in a long step says 503 and is asked again. */
+async function slotsOf(target: Target): Promise<{ readonly is_processing: boolean }[]> {
+  const begun = performance.now();
+  while (true) {
+    const response = await request(target, 0, "/slots");
+    if (response.ok) return await response.json();
+    const text = await response.text();
+    if (response.status !== 503 || performance.now() - begun > MOST_SILENT_MS) {
+      throw new Error(`/slots: ${response.status}: ${text}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
 /** What is in use now, by `/metrics` and `/slots`. */
 export async function loadOf(target: Target): Promise<Load> {
   const page = await (await request(target, 0, "/metrics")).text();
-  const slots = await (await request(target, 0, "/slots")).json() as { is_processing: boolean }[];
+  const slots = await slotsOf(target);
   const value = (name: string, label = "") => {
     const line = page.split("\n").find((line) => line.startsWith(name) && line.includes(label));
     if (line === undefined) throw new Error(`/metrics has no ${name}`);
