@@ -5,7 +5,7 @@
  * @module
  */
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
-import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget } from "./settings.ts";
+import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget, stepsKept } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
 import type { KvSettings } from "./settings_types.ts";
@@ -210,8 +210,10 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
   const rows = settings.layers.map(({ role }, layer) => {
     const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows, budgets) : "all";
     if (recipe === "all") return 0;
-    // Where units are pages, the window begins with a page.
-    const window = offloaded ? maxRows - recipe.windowStart + recipe.unit - 1 : 0;
+    // Where units are pages, the window begins with a page. It grows until the next selection.
+    const window = offloaded
+      ? maxRows - recipe.windowStart + recipe.unit - 1 + stepsKept(settings)
+      : 0;
     return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) * growth + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));
