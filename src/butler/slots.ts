@@ -8,7 +8,7 @@ import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget, stepsKept } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
-import type { KvSettings } from "./settings_types.ts";
+import type { KvSettings, LayerRole } from "./settings_types.ts";
 
 /** What a layer of a sequence attends to at a step. */
 export type LayerView =
@@ -227,6 +227,12 @@ function leastListRows(settings: KvSettings, maxRows: number): number {
   // Heads that have more than the mean of a share may have all rows in the end, and not before.
   const even = layers.every(({ weights }) => weights.every((weight) => weight === 1));
   return even || "rows" in budget ? 0 : sinks + window + mostHeadBudget(settings, maxRows);
+}
+
+/** Layers that the figures of a reply are about: those with a selection, else with a window, else all. */
+export function countedRole({ layers }: KvSettings): LayerRole {
+  const roles = layers.map(({ role }) => role);
+  return roles.includes("selected") ? "selected" : roles.includes("window") ? "window" : "dense";
 }
 
 /** Rows that a layer attends to at a step with `n` rows, the mean over its KV heads. */

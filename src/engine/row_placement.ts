@@ -7,7 +7,7 @@
 import type { HeadLists } from "../butler/parked_lists.ts";
 import type { Selector } from "../butler/selector.ts";
 import { stepsKept } from "../butler/settings.ts";
-import type { SelectedView } from "../butler/slots.ts";
+import { attendedRows, countedRole, type LayerView, type SelectedView } from "../butler/slots.ts";
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
 import { type HeadPlan, lastingBlocks, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
 import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
@@ -31,7 +31,7 @@ export interface OffloadedRow {
 export interface Moved {
   /** Bytes of keys and values that were sent to the device. */
   bytes: number;
-  /** Rows of lists that were wanted, and those of them that were there. */
+  /** Rows that were wanted, over KV heads and the layers that count, and those that were there. */
   wanted: number;
   resident: number;
 }
@@ -169,9 +169,30 @@ export class RowPlacement {
   }
 
   /** What a layer of a row streams, and its header where that follows from what is on the device. */
-  layerStream(layer: number, { slot, n }: OffloadedRow, selector: Selector): Streamed {
-    const view = selector.view(slot)!.layer(layer);
-    if (view.kind === "selected") return this.#streams.get(slot)?.[layer] ?? NOTHING;
+  layerStream(layer: number, row: OffloadedRow, selector: Selector): Streamed {
+    const { settings } = selector.view(row.slot)!;
+    const view = selector.view(row.slot)!.layer(layer);
+    // Rows that were chosen are counted when they are placed.
+    if (view.kind === "selected") return this.#streams.get(row.slot)?.[layer] ?? NOTHING;
+    const streamed = this.#spanStream(layer, row, view, selector);
+    if (settings.layers[layer]!.role === countedRole(settings)) {
+      const moved = this.#moved.get(row.slot)!;
+      const { numKvHeads } = this.#options.forward.options.config;
+      const wanted = attendedRows(view, row.n);
+      const passing = streamed.end - streamed.first + (streamed.lists[0]?.length ?? 0);
+      moved.wanted += wanted * numKvHeads;
+      moved.resident += (wanted - passing) * numKvHeads;
+    }
+    return streamed;
+  }
+
+  /** What of the first and the newest rows is not on the device. */
+  #spanStream(
+    layer: number,
+    { slot, n }: OffloadedRow,
+    view: Exclude<LayerView, SelectedView>,
+    selector: Selector,
+  ): Streamed {
     const spans = this.#rowsOf(slot).spans(layer);
     if (view.kind === "all") {
       if (spans.prefix >= spans.windowStart) {
