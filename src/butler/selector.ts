@@ -244,7 +244,7 @@ export class Selector {
     count: number,
     total: number,
   ): boolean {
-    const from = total - observedRows(view.policy, total)!;
+    const from = total - observedRows(view.policy, view.settings.window, total)!;
     this.#resources.tables.storeCounts[SCORER_KINDS.indexOf(kind!)] = 0;
     if (first + count <= from) return false;
     const rows = Array.from({ length: count }, (_, i) => [slot, first + i] as const);

@@ -5,10 +5,10 @@
  * @module
  */
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
-import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget } from "./settings.ts";
+import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget, stepsKept } from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
-import type { KvSettings } from "./settings_types.ts";
+import type { KvSettings, LayerRole } from "./settings_types.ts";
 
 /** What a layer of a sequence attends to at a step. */
 export type LayerView =
@@ -210,8 +210,10 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
   const rows = settings.layers.map(({ role }, layer) => {
     const recipe = role === "selected" ? layerRecipe(settings, layer, maxRows, budgets) : "all";
     if (recipe === "all") return 0;
-    // Where units are pages, the window begins with a page.
-    const window = offloaded ? maxRows - recipe.windowStart + recipe.unit - 1 : 0;
+    // Where units are pages, the window begins with a page. It grows until the next selection.
+    const window = offloaded
+      ? maxRows - recipe.windowStart + recipe.unit - 1 + stepsKept(settings)
+      : 0;
     return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) * growth + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));
@@ -225,6 +227,12 @@ function leastListRows(settings: KvSettings, maxRows: number): number {
   // Heads that have more than the mean of a share may have all rows in the end, and not before.
   const even = layers.every(({ weights }) => weights.every((weight) => weight === 1));
   return even || "rows" in budget ? 0 : sinks + window + mostHeadBudget(settings, maxRows);
+}
+
+/** Layers that the figures of a reply are about: those with a selection, else with a window, else all. */
+export function countedRole({ layers }: KvSettings): LayerRole {
+  const roles = layers.map(({ role }) => role);
+  return roles.includes("selected") ? "selected" : roles.includes("window") ? "window" : "dense";
 }
 
 /** Rows that a layer attends to at a step with `n` rows, the mean over its KV heads. */

@@ -1,5 +1,10 @@
 /** What a model needs of a device's memory, for `doctor`. @module */
-import { type DeviceTierOptions, kvBytesPerToken, planSlabs } from "../kv/device_tier.ts";
+import {
+  type DeviceTierOptions,
+  kvBytesPerToken,
+  planSlabs,
+  type SlabPlan,
+} from "../kv/device_tier.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import type { ModelConfig } from "../model/types.ts";
 
@@ -28,11 +33,17 @@ export interface AdapterLimits {
 /** No context is as long as this. */
 const ANY_LENGTH = 2 ** 30;
 
-/** Works a plan out. Memory that other programs hold cannot be known: it is not in it. */
+/**
+ * Works a plan out.
+ *
+ * @param tried What the device has room for. Without it memory that others hold is not in the plan:
+ *   it cannot be known.
+ */
 export function memoryPlan(
   source: { readonly config: ModelConfig; readonly sizeBytes: number },
   options: DeviceTierOptions,
   { maxBindingSize, contextLimit }: AdapterLimits,
+  tried: SlabPlan | null = null,
 ): MemoryPlan {
   const { config } = source;
   const perToken = kvBytesPerToken(config, options.kvType);
@@ -42,7 +53,7 @@ export function memoryPlan(
       { ...options, ...more, contextLength: Math.min(contextLength, contextLimit), numSlots },
       maxBindingSize,
     );
-  const pages = plan(options.contextLength, options.numSlots);
+  const pages = tried ?? plan(options.contextLength, options.numSlots);
   const most = plan(ANY_LENGTH, 1, { deviceBytes: null });
   return {
     weightsBytes: source.sizeBytes,

@@ -7,7 +7,12 @@ import { scoreStride } from "../gpu/ops/list_params.ts";
 import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
 import { selectionStride } from "../gpu/ops/selection.ts";
 import { READ_BYTES } from "../kv/block_reader.ts";
-import { type DeviceTierOptions, kvBytesPerRow, planSlabs } from "../kv/device_tier.ts";
+import {
+  type DeviceTierOptions,
+  kvBytesPerRow,
+  planSlabs,
+  type SlabPlan,
+} from "../kv/device_tier.ts";
 import { fitsDevice, refusalOf } from "../kv/refusal.ts";
 import { FETCH_BYTES } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -67,6 +72,7 @@ const LEAST_LIST = 256;
  *
  * @param settingsOf Settings of a sequence that fits the device as a whole, or does not.
  * @param maxBindingSize Of the adapter.
+ * @param tried What the device has room for; null: as much as its limits allow.
  */
 export function tierPlan(
   config: ModelConfig,
@@ -75,6 +81,7 @@ export function tierPlan(
   settingsOf: (fits: boolean) => KvSettings,
   maxBindingSize: number,
   importanceKeys: ImportanceKeys = "f16",
+  tried: SlabPlan | null = null,
 ): TierPlan {
   const { kvType, contextLength } = options;
   const { numLayers, numKvHeads, headDim } = config;
@@ -85,7 +92,7 @@ export function tierPlan(
     bytesPerValue: kvType === "f16" ? 2 : 4,
   });
   const partBytes = BLOCK_ROWS * kvBytesPerRow(config, kvType);
-  const slabs = planSlabs(config, options, maxBindingSize);
+  const slabs = tried ?? planSlabs(config, options, maxBindingSize);
   const hostBlocks = Math.floor(lower.hostBytes / sizes.block);
   const diskBlocks = Math.floor(lower.diskBytes / sizes.file);
   const capacity = { ...slabs, capacityBlocks: hostBlocks + diskBlocks, partBytes };

@@ -21,7 +21,7 @@ import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import { openModel } from "../model/open.ts";
 import { ropeForContext } from "../model/rope.ts";
 import type { ModelSource } from "../model/types.ts";
-import { availableHostMemory, softwareCacheBytes } from "./host_memory.ts";
+import { availableHostMemory, softwareCacheBytes, spareDeviceBytes } from "./host_memory.ts";
 import { failWithDevice, onDeviceGone } from "./device_watch.ts";
 import {
   closeStore,
@@ -40,8 +40,6 @@ import { WeightStore } from "./weights.ts";
 /** Most prompt tokens in a chunk, and the time that a chunk should take. */
 const MAX_CHUNK = 512;
 const CHUNK_MS = 2000;
-/** About what a step needs besides weights and cache, with room to spare. */
-const STEP_BYTES = 256 * 2 ** 20;
 const LEAST_CHUNK = 32;
 /** Tokens of the warm-up prompt, from which the speed of prefill is judged. */
 const WARM_UP_TOKENS = 16;
@@ -148,7 +146,7 @@ async function build(
         limit,
       ),
       numSlots: options.maxSequences,
-      spareBytes: source.sizeBytes + STEP_BYTES,
+      spareBytes: spareDeviceBytes(source.sizeBytes),
       deviceBytes: options.tiers.deviceBytes,
       ...(caps.software
         ? { mostBytes: softwareCacheBytes(availableHostMemory(), source.sizeBytes) }

@@ -1,4 +1,4 @@
-/** How much memory the machine has left, as far as a program without further rights can tell. @module */
+/** How much memory there is for whom, as far as a program without further rights can tell. @module */
 
 /**
  * Bytes that could be had without swapping, or null where the system does not say (it does on
@@ -15,6 +15,14 @@ export function availableHostMemory(
   } catch {
     return null;
   }
+}
+
+/** About what a step needs on the device besides weights and cache, with room to spare. */
+const STEP_BYTES = 256 * 2 ** 20;
+
+/** Bytes of device memory that the cache leaves to what comes after it. */
+export function spareDeviceBytes(weightBytes: number): number {
+  return weightBytes + STEP_BYTES;
 }
 
 /**

@@ -174,8 +174,9 @@ export class OffloadSteps {
   }
 
   /**
-   * Lists of a selection that is made once outlive the pages of the window: whenever a block gives way,
-   * what lay in it needs a slot.
+   * Lists may outlive the pages of the window: those of a selection that is made once, and others where
+   * the window has no room for what comes until the next one. When a block gives way that they count
+   * on, what lay in it needs a slot.
    */
   #placeAgain(
     submission: Submission,
@@ -184,10 +185,9 @@ export class OffloadSteps {
     selector: Selector,
   ): void {
     for (const row of rows) {
-      const { slot, n } = row;
-      const view = selector.view(slot)!;
-      if (!view.policy.once || n % BLOCK_ROWS !== 1) continue;
-      const used = view.layer(layer);
+      const { slot } = row;
+      if (!this.#placement.isOutdated(layer, row)) continue;
+      const used = selector.view(slot)!.layer(layer);
       const lists = this.ahead.used(slot, layer);
       if (lists === null || used.kind !== "selected" || used.fresh) continue;
       try {
@@ -365,7 +365,8 @@ export class OffloadSteps {
       const view = selector.view(row.slot)!;
       try {
         this.#placement.placeUsed(submission, layer, row, lists, selector);
-        if (view.ahead || view.policy.once) this.ahead.begin(row.slot, layer, lists);
+        const lasts = view.policy.once || stepsKept(view.settings) > 0;
+        if (lasts) this.ahead.begin(row.slot, layer, lists);
       } catch (error) {
         this.fail(row.slot, error);
       }

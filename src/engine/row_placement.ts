@@ -7,9 +7,9 @@
 import type { HeadLists } from "../butler/parked_lists.ts";
 import type { Selector } from "../butler/selector.ts";
 import { stepsKept } from "../butler/settings.ts";
-import type { SelectedView } from "../butler/slots.ts";
+import { attendedRows, countedRole, type LayerView, type SelectedView } from "../butler/slots.ts";
 import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { type HeadPlan, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
+import { type HeadPlan, lastingBlocks, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
 import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
 import type { RowFetcher } from "../kv/row_fetcher.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
@@ -31,7 +31,7 @@ export interface OffloadedRow {
 export interface Moved {
   /** Bytes of keys and values that were sent to the device. */
   bytes: number;
-  /** Rows of lists that were wanted, and those of them that were there. */
+  /** Rows that were wanted, over KV heads and the layers that count, and those that were there. */
   wanted: number;
   resident: number;
 }
@@ -52,6 +52,8 @@ export class RowPlacement {
   readonly #streams = new Map<number, Streamed[]>();
   /** By slot and layer: the header that was written last; empty under that of a selection. */
   readonly #headers = new Map<number, string[]>();
+  /** By slot and layer: the first block whose page the lists count on. */
+  readonly #lasting = new Map<number, number[]>();
   readonly #moved = new Map<number, Moved>();
   /** Header and lists of a layer of a slot, on their way to the device. */
   #words = new Uint32Array(0);
@@ -64,6 +66,7 @@ export class RowPlacement {
   end(slot: number): void {
     this.#streams.delete(slot);
     this.#headers.delete(slot);
+    this.#lasting.delete(slot);
     this.#moved.delete(slot);
   }
 
@@ -77,6 +80,12 @@ export class RowPlacement {
     return this.#moved.get(slot) ?? { bytes: 0, wanted: 0, resident: 0 };
   }
 
+  /** Whether a block has given way whose page the lists of a layer count on. */
+  isOutdated(layer: number, { slot, n }: OffloadedRow): boolean {
+    const lasting = this.#lasting.get(slot)?.[layer];
+    return lasting !== undefined && stableBlocks(this.#rowsOf(slot), layer, n, 0) > lasting;
+  }
+
   /** Brings the rows of lists that are used from now on. */
   placeUsed(
     submission: Submission,
@@ -88,7 +97,7 @@ export class RowPlacement {
     const view = selector.view(row.slot)!;
     const used = view.layer(layer);
     if (used.kind !== "selected") return;
-    // What is chosen once is placed again before the next block gives way.
+    // What is chosen once is placed again whenever a block gives way.
     const steps = view.policy.once ? 0 : stepsKept(view.settings);
     this.place(submission, layer, row, lists, used, steps, selector);
   }
@@ -113,7 +122,8 @@ export class RowPlacement {
     const offloaded = this.#rowsOf(slot);
     const moved = this.#moved.get(slot)!;
     const { policy, settings } = selector.view(slot)!;
-    const stable = stableBlocks(offloaded, layer, n, steps);
+    const stable = lastingBlocks(offloaded, layer, n, steps);
+    this.#layersOf(this.#lasting, slot, Infinity)[layer] = stable;
     // A window that slides is on the device as a whole, and no list may hold rows of it.
     const windowStart = policy.once
       ? recipe.windowStart
@@ -144,11 +154,12 @@ export class RowPlacement {
     // The lists are read by what is encoded from here on.
     submission.submit();
     buffers.writeSelection(layer, slot, out);
-    this.#headersOf(slot)[layer] = "";
+    this.#layersOf(this.#headers, slot, "")[layer] = "";
     if (selector.accumulates(slot, layer)) {
       buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
     }
-    this.#setStream(slot, layer, { first: 0, end: 0, lists: plans.map((p) => p.streamed) });
+    const streamed = { first: 0, end: 0, lists: plans.map((plan) => plan.streamed) };
+    this.#layersOf(this.#streams, slot, NOTHING)[layer] = streamed;
   }
 
   /** So many words, all 0, until the next call. */
@@ -158,9 +169,30 @@ export class RowPlacement {
   }
 
   /** What a layer of a row streams, and its header where that follows from what is on the device. */
-  layerStream(layer: number, { slot, n }: OffloadedRow, selector: Selector): Streamed {
-    const view = selector.view(slot)!.layer(layer);
-    if (view.kind === "selected") return this.#streams.get(slot)?.[layer] ?? NOTHING;
+  layerStream(layer: number, row: OffloadedRow, selector: Selector): Streamed {
+    const { settings } = selector.view(row.slot)!;
+    const view = selector.view(row.slot)!.layer(layer);
+    // Rows that were chosen are counted when they are placed.
+    if (view.kind === "selected") return this.#streams.get(row.slot)?.[layer] ?? NOTHING;
+    const streamed = this.#spanStream(layer, row, view, selector);
+    if (settings.layers[layer]!.role === countedRole(settings)) {
+      const moved = this.#moved.get(row.slot)!;
+      const { numKvHeads } = this.#options.forward.options.config;
+      const wanted = attendedRows(view, row.n);
+      const passing = streamed.end - streamed.first + (streamed.lists[0]?.length ?? 0);
+      moved.wanted += wanted * numKvHeads;
+      moved.resident += (wanted - passing) * numKvHeads;
+    }
+    return streamed;
+  }
+
+  /** What of the first and the newest rows is not on the device. */
+  #spanStream(
+    layer: number,
+    { slot, n }: OffloadedRow,
+    view: Exclude<LayerView, SelectedView>,
+    selector: Selector,
+  ): Streamed {
     const spans = this.#rowsOf(slot).spans(layer);
     if (view.kind === "all") {
       if (spans.prefix >= spans.windowStart) {
@@ -183,7 +215,7 @@ export class RowPlacement {
 
   #header(slot: number, layer: number, words: readonly number[], selector: Selector): void {
     const { numKvHeads } = this.#options.forward.options.config;
-    const headers = this.#headersOf(slot);
+    const headers = this.#layersOf(this.#headers, slot, "");
     const key = words.join();
     if (headers[layer] === key) return;
     headers[layer] = key;
@@ -192,22 +224,12 @@ export class RowPlacement {
     selector.buffers.writeSelection(layer, slot, out);
   }
 
-  #headersOf(slot: number): string[] {
+  /** What is noted of a slot, by layer. */
+  #layersOf<T>(slots: Map<number, T[]>, slot: number, none: T): T[] {
     const { numLayers } = this.#options.forward.options.config;
-    let headers = this.#headers.get(slot);
-    if (headers === undefined) {
-      this.#headers.set(slot, headers = new Array<string>(numLayers).fill(""));
-    }
-    return headers;
-  }
-
-  #setStream(slot: number, layer: number, streamed: Streamed): void {
-    const { numLayers } = this.#options.forward.options.config;
-    let streams = this.#streams.get(slot);
-    if (streams === undefined) {
-      this.#streams.set(slot, streams = new Array<Streamed>(numLayers).fill(NOTHING));
-    }
-    streams[layer] = streamed;
+    let layers = slots.get(slot);
+    if (layers === undefined) slots.set(slot, layers = new Array<T>(numLayers).fill(none));
+    return layers;
   }
 
   #rowsOf(slot: number): OffloadedRows {

@@ -1,6 +1,6 @@
 /** What is counted over the decode steps of a sequence, and what a reply says of it. Pure. @module */
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
-import { attendedRows, type SlotView } from "../butler/slots.ts";
+import { attendedRows, countedRole, type SlotView } from "../butler/slots.ts";
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { RecallSums } from "./recall_meter.ts";
 import type { Moved } from "./row_placement.ts";
@@ -22,21 +22,18 @@ export function newTally(settings: KvSettings): Tally {
   return { settings, steps: 0, rows: 0, scoring: 0, ...moved, recall };
 }
 
-/**
- * A step with `n` rows, the newest included: the rows that layers with a selection attend to; layers
- * with a window where no layer has a selection.
- */
+/** A step with `n` rows, the newest included: the rows that its {@linkcode countedRole} attends to. */
 export function countStep(tally: Tally, view: SlotView, n: number): void {
   let sum = 0;
   let layers = 0;
-  const selects = tally.settings.layers.some(({ role }) => role === "selected");
+  const counted = countedRole(tally.settings);
   tally.settings.layers.forEach(({ role }, layer) => {
-    if (role !== (selects ? "selected" : "window")) return;
+    if (role !== counted) return;
     sum += attendedRows(view.layer(layer), n);
     layers++;
   });
   tally.steps++;
-  tally.rows += layers === 0 ? n : sum / layers;
+  tally.rows += sum / layers;
 }
 
 /** What a step moved. */

@@ -170,38 +170,23 @@ export class DeviceTier implements KvCache {
     config: ModelConfig,
     options: DeviceTierOptions,
   ): Promise<DeviceTier> {
-    const { maxBindingSize } = kernels.caps;
-    let plan = planSlabs(config, options, maxBindingSize);
-    if (plan.slabPages.every((pages) => pages === 0)) {
-      throw new DeviceError(
-        "too_small",
-        `there is no room for a page of keys: the adapter binds ${maxBindingSize} bytes at most` +
-          (options.deviceBytes ? `, and --kv-device is ${options.deviceBytes} bytes` : ""),
-      );
-    }
-    const pageBytes = BLOCK_ROWS * kvBytesPerRow(config, options.kvType) / 2;
-    for (;;) {
-      const buffers = await allocate(kernels, plan, pageBytes, options.spareBytes ?? 0);
-      if (buffers !== null) return new DeviceTier(kernels, plan, options, buffers);
-      const numBlocks = Math.floor(plan.numBlocks / 2);
-      if (numBlocks < LEAST_BLOCKS) {
-        throw new DeviceError(
-          "out_of_memory",
-          "the device has no room for a KV cache beside the weights. Use a smaller or more " +
-            "strongly quantised model.",
-        );
-      }
-      plan = {
-        ...cutSlabs(
-          config.numLayers,
-          numBlocks * config.numLayers,
-          Math.floor(maxBindingSize / pageBytes),
-        ),
-        notes: [
-          `device memory refused a larger KV cache: it holds ${numBlocks * BLOCK_ROWS} tokens`,
-        ],
-      };
-    }
+    const { plan, buffers } = await allocateMost(kernels, config, options);
+    return new DeviceTier(kernels, plan, options, buffers);
+  }
+
+  /**
+   * What {@linkcode create} would make now: tried on the device and given back.
+   *
+   * @throws {DeviceError} If not even a small one fits.
+   */
+  static async tryPlan(
+    kernels: Kernels,
+    config: ModelConfig,
+    options: DeviceTierOptions,
+  ): Promise<SlabPlan> {
+    const { plan, buffers } = await allocateMost(kernels, config, options);
+    for (const buffer of buffers) buffer.destroy();
+    return plan;
   }
 
   /** Slab of keys that a layer's pages are in: (pages, kv heads, BLOCK_ROWS, head size). */
@@ -304,6 +289,46 @@ export class DeviceTier implements KvCache {
 
   [Symbol.dispose](): void {
     for (const buffer of [...this.#keys, ...this.#values, this.pageTable]) buffer.destroy();
+  }
+}
+
+/** Allocates what the device has room for, at most what is wanted. */
+async function allocateMost(
+  kernels: Kernels,
+  config: ModelConfig,
+  options: DeviceTierOptions,
+): Promise<{ readonly plan: SlabPlan; readonly buffers: GPUBuffer[] }> {
+  const { maxBindingSize } = kernels.caps;
+  let plan = planSlabs(config, options, maxBindingSize);
+  if (plan.slabPages.every((pages) => pages === 0)) {
+    throw new DeviceError(
+      "too_small",
+      `there is no room for a page of keys: the adapter binds ${maxBindingSize} bytes at most` +
+        (options.deviceBytes ? `, and --kv-device is ${options.deviceBytes} bytes` : ""),
+    );
+  }
+  const pageBytes = BLOCK_ROWS * kvBytesPerRow(config, options.kvType) / 2;
+  for (;;) {
+    const buffers = await allocate(kernels, plan, pageBytes, options.spareBytes ?? 0);
+    if (buffers !== null) return { plan, buffers };
+    const numBlocks = Math.floor(plan.numBlocks / 2);
+    if (numBlocks < LEAST_BLOCKS) {
+      throw new DeviceError(
+        "out_of_memory",
+        "the device has no room for a KV cache beside the weights. Use a smaller or more " +
+          "strongly quantised model.",
+      );
+    }
+    plan = {
+      ...cutSlabs(
+        config.numLayers,
+        numBlocks * config.numLayers,
+        Math.floor(maxBindingSize / pageBytes),
+      ),
+      notes: [
+        `device memory refused a larger KV cache: it holds ${numBlocks * BLOCK_ROWS} tokens`,
+      ],
+    };
   }
 }
 

@@ -35,16 +35,28 @@ function windowBlocks(rows: number): number {
   return Math.ceil(rows / BLOCK_ROWS) + 1;
 }
 
-/**
- * The least that a sequence can run with: sinks, window and one page to fetch into, in each layer;
- * where selections are kept for several steps, also the rows that come meanwhile.
- */
+/** The least that a sequence can run with: sinks, window and one page to fetch into, in each layer. */
 export function smallestSet({ settings, maxRows }: WorkingSetNeed): LayerSet[] {
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   const prefix = Math.ceil(settings.sinks / BLOCK_ROWS);
-  const window = windowBlocks(settings.window + stepsKept(settings));
+  const window = windowBlocks(settings.window);
   return settings.layers.map(() =>
     clip({ prefixBlocks: prefix, windowBlocks: window, slotPages: 1 }, all)
+  );
+}
+
+/**
+ * The smallest set and, where selections are kept for several steps, room for the rows that come
+ * meanwhile: without it rows which leave the window have to be placed again.
+ */
+function steadySet(need: WorkingSetNeed): LayerSet[] {
+  const { settings, maxRows } = need;
+  const all = Math.ceil(maxRows / BLOCK_ROWS);
+  const window = windowBlocks(settings.window + stepsKept(settings));
+  return smallestSet(need).map((least, layer) =>
+    settings.layers[layer]!.role === "selected"
+      ? clip({ ...least, windowBlocks: window }, all)
+      : least
   );
 }
 
@@ -65,7 +77,7 @@ export function wishedSet(need: WorkingSetNeed): LayerSet[] {
   const budgets = headBudgets(settings, maxRows);
   const growth = growthOf(settings);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
-  return smallestSet(need).map((least, layer) => {
+  return steadySet(need).map((least, layer) => {
     const { role } = settings.layers[layer]!;
     if (role === "dense") return clip({ ...least, prefixBlocks: all }, all);
     if (role === "window") {
@@ -80,7 +92,8 @@ export function wishedSet(need: WorkingSetNeed): LayerSet[] {
 
 /**
  * The working set of a sequence: the smallest one, and of what it would like beside that as much as
- * there is room for, dense layers first (they would be streamed whole in every step).
+ * there is room for: windows that last until the next selection, then dense layers (they would be
+ * streamed whole in every step), then the rest.
  *
  * @param freePages Of each slab.
  * @returns Null if not even the smallest fits.
@@ -95,7 +108,7 @@ export function planWorkingSet(
   const free = [...freePages];
   sets.forEach((set, layer) => free[layerSlab[layer]!]! -= pagesOf(set));
   if (free.some((pages) => pages < 0)) return null;
-  const grow = (roles: readonly string[]) => {
+  const grow = (wish: readonly LayerSet[], roles: readonly string[]) => {
     for (let slab = 0; slab < free.length; slab++) {
       const layers = sets.keys().toArray().filter((layer) =>
         layerSlab[layer] === slab && roles.includes(need.settings.layers[layer]!.role) &&
@@ -109,8 +122,9 @@ export function planWorkingSet(
       });
     }
   };
-  grow(["dense"]);
-  grow(["window", "selected"]);
+  grow(steadySet(need), ["selected"]);
+  grow(wish, ["dense"]);
+  grow(wish, ["window", "selected"]);
   return sets;
 }
 

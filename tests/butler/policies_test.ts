@@ -154,10 +154,12 @@ Deno.test("windowRecipe() is all rows while sinks and window reach", () => {
 });
 
 Deno.test("attention of prompts is kept as each paper says", () => {
-  assert.equal(observedRows(POLICIES.snapkv, 500), 32);
-  assert.equal(observedRows(POLICIES.snapkv, 20), 20);
-  assert.equal(observedRows(POLICIES.h2o, 500), 500);
+  assert.equal(observedRows(POLICIES.snapkv, 192, 500), 32);
+  assert.equal(observedRows(POLICIES.snapkv, 192, 20), 20);
+  // They lie inside the window.
+  assert.equal(observedRows(POLICIES.snapkv, 9, 500), 9);
+  assert.equal(observedRows(POLICIES.h2o, 192, 500), 500);
   for (const name of ["dense", "oracle", "quest", "loki", "streaming"] as const) {
-    assert.equal(observedRows(POLICIES[name], 500), null);
+    assert.equal(observedRows(POLICIES[name], 192, 500), null);
   }
 });

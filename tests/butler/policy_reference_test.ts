@@ -38,6 +38,7 @@ const PROMPT = 110;
 const STEPS = 24;
 /** Pieces of the prompt; its last 32 rows lie in two of them. */
 const CHUNK = 48;
+/** Rows at the prompt's end that snapkv looks at, where its window has so many. */
 const OBSERVERS = 32;
 
 type Selecting = Exclude<PolicyName, "dense" | "streaming">;
@@ -49,7 +50,7 @@ const POLICIES: Readonly<Record<Selecting, { dense: number; near: number; sizes:
   tokenbutler: { dense: 1, near: 1e-3, sizes: { sinks: 4, window: 9, budget: 13 } },
   quest: { dense: 2, near: 1e-6, sizes: { sinks: 4, window: 9, budget: 60 } },
   h2o: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 9, budget: 14 } },
-  snapkv: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 9, budget: 13 } },
+  snapkv: { dense: 1, near: 1e-5, sizes: { sinks: 4, window: 40, budget: 13 } },
 };
 
 function ids(count: number): number[] {
@@ -60,6 +61,7 @@ function ids(count: number): number[] {
 /** Follows one run. */
 class Follower {
   readonly #policy: Selecting;
+  readonly #sizes: PolicySizes;
   readonly #interval: number;
   readonly #capture: Capture;
   readonly #projection: TestProjection;
@@ -78,6 +80,7 @@ class Follower {
 
   constructor(
     policy: Selecting,
+    sizes: PolicySizes,
     interval: number,
     capture: Capture,
     projection: TestProjection,
@@ -86,6 +89,7 @@ class Follower {
     kept: ImportanceKeys,
   ) {
     this.#policy = policy;
+    this.#sizes = sizes;
     this.#interval = interval;
     this.#capture = capture;
     this.#projection = projection;
@@ -101,7 +105,8 @@ class Follower {
 
   async prefilled(parts: EngineParts, start: number, count: number): Promise<void> {
     if (this.#policy !== "h2o" && this.#policy !== "snapkv") return;
-    const first = this.#policy === "h2o" ? 0 : PROMPT - OBSERVERS;
+    const observers = Math.min(OBSERVERS, this.#sizes.window);
+    const first = this.#policy === "h2o" ? 0 : PROMPT - observers;
     if (start + count <= first) return;
     for (const layer of this.#layers) {
       const keys = await this.#capture.keys(parts, layer, start + count);
@@ -144,7 +149,7 @@ class Follower {
     position: number,
     data: Parameters<typeof oracleReference>[1],
   ): Promise<PolicyRows> {
-    const { sizes } = POLICIES[this.#policy];
+    const sizes = this.#sizes;
     const received = this.#received[layer]![h]!;
     switch (this.#policy) {
       case "oracle":
@@ -236,7 +241,7 @@ class Follower {
     assert.deepEqual(lists.picked, last.picked);
     if (this.#policy === "snapkv") {
       assert.equal(lists.windowStart, SLIDING);
-      assert.equal(lists.windowRows, POLICIES.snapkv.sizes.window);
+      assert.equal(lists.windowRows, this.#sizes.window);
     } else {
       assert.equal(lists.windowStart, last.windowStart);
     }
@@ -289,12 +294,13 @@ async function follow(
   random: Random | null,
   projection: TestProjection,
   kept: ImportanceKeys,
+  rows: PolicySizes = POLICIES[policy].sizes,
 ): Promise<Follower> {
   using capture = new Capture(CHUNK, random);
   const file = PREDICTORS[random === null ? 0 : 1]!;
   const { sizes, rope } = await sizesOf(path);
   const { predictor } = readPredictor(file, sizes);
-  const follower = new Follower(policy, interval, capture, projection, predictor, rope, kept);
+  const follower = new Follower(policy, rows, interval, capture, projection, predictor, rope, kept);
   await using opened = await openEngine(
     path,
     { prefillChunk: CHUNK, calibration: projection.file, predictor: file, importanceKeys: kept },
@@ -303,7 +309,7 @@ async function follow(
       decoded: ([row]) => follower.decoded(parts, row!.position),
     }),
   );
-  const { sinks, window, budget } = POLICIES[policy].sizes;
+  const { sinks, window, budget } = rows;
   const kv: KvRequest = {
     policy,
     sinks,
@@ -342,5 +348,15 @@ Deno.test("selections on the device are those of plain references", async (t) =>
         assert.ok(swapped <= rows / 50, `${swapped} of ${rows} units differ`);
       });
     }
+  }
+});
+
+Deno.test("snapkv looks at no more rows than its window has", async () => {
+  const { path } = await tinyModel(MODEL);
+  await using projection = await randomProjection(path);
+  const few: PolicySizes = { sinks: 4, window: 9, budget: 13 };
+  for (const random of [null, new Random(23)]) {
+    const { rows, swapped } = await follow(path, "snapkv", 1, random, projection, "f16", few);
+    assert.ok(rows > 0 && swapped <= rows / 50, `${swapped} of ${rows} units differ`);
   }
 });

@@ -1,7 +1,7 @@
 /** What is attended to step by step, as far as the host decides it. */
 import { KV_DEFAULTS, type KvSettings } from "../../src/butler/settings.ts";
 import { mostListRows, type SelectedView, SlotView } from "../../src/butler/slots.ts";
-import { smallestSet } from "../../src/kv/working_set.ts";
+import { smallestSet, wishedSet } from "../../src/kv/working_set.ts";
 import { assert } from "std-testing";
 
 function settings(more: Partial<KvSettings> = {}): KvSettings {
@@ -76,19 +76,17 @@ Deno.test("selections are used at once, or two steps later but for the first", (
   );
 });
 
-Deno.test("windows on the device hold what comes until the next selection is used", () => {
-  const windows = (more: Partial<KvSettings>) =>
-    smallestSet({ settings: settings(more), maxRows: 1000 }).map(({ windowBlocks }) =>
-      windowBlocks
-    );
-  assert.deepEqual(windows({ window: 31 }), [2, 2]);
-  assert.deepEqual(windows({ window: 31, fetch: "ahead" }), [3, 3]);
-  assert.deepEqual(windows({ window: 30, fetch: "ahead" }), [2, 2]);
-  assert.deepEqual(windows({ window: 30, interval: 3 }), [2, 2]);
-  assert.deepEqual(windows({ window: 30, interval: 3, fetch: "ahead" }), [3, 3]);
-  // Nothing is chosen, nothing is fetched.
-  const dense = [{ role: "dense", weights: [1, 1] }] as const;
-  assert.deepEqual(windows({ window: 31, fetch: "ahead", layers: dense }), [2]);
+Deno.test("where there is room a window holds what comes until the next selection is used", () => {
+  const window = (more: Partial<KvSettings>) => {
+    const need = { settings: settings(more), maxRows: 1000 };
+    assert.deepEqual(smallestSet(need).map(({ windowBlocks }) => windowBlocks), [2, 2]);
+    return wishedSet(need)[1]!.windowBlocks;
+  };
+  assert.equal(window({ window: 31 }), 2);
+  assert.equal(window({ window: 31, fetch: "ahead" }), 3);
+  assert.equal(window({ window: 30, fetch: "ahead" }), 2);
+  assert.equal(window({ window: 30, interval: 3 }), 2);
+  assert.equal(window({ window: 30, interval: 3, fetch: "ahead" }), 3);
 });
 
 Deno.test("neighbours double the lists of policies that rank row by row, and no others", () => {
@@ -97,7 +95,8 @@ Deno.test("neighbours double the lists of policies that rank row by row, and no 
   assert.equal(rows({ neighbours: false }), 10);
   for (const policy of ["oracle", "loki", "tokenbutler"] as const) {
     assert.equal(rows({ policy }), 20);
-    assert.equal(rows({ policy }, true), 28);
+    // The window, and three steps until the next selection.
+    assert.equal(rows({ policy }, true), 31);
     assert.equal(new SlotView(settings({ policy, neighbours: true })).growth, 2);
   }
   for (const policy of ["quest", "h2o", "snapkv"] as const) {

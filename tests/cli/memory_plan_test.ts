@@ -43,6 +43,10 @@ Deno.test("memoryPlan() multiplies out what a model needs", () => {
   const capped = memoryPlan(source, { ...options, deviceBytes: 10 * 2 ** 20 }, limits);
   assert.equal(capped.kvBytes, 14 * 32 * plan.kvBytesPerToken);
   assert.equal(capped.largestContext, plan.largestContext);
+  const tried = { layerSlab: [], slabPages: [], numBlocks: 5, notes: ["refused"] };
+  const cut = memoryPlan(source, options, limits, tried);
+  assert.equal(cut.kvBytes, 5 * 32 * plan.kvBytesPerToken);
+  assert.deepEqual(cut.notes, ["refused"]);
   const short = memoryPlan(source, options, { ...limits, contextLimit: 4096 });
   assert.equal(short.contextLength, 4096);
   assert.equal(short.largestContext, 4096);

@@ -109,6 +109,23 @@ Deno.test("tierPlan() follows the predictor's table", () => {
   );
 });
 
+Deno.test("tierPlan() goes by what the device has room for, where that was tried", () => {
+  const layerSlab = new Array<number>(30).fill(0);
+  const tried = { layerSlab, slabPages: [30 * 40], numBlocks: 40, notes: [] };
+  const { device, whole, wholeRows } = tierPlan(
+    CONFIG,
+    { kvType: "f16", contextLength: 8192, numSlots: 1 },
+    PLENTY,
+    (fits) => resolveKv({}, CONFIG, { fits, canProject: true, canPredict: false }).settings,
+    128 * MIB,
+    "f16",
+    tried,
+  );
+  assert.ok(!whole);
+  assert.equal(wholeRows, 40 * 32);
+  assert.equal(device.capacity, 40 * BLOCK);
+});
+
 Deno.test("tierPlan() says why a sequence cannot run, and how long one may be", () => {
   const narrow = plan({ deviceBytes: MIB });
   assert.match(narrow.refusal!, /at least 7372800 bytes .* there are 1032192: .*--kv-device/);

@@ -137,7 +137,7 @@ export async function checkAnySizes(seed: number, turns: number): Promise<void> 
       denseLayers: random.int(0, 2),
       fetch: "ahead",
     };
-    const least = Math.ceil(sinks / 32) + Math.ceil((window + interval + 1) / 32) + 2;
+    const least = Math.ceil(sinks / 32) + Math.ceil(window / 32) + 2;
     const text = textIds(LONG_PROMPT + 50, 320, turn);
     const tiers = onDevice(least, turn % 4 < 2 ? {} : { hostBytes: 0, diskDir: disk });
     const layers = [0, 1, 2].filter((layer) => layer >= kv.denseLayers!);

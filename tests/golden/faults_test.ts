@@ -28,9 +28,17 @@ const PATH = await offloadedModel();
 /** Sinks, window and two blocks of each layer: two sequences fit eight blocks. */
 const SMALL: KvRequest = { sinks: 8, window: 16, budget: { rows: 16 }, denseLayers: 0 };
 
-/** The same under a policy; nothing is predicted for the first layer. */
+/**
+ * The same under a policy. Nothing is predicted for the first layer; what h2o keeps it has in its
+ * slots, and reads nothing, unless it is more than those hold.
+ */
 function small(policy: PolicyName): KvRequest {
-  return { ...SMALL, policy, ...(policy === "tokenbutler" ? { denseLayers: 1 } : {}) };
+  const more: KvRequest = policy === "tokenbutler"
+    ? { denseLayers: 1 }
+    : policy === "h2o"
+    ? { budget: { rows: 120 } }
+    : {};
+  return { ...SMALL, ...more, policy };
 }
 const DISK = { hostBytes: 0, diskDir: "/spill" } as const;
 
@@ -168,10 +176,13 @@ function assertEmpty({ opened: { parts }, files }: Rig): void {
 
 const SPILLED = "cannot be read back";
 
+/** Policies whose sequences read rows from below the device. */
+const EACH = ["dense", "oracle", "quest", "h2o", "snapkv", "loki", "tokenbutler"] as const;
+
 Deno.test("a full disk is the error of the request that needs it", async (t) => {
   await using rig = await openRig(DISK);
   const full = { code: "out_of_memory", message: /--kv-host or --kv-disk-size.*/ } as const;
-  for (const policy of ["dense", "oracle", "loki", "tokenbutler"] as const) {
+  for (const policy of EACH) {
     for (const at of ["prefill", 2] as const) {
       await t.step(
         `${policy}, ${at === "prefill" ? "while prefilling" : "while decoding"}`,
@@ -223,7 +234,7 @@ for (const [name, harm] of Object.entries(DAMAGE)) {
   Deno.test(`${name} is the error of the request whose rows they are`, async (t) => {
     await using rig = await openRig(DISK);
     const error = { code: "internal", message: new RegExp(SPILLED) } as const;
-    for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler"] as const) {
+    for (const policy of EACH) {
       await t.step(
         `${policy}, while decoding`,
         () => check(rig, { kv: small(policy), at: 3, harm, error }),
@@ -263,7 +274,7 @@ Deno.test("a request that is cancelled in the middle of a fetch leaves nothing b
   await using rig = await openRig(DISK);
   const { files, opened: { engine } } = rig;
   const read = files.read.bind(files);
-  for (const policy of ["dense", "oracle", "quest", "loki", "tokenbutler"] as const) {
+  for (const policy of EACH) {
     for (const at of ["prefill", 3] as const) {
       await t.step(
         `${policy}, ${at === "prefill" ? "while prefilling" : "while decoding"}`,

@@ -181,3 +181,39 @@ Deno.test("the recall meter measures the same on the device and below it", async
   const all = await recall({ ...some, budget: { rows: 300 }, policy: "loki" }, onDevice(4));
   assert.deepEqual(all, { mass: 1, overlap: 1, steps: 9 });
 });
+
+Deno.test("replies say what a step without a choice of rows found on the device", async () => {
+  const text = textIds(230, 320);
+  const report = async (kv: KvRequest, tiers: Partial<TierOptions>) => {
+    await using opened = await openEngine(PATH, {
+      contextLength: 256,
+      calibration: CALIBRATION,
+      tiers: { ...DEFAULT_TIERS, ...tiers },
+    });
+    const forcedIds = text.slice(150);
+    const promptIds = text.slice(0, 150);
+    return (await generate(opened.engine, promptIds, forcedIds.length, { forcedIds, kv })).kv!;
+  };
+  const dense: KvRequest = { policy: "dense", sinks: 8, window: 16 };
+  const below = await report(dense, onDevice(4));
+  // Each of three layers has its first block and its two newest ones; the others pass through.
+  let wanted = 0;
+  let streamed = 0;
+  let steps = 0;
+  for (let n = 151; n < 230; n++) {
+    wanted += n;
+    streamed += (Math.ceil(n / 32) - 3) * 32;
+    steps++;
+  }
+  assert.equal(below.residentShare, (wanted - streamed) / wanted);
+  // 2 KV heads of 32 values, keys and values in f32.
+  assert.equal(below.bytesPerStep, 3 * streamed * 512 / steps);
+  assert.equal((await report(dense, {})).residentShare, 1);
+  const streaming: KvRequest = { policy: "streaming", sinks: 8, window: 16 };
+  assert.equal((await report(streaming, onDevice(4))).residentShare, 1);
+  // A dense layer of a policy that chooses rows is streamed, and is not what its figure is about.
+  const loki: KvRequest = { policy: "loki", sinks: 8, window: 16, budget: { rows: 2 } };
+  const some = await report(loki, onDevice(4));
+  assert.ok(some.residentShare > 0 && some.residentShare < 1);
+  assert.ok(some.rowsPerStep < 60);
+});

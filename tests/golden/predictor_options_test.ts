@@ -1,4 +1,5 @@
 /** Which predictor an engine takes, and what it says where it takes none. */
+import type { KvRequest } from "../../src/butler/settings.ts";
 import type { EngineOptions } from "../../src/engine/types.ts";
 import { runCommand } from "../../src/cli/cli.ts";
 import { command as doctor } from "../../src/cli/commands/doctor.ts";
@@ -85,6 +86,57 @@ Deno.test("what does not fit the device runs under tokenbutler, or under loki wi
     if (predictor === false) assert.match(said, /there is no predictor of this model/);
     else assert.equal(said, "");
   }
+});
+
+Deno.test("without either file what does not fit is dense, with a note that names calibrate", async () => {
+  const text = textIds(180, 320);
+  await using opened = await openEngine(MODEL, {
+    contextLength: 256,
+    predictor: false,
+    tiers: { ...DEFAULT_TIERS, ...onDevice(4) },
+  });
+  const kv: KvRequest = { sinks: 8, window: 16 };
+  const below = (await generate(opened.engine, text, 4, { kv })).kv!;
+  assert.equal(below.policy, "dense");
+  assert.ok(below.bytesPerStep > 0);
+  assert.match(below.notes.join(), /every step reads all of it.*main\.ts calibrate/);
+  // What fits needs neither.
+  const { kv: whole } = await generate(opened.engine, text.slice(0, 100), 4, { kv });
+  assert.deepEqual([whole?.policy, whole?.notes], ["dense", []]);
+});
+
+Deno.test("the policy follows from the request alone: what fits by itself is parked, not made sparse", async () => {
+  await using opened = await openEngine(MODEL, {
+    contextLength: 256,
+    maxSequences: 3,
+    predictor: PREDICTOR,
+    calibration: CALIBRATION,
+    kv: { sinks: 8, window: 16, budget: { rows: 24 } },
+    tiers: { ...DEFAULT_TIERS, ...onDevice(8), prefixCache: false },
+  });
+  const { engine, parts: { runner } } = opened;
+  let parked = 0;
+  const park = runner.park.bind(runner);
+  runner.park = (slot) => {
+    parked++;
+    return park(slot);
+  };
+  // Eight blocks are 256 rows: each fits, no two of them do; the last token of an answer has no row.
+  const answers = await Promise.all(
+    [0, 1, 2].map((n) => generate(engine, textIds(100, 320, n), 101 + n)),
+  );
+  assert.deepEqual(answers.map(({ kv }) => kv!.policy), ["dense", "dense", "dense"]);
+  assert.ok(parked > 0, "nobody had to give way");
+  // Prompt and answer count: the same prompt with a longer answer is another matter.
+  await using small = await openEngine(MODEL, {
+    contextLength: 256,
+    predictor: PREDICTOR,
+    kv: { sinks: 8, window: 16, budget: { rows: 24 } },
+    tiers: { ...DEFAULT_TIERS, ...onDevice(4) },
+  });
+  const policyOf = async (maxTokens: number) =>
+    (await generate(small.engine, textIds(100, 320), maxTokens)).kv!.policy;
+  assert.deepEqual([await policyOf(29), await policyOf(30)], ["dense", "tokenbutler"]);
 });
 
 Deno.test("doctor says which predictor there is", async () => {

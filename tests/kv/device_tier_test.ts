@@ -81,6 +81,18 @@ Deno.test("DeviceTier.create() is cut to the memory there is, and says so", asyn
   assert.match(tier.notes.join(), /refused.*holds 512 tokens/);
 });
 
+Deno.test("DeviceTier.tryPlan() says what there is room for, and takes none of it", async () => {
+  const { kernels, usedBytes } = counting(600 * TOKEN_BYTES);
+  const plan = await DeviceTier.tryPlan(kernels, CONFIG, OPTIONS);
+  assert.equal(plan.numBlocks, 16);
+  assert.match(plan.notes.join(), /refused.*holds 512 tokens/);
+  assert.equal(usedBytes(), 0);
+  const wide = counting(2 ** 24);
+  assert.equal((await DeviceTier.tryPlan(wide.kernels, CONFIG, OPTIONS)).numBlocks, 64);
+  const none = DeviceTier.tryPlan(counting(100 * TOKEN_BYTES).kernels, CONFIG, OPTIONS);
+  await assert.rejects(none, { code: "out_of_memory" });
+});
+
 Deno.test("DeviceTier.create() leaves room for what comes after it", async () => {
   const weights = 1500 * TOKEN_BYTES;
   const total = 2048 * TOKEN_BYTES + 1024;

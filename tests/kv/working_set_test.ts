@@ -23,13 +23,27 @@ Deno.test("the smallest set is sinks, window and two blocks a layer, whatever th
   }
 });
 
-Deno.test("the smallest set has room for the rows that come between two selections", () => {
-  const of = (interval: number) =>
-    smallestSet({ settings: settingsOf(["selected"], { interval }), maxRows: 10_000 })[0]!;
-  assert.equal(of(1).windowBlocks, 7);
-  assert.equal(of(2).windowBlocks, 8);
-  assert.equal(of(33).windowBlocks, 8);
-  assert.equal(of(34).windowBlocks, 9);
+Deno.test("rows that come between two selections make a set larger where there is room, and first", () => {
+  const need = (more: Parameters<typeof settingsOf>[1]): WorkingSetNeed => ({
+    settings: settingsOf(["dense", "selected"], more),
+    maxRows: 10_000,
+  });
+  const windows = (sets: readonly LayerSet[]) => sets.map(({ windowBlocks }) => windowBlocks);
+  const cases = [[{}, 7], [{ interval: 2 }, 8], [{ interval: 33 }, 8], [{ interval: 34 }, 9], [{
+    fetch: "ahead",
+  }, 8]] as const;
+  for (const [more, wished] of cases) {
+    assert.deepEqual(windows(smallestSet(need(more))), [7, 7]);
+    assert.equal(windows(wishedSet(need(more)))[1], wished);
+    // Two layers of ten blocks, and those that the window would like to have.
+    const plan = (free: number) => planWorkingSet(need(more), [0, 0], [free]);
+    assert.equal(plan(19), null);
+    assert.deepEqual(windows(plan(20)!), [7, 7]);
+    assert.deepEqual(plan(20 + wished - 7), [
+      { prefixBlocks: 2, windowBlocks: 7, slotPages: 1 },
+      { prefixBlocks: 2, windowBlocks: wished, slotPages: 1 },
+    ]);
+  }
 });
 
 Deno.test("the smallest set has no more pages than there are blocks", () => {

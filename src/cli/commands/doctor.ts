@@ -5,14 +5,18 @@ import { findPredictor, readPredictor, type StoredPredictor } from "../../butler
 import { parameterShare } from "../../butler/predictor/predictor.ts";
 import { parameterCount, type PredictorShape } from "../../butler/predictor/shape.ts";
 import { type KvSettings, resolveKv } from "../../butler/settings.ts";
-import { availableHostMemory, softwareCacheBytes } from "../../engine/host_memory.ts";
+import {
+  availableHostMemory,
+  softwareCacheBytes,
+  spareDeviceBytes,
+} from "../../engine/host_memory.ts";
 import { diskBytesOf, hostBytesOf } from "../../engine/open_store.ts";
 import { type DeviceCaps, openDevice } from "../../gpu/device.ts";
 import { Kernels } from "../../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../../gpu/plan.ts";
 import { selfTest } from "../../gpu/self_test.ts";
 import { sha256OfFile } from "../../model/fingerprint.ts";
-import type { DeviceTierOptions } from "../../kv/device_tier.ts";
+import { DeviceTier, type DeviceTierOptions, type SlabPlan } from "../../kv/device_tier.ts";
 import { openModel } from "../../model/open.ts";
 import type { ModelSource } from "../../model/types.ts";
 import { defineCommand } from "../command.ts";
@@ -53,8 +57,8 @@ export const command = defineCommand({
     const report = new Report(io);
     report.note(`${(await versionText()).trim().split("\n").slice(0, 2).join(", ")}`);
     const caps = await report.section("Adapter", () => adapterSection(report));
-    await report.section("Memory plan", () => memorySection(report, settings, caps));
-    await report.section("Tier plan", () => tierSection(report, settings, caps));
+    const tried = await report.section("Memory plan", () => memorySection(report, settings, caps));
+    await report.section("Tier plan", () => tierSection(report, settings, caps, tried ?? null));
     if (!settings.quick) {
       await report.section("Weights file", () => weightsSection(report, settings, io));
       if (caps !== undefined) await report.section("Self-test", () => selfTestSection(report));
@@ -139,6 +143,7 @@ function planned(
       contextLength: settings.context ?? config.contextLength,
       numSlots: settings.maxSeqs,
       deviceBytes: settings.kvDevice,
+      spareBytes: spareDeviceBytes(sizeBytes),
       ...(caps?.software
         ? { mostBytes: softwareCacheBytes(availableHostMemory(), sizeBytes) }
         : {}),
@@ -150,16 +155,37 @@ function planned(
   };
 }
 
+/** Tries the cache of an engine; null where nothing would be refused, since it is host memory. */
+async function triedSlabs(
+  { config }: ModelSource,
+  { options, limits }: ReturnType<typeof planned>,
+  known: DeviceCaps | undefined,
+): Promise<SlabPlan | null> {
+  if (known === undefined || known.software) return null;
+  const contextLength = Math.min(options.contextLength, limits.contextLimit);
+  const { device, caps } = await openDevice();
+  try {
+    return await DeviceTier.tryPlan(new Kernels(device, caps), config, {
+      ...options,
+      contextLength,
+    });
+  } finally {
+    device.destroy();
+  }
+}
+
+/** @returns What the device has room for, where that was tried. */
 async function memorySection(
   report: Report,
   settings: DoctorSettings,
   caps: DeviceCaps | undefined,
-): Promise<void> {
+): Promise<SlabPlan | null> {
   const source = await openModel(modelPath(settings));
   try {
     const { config } = source;
-    const { options, limits } = planned(source, settings, caps);
-    const plan = memoryPlan(source, options, limits);
+    const wanted = planned(source, settings, caps);
+    const tried = await triedSlabs(source, wanted, caps);
+    const plan = memoryPlan(source, wanted.options, wanted.limits, tried);
     report.row("model", `${config.name} (${config.architecture})`);
     report.row("weights", bytesText(plan.weightsBytes));
     report.row("KV cache, one token", `${bytesText(plan.kvBytesPerToken)} (${settings.kvType})`);
@@ -168,6 +194,7 @@ async function memorySection(
     report.row("weights and KV cache", bytesText(plan.weightsBytes + plan.kvBytes));
     report.row("largest context", `${plan.largestContext} tokens, by the adapter's limits`);
     for (const note of plan.notes) report.row("note", note);
+    return tried;
   } finally {
     source.close();
   }
@@ -178,6 +205,7 @@ async function tierSection(
   report: Report,
   settings: DoctorSettings,
   caps: DeviceCaps | undefined,
+  tried: SlabPlan | null,
 ): Promise<void> {
   const source = await openModel(modelPath(settings));
   try {
@@ -198,6 +226,7 @@ async function tierSection(
       (fits) => decide(fits).settings,
       limits.maxBindingSize,
       settings.importanceKeys,
+      tried,
     );
     const { settings: decided, notes } = decide(plan.whole);
     report.row(

@@ -144,6 +144,22 @@ function placeOnPages(
   }
 }
 
+/**
+ * From which block on lists may count on pages: for `steps` more rows if what gives way until then is
+ * stored already, else as long as no further block gives way. Then the lists are to be made again.
+ */
+export function lastingBlocks(
+  rows: OffloadedRows,
+  layer: number,
+  numRows: number,
+  steps: number,
+): number {
+  const lasting = stableBlocks(rows, layer, numRows, steps);
+  // A block is stored at the end of the step that makes it whole.
+  const stored = Math.floor((numRows - 1) / BLOCK_ROWS);
+  return lasting <= stored ? lasting : stableBlocks(rows, layer, numRows, 0);
+}
+
 /** The first block that keeps its page for `steps` more rows than `numRows`. */
 export function stableBlocks(
   rows: OffloadedRows,
