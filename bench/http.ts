@@ -87,7 +87,8 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   } finally {
     client.terminate();
     await server.shutdown();
-    await engine.close();
+    // The end of the process takes the device along: a driver may crash at a teardown that meets it.
+    await engine.settle();
   }
 }
 

@@ -29,11 +29,12 @@ const VARIANTS: readonly Overrides[] = [
   { attentionForm: "tiled", attentionLanes: "4", attentionSplit: "16" },
   { attentionForm: "tiled", attentionLanes: "8", attentionSplit: "64", attentionQueries: "1" },
   { attentionLanes: "4", attentionSplit: "32" },
-  { attentionForm: "lanes", attentionSplit: "64", attentionQueries: "2" },
+  { attentionForm: "lanes", attentionLanes: "8", attentionSplit: "64", attentionQueries: "2" },
   { matvecRows: "4", matmulRows: "8", laneTiles: "none" },
   { tokenTiles: "1", laneTiles: "none" },
   { tokenTiles: "1,3", laneTiles: "none" },
-  { laneTiles: "16", laneRows: "16" },
+  // Multiples of every subgroup up to 32 lanes.
+  { laneTiles: "32", laneRows: "64" },
   { readback: "awaited" },
   { sample_wg: "64", sample_splits: "64" },
 ];
