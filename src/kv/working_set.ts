@@ -84,16 +84,41 @@ export function wishedSet(need: WorkingSetNeed): LayerSet[] {
       const rows = settings.window + meanBudget(settings, maxRows);
       return clip({ ...least, windowBlocks: windowBlocks(rows), slotPages: 0 }, all);
     }
-    const rows = 2 * growth * Math.max(...budgets[layer]!);
-    const slotPages = Math.max(1, Math.ceil(rows / BLOCK_ROWS));
-    return clip({ ...least, slotPages }, all);
+    return withSlots(least, 2 * growth * Math.max(...budgets[layer]!), all);
   });
+}
+
+/** A set with slots for so many rows of each KV head. */
+function withSlots(least: LayerSet, rows: number, all: number): LayerSet {
+  return clip({ ...least, slotPages: Math.max(1, Math.ceil(rows / BLOCK_ROWS)) }, all);
+}
+
+/**
+ * Sets with slots for all rows of one list of each selected layer, neighbours included: for the
+ * shortest of its KV heads, then for the next. A page serves all of them, so it saves most where the
+ * most lists are longer than the slots: rows of a list that has too few pass through at every step.
+ */
+function listSets(need: WorkingSetNeed): LayerSet[][] {
+  const { settings, maxRows } = need;
+  const growth = growthOf(settings);
+  const all = Math.ceil(maxRows / BLOCK_ROWS);
+  const budgets = headBudgets(settings, maxRows).map((heads) => heads.toSorted((a, b) => a - b));
+  const heads = Math.max(0, ...budgets.map(({ length }) => length));
+  return Array.from(
+    { length: heads },
+    (_, rank) =>
+      steadySet(need).map((least, layer) =>
+        settings.layers[layer]!.role === "selected"
+          ? withSlots(least, growth * budgets[layer]![rank]!, all)
+          : least
+      ),
+  );
 }
 
 /**
  * The working set of a sequence: the smallest one, and of what it would like beside that as much as
  * there is room for: windows that last until the next selection, then dense layers (they would be
- * streamed whole in every step), then the rest.
+ * streamed whole in every step), then slots for whole lists, then the rest.
  *
  * @param freePages Of each slab.
  * @returns Null if not even the smallest fits.
@@ -110,10 +135,14 @@ export function planWorkingSet(
   if (free.some((pages) => pages < 0)) return null;
   const grow = (wish: readonly LayerSet[], roles: readonly string[]) => {
     for (let slab = 0; slab < free.length; slab++) {
-      const layers = sets.keys().toArray().filter((layer) =>
-        layerSlab[layer] === slab && roles.includes(need.settings.layers[layer]!.role) &&
-        pagesOf(wish[layer]!) > pagesOf(sets[layer]!)
-      );
+      const lack = (layer: number) => pagesOf(wish[layer]!) - pagesOf(sets[layer]!);
+      // Those that lack least come first: what they leave of their share is for the others.
+      const layers = sets.keys().toArray()
+        .filter((layer) =>
+          layerSlab[layer] === slab && roles.includes(need.settings.layers[layer]!.role) &&
+          lack(layer) > 0
+        )
+        .sort((a, b) => lack(a) - lack(b));
       layers.forEach((layer, index) => {
         const share = Math.floor(free[slab]! / (layers.length - index));
         const grown = towards(sets[layer]!, wish[layer]!, share);
@@ -124,6 +153,7 @@ export function planWorkingSet(
   };
   grow(steadySet(need), ["selected"]);
   grow(wish, ["dense"]);
+  for (const lists of listSets(need)) grow(lists, ["selected"]);
   grow(wish, ["window", "selected"]);
   return sets;
 }

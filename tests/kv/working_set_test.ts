@@ -8,6 +8,7 @@ import {
   wishedSet,
   type WorkingSetNeed,
 } from "../../src/kv/working_set.ts";
+import { headBudgets } from "../../src/butler/settings.ts";
 import { anyBudget, anyRole, anyWeights, settingsOf } from "../butler/_settings.ts";
 
 function pages(sets: readonly LayerSet[] | null): number[] | null {
@@ -92,6 +93,25 @@ Deno.test("slots are wished for twice the rows of a list with its neighbours", (
   assert.equal(slots({ policy: "loki", interval: 8, neighbours: true }), 8);
   // Pages bring their neighbours.
   assert.equal(slots({ policy: "quest", interval: 8, neighbours: true }), 4);
+});
+
+Deno.test("whole lists have slots before any layer has more, those of the most heads first", () => {
+  const even = settingsOf([], { sinks: 32, window: 32, budget: { rows: 320 / 3 } });
+  // Budgets of 32 and 96 rows, of 160 and 224, and of 64 and 64.
+  const weights = [[0.3, 0.9], [1.5, 2.1], [0.6, 0.6]];
+  const layers = weights.map((weights) => ({ role: "selected" as const, weights }));
+  const settings = { ...even, layers };
+  const need: WorkingSetNeed = { settings, maxRows: 10_000 };
+  const slots = (free: number) =>
+    planWorkingSet(need, [0, 0, 0], [free])!.map(({ slotPages }) => slotPages);
+  const rows = headBudgets(settings, need.maxRows);
+  const pages = rows.map((heads) => heads.map((row) => Math.ceil(row / BLOCK_ROWS)));
+  const shortest = pages.map((heads) => Math.min(...heads));
+  const longest = pages.map((heads) => Math.max(...heads));
+  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+  assert.ok(sum(shortest) < sum(longest));
+  assert.deepEqual(slots(9 + sum(shortest)), shortest);
+  assert.deepEqual(slots(9 + sum(longest)), longest);
 });
 
 Deno.test("layers of one slab share what it has and take nothing of another one", () => {
