@@ -12,7 +12,7 @@ import { kvBytesPerRow } from "../src/kv/device_tier.ts";
 import { BLOCK_ROWS } from "../src/kv/slab_pool.ts";
 import { TieredCache } from "../src/kv/tiered_cache.ts";
 import type { SequenceNeed } from "../src/kv/types.ts";
-import { pagesOf, wishedSet } from "../src/kv/working_set.ts";
+import { type LayerSet, pagesOf, wholeListsSet, wishedSet } from "../src/kv/working_set.ts";
 import type { ModelConfig } from "../src/model/types.ts";
 import { type CapturedRows, placeRows, storeRows } from "./_rows.ts";
 import { openSubject, type Subject, textIds } from "./_subject.ts";
@@ -130,14 +130,28 @@ export function settingsOf(
 }
 
 /**
- * Bytes on the device that a sequence under a selection likes to have: dense layers whole, of the
- * others sinks, window and twice the rows that they choose; null if that is all there is.
+ * Bytes on the device for the measured cases: what a sequence under a selection likes to have (dense
+ * layers whole, of the others sinks, window and twice the rows that they choose), and at least so
+ * much that in no case chosen rows pass through for want of slots; null if that is all there is.
+ *
+ * @param selection The selection that `need` is about.
+ * @param cases Settings of what is measured.
  */
-export function wishedBytes(need: SequenceNeed, config: ModelConfig, kvType: "f16" | "f32") {
-  const wished = wishedSet(need).reduce((sum, set) => sum + pagesOf(set), 0);
-  const all = Math.ceil(need.maxRows / BLOCK_ROWS) * config.numLayers;
-  const { settings, maxRows } = need;
+export function poolBytes(
+  selection: SequenceNeed,
+  cases: readonly KvSettings[],
+  config: ModelConfig,
+  kvType: "f16" | "f32",
+): number | null {
+  const { settings, maxRows } = selection;
+  const total = (sets: readonly LayerSet[]) => sets.reduce((sum, set) => sum + pagesOf(set), 0);
+  const pages = Math.max(
+    total(wishedSet(selection)),
+    ...cases.filter(({ layers }) => layers.some(({ role }) => role === "selected"))
+      .map((of) => total(wholeListsSet({ ...selection, settings: of }))),
+  );
+  const all = Math.ceil(maxRows / BLOCK_ROWS) * config.numLayers;
   const { sinks, window } = settings;
-  if (wished >= all || sinks + window + meanBudget(settings, maxRows) >= maxRows) return null;
-  return wished * BLOCK_ROWS * kvBytesPerRow(config, kvType);
+  if (pages >= all || sinks + window + meanBudget(settings, maxRows) >= maxRows) return null;
+  return pages * BLOCK_ROWS * kvBytesPerRow(config, kvType);
 }

@@ -9,6 +9,7 @@
 import { CommandError } from "../src/cli/command.ts";
 import type { Settings } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
+import type { KvRequest } from "../src/butler/settings.ts";
 import { kvRequest } from "../src/cli/kv_flags.ts";
 import { openDevice } from "../src/gpu/device.ts";
 import { Kernels } from "../src/gpu/kernels.ts";
@@ -19,14 +20,14 @@ import { lineCharts } from "../src/report/chart.ts";
 import type { Moment } from "./_clock.ts";
 import { commit } from "../src/report/commit.ts";
 import { defineBenchmark } from "./_define.ts";
-import { defaultLists, latencyFlags, policyCases } from "./_latency_cases.ts";
+import { defaultLists, latencyFlags, type PolicyCase, policyCases } from "./_latency_cases.ts";
 import {
   openDevicePlace,
   openOffloadPlace,
   type Place,
+  poolBytes,
   settingsOf,
   SLOT,
-  wishedBytes,
 } from "./_latency_place.ts";
 import { caseLines, growthNotes, latencyCharts } from "./_latency_report.ts";
 import { type LatencyPlan, measureContext, mostSteps } from "./_latency_run.ts";
@@ -111,7 +112,7 @@ async function measure(settings: LatencySettings, io: CliIo): Promise<void> {
       else skipped.push(`device at ${context}: the device has no room for so many rows`);
     }
     if (wanted.includes("offload")) {
-      const other = await offloadPlace(settings, io, subject, context + steps);
+      const other = await offloadPlace(settings, plan.cases, io, subject, context + steps);
       if (typeof other === "string") skipped.push(`offload at ${context}: ${other}`);
       else places.push(here.use(other));
     }
@@ -124,18 +125,29 @@ async function measure(settings: LatencySettings, io: CliIo): Promise<void> {
   finish(report, [...notes, ...footnotes(loops, skipped)], settings, subject, intervals);
 }
 
-/** The engine with a working set, as large as a sequence under a selection likes it. */
+/** The engine with a working set, as large as the measured cases like it. */
 async function offloadPlace(
   settings: LatencySettings,
+  cases: readonly PolicyCase[],
   io: CliIo,
   subject: Subject,
   maxRows: number,
 ): Promise<Place | string> {
   const { info } = subject.parts;
-  const policy = info.kv.canProject ? "loki" : "oracle";
-  const wish = settingsOf(kvRequest(settings), { policy }, subject);
-  const need = { numRows: maxRows, maxRows, settings: wish };
-  const bytes = settings.kvDevice ?? wishedBytes(need, subject.config, info.kv.type);
+  const resolved = (over: KvRequest) => settingsOf(kvRequest(settings), over, subject);
+  const selection = resolved({ policy: info.kv.canProject ? "loki" : "oracle" });
+  const bytes = settings.kvDevice ?? poolBytes(
+    { numRows: maxRows, maxRows, settings: selection },
+    cases.flatMap((of) => {
+      try {
+        return [resolved({ ...of })];
+      } catch {
+        return []; // What cannot be measured is named where the cases run.
+      }
+    }),
+    subject.config,
+    info.kv.type,
+  );
   if (bytes === null) return "the working set of a selection would hold all of it";
   return await openOffloadPlace(settings, io, bytes, maxRows);
 }

@@ -93,6 +93,14 @@ function withSlots(least: LayerSet, rows: number, all: number): LayerSet {
   return clip({ ...least, slotPages: Math.max(1, Math.ceil(rows / BLOCK_ROWS)) }, all);
 }
 
+/** A set in which no row of a selection passes through: the wish, with slots for one list each. */
+export function wholeListsSet(need: WorkingSetNeed): LayerSet[] {
+  const lists = listSets(need).at(-1)!;
+  return wishedSet(need).map((wish, layer) =>
+    need.settings.layers[layer]!.role === "selected" ? lists[layer]! : wish
+  );
+}
+
 /**
  * Sets with slots for all rows of one list of each selected layer, neighbours included: for the
  * shortest of its KV heads, then for the next. A page serves all of them, so it saves most where the
