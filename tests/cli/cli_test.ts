@@ -2,6 +2,8 @@ import { assert } from "std-testing";
 import { reportError, runCli } from "../../src/cli/cli.ts";
 import { CommandError } from "../../src/cli/command.ts";
 import { UsageError } from "../../src/cli/flags.ts";
+import { errorFromData, errorToData } from "../../src/engine/protocol.ts";
+import { StoreFolderError } from "../../src/kv/store/errors.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { FakeIo } from "./_io.ts";
 
@@ -104,6 +106,8 @@ Deno.test("reportError() prints a stack only when asked, and calls only a surpri
     new UsageError("no flag"),
     new ModelFileError("truncated", "x.gguf", "x.gguf ends early"),
     new Deno.errors.PermissionDenied("no permission"),
+    // As it comes from the engine's worker.
+    errorFromData(errorToData(new StoreFolderError("the folder /p", "--kv-disk", "EACCES", null))),
   ];
   for (const error of expected) {
     const io = new FakeIo();
