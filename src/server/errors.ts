@@ -174,7 +174,8 @@ export function clientStalled(): RequestError {
 }
 
 /** An error that the engine reported, as an answer. */
-export function engineFailure({ code, message: whole, param }: EngineErrorData): RequestError {
+export function engineFailure(error: EngineErrorData): RequestError {
+  const { code, message: whole, param, lasting = false } = error;
   const message = withoutDirectories(whole);
   const cause = new Error(whole);
   switch (code) {
@@ -184,7 +185,7 @@ export function engineFailure({ code, message: whole, param }: EngineErrorData):
       return new RequestError(503, "server_error", message, {
         code,
         cause,
-        headers: { "retry-after": "5" },
+        headers: lasting ? { "x-should-retry": "false" } : { "retry-after": "5" },
       });
     case "engine_closed":
       return shuttingDown();
