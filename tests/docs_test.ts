@@ -118,7 +118,7 @@ Deno.test("defaults in the README's table of flags are those of serve", () => {
     for (const [nth, name] of flags.entries()) {
       const flag = serve.get(name);
       if (flag === undefined) continue;
-      const plain = defaults[nth]?.match(/^`?([\w.]+)`?(?: \(`serve`\))?$/)?.[1];
+      const plain = defaults[nth]?.match(/^`?([\w.]+)`?(?: \(`serve`(?:\/`doctor`)?\))?$/)?.[1];
       if (plain === undefined) continue;
       const fallback = flag.fallback === null
         ? "none"

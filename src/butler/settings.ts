@@ -59,10 +59,10 @@ export interface KvSituation {
 }
 
 /** The command that makes what `loki` needs. */
-export const CALIBRATE_HINT = "main.ts calibrate --model MODEL --text FILE --out FILE";
+export const CALIBRATE_HINT = "./run calibrate --model MODEL --text FILE --out FILE";
 
 /** The command that makes what `tokenbutler` needs. */
-export const TRAIN_HINT = "main.ts train --model MODEL --text FILE --out FILE";
+export const TRAIN_HINT = "./run train --model MODEL --text FILE --out FILE";
 
 /**
  * Decides everything about a sequence's cache, once, when it is taken in.

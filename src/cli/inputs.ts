@@ -24,13 +24,19 @@ function readFile(path: string, flag: string): Uint8Array {
   try {
     return Deno.readFileSync(path);
   } catch (error) {
-    const why = error instanceof Deno.errors.NotFound
-      ? "there is no such file"
-      : error instanceof Error
-      ? error.message
-      : String(error);
-    throw new CommandError(`${flag}: cannot read ${shown(path)}: ${why}`, { cause: error });
+    const cannot = `${flag}: cannot read ${shown(path)}`;
+    throw new CommandError(`${cannot}: ${whyNotRead(error)}`, { cause: error });
   }
+}
+
+function whyNotRead(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "there is no such file";
+  if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
+  // Deno's own advice would be to allow everything.
+  if (error instanceof Deno.errors.NotCapable) {
+    return "the program may read ordinary files only, and no devices such as /dev/stdin";
+  }
+  return error instanceof Error ? error.message : String(error);
 }
 
 /**
@@ -42,6 +48,10 @@ function readFile(path: string, flag: string): Uint8Array {
 export function readIds(value: string): number[] {
   const inline = value.trimStart().startsWith("[");
   const source = inline ? "--ids" : `--ids ${value}`;
+  // `1,2` is more often meant as ids than as the name of a file.
+  if (!inline && /^\s*\d+([\s,]+\d+)*[\s,]*$/.test(value)) {
+    throw new UsageError(`--ids: wanted a JSON array like [1,2] or a file, got ${shown(value)}`);
+  }
   const json = inline ? value : readTextFile(value, "--ids");
   let parsed: unknown;
   try {

@@ -34,7 +34,10 @@ export function noteTo(io: CliIo): (note: EngineNote) => void {
     io.stderr(`${level}: ${isDebug(io) ? stack ?? message : message}\n`);
 }
 
-/** Starts the engine in its worker, with progress on a terminal, and prints its notes. */
+/**
+ * Starts the engine in its worker, with progress on a terminal, and prints its notes. A command that
+ * gets none ends, and the process with it.
+ */
 export const openEngine: OpenEngine = async (options, io, hangMs = null) => {
   const progress = loadProgress(io);
   let engine: Engine;
@@ -43,6 +46,7 @@ export const openEngine: OpenEngine = async (options, io, hangMs = null) => {
       onProgress: (step) => progress.report(step),
       onNote: noteTo(io),
       hangMs,
+      leaveFailed: true,
     });
   } finally {
     progress.stop();

@@ -30,6 +30,7 @@ import {
   storedRows,
   type StoreSystem,
 } from "./open_store.ts";
+import { checkOverrideNames, readbackOverride } from "./kernel_overrides.ts";
 import { type KvPlanner, LocalEngine, type LocalEngineParts } from "./local_engine.ts";
 import { ModelRunner } from "./model_runner.ts";
 import { noteOf, noteOnConsole } from "./note.ts";
@@ -181,7 +182,7 @@ async function build(
         calibration,
         predictor,
         importanceKeys: options.importanceKeys,
-        ...readbackOverride(options),
+        ...readbackOverride(options.kernelOverrides),
       },
       source,
       weights,
@@ -340,18 +341,15 @@ async function loadPredictor(
 /**
  * Opens a device.
  *
- * @throws {DeviceError} If there is none, or not one that is good enough.
+ * @throws {DeviceError} If there is none, or not one that is good enough; or for the name of an
+ * override that is none.
  */
 export async function openKernels(overrides: EngineOptions["kernelOverrides"]): Promise<Kernels> {
+  checkOverrideNames(overrides);
   const { device, caps } = await openDevice();
   const kernels = new Kernels(device, limitCaps(caps, overrides));
   failWithDevice(kernels);
   return kernels;
-}
-
-function readbackOverride(options: EngineOptions): { readback?: "sync" | "awaited" } {
-  const mode = options.kernelOverrides["readback"];
-  return mode === "sync" || mode === "awaited" ? { readback: mode } : {};
 }
 
 /**

@@ -1,17 +1,19 @@
 /** How much memory there is for whom, as far as a program without further rights can tell. @module */
 
 /**
- * Bytes that could be had without swapping, or null where the system does not say (it does on
- * Linux, in a file that everybody may read).
+ * Bytes that could be had without swapping, or null where the system does not say, or may not be
+ * asked: Deno gives files like `/proc/meminfo` only to who may do everything.
  *
- * @param read Gives the text of a file; for tests.
+ * @param ask Asks the system; for tests.
  */
 export function availableHostMemory(
-  read: (path: string) => string = Deno.readTextFileSync,
+  ask: () => number = () => Deno.systemMemoryInfo().available,
 ): number | null {
   try {
-    const line = /^MemAvailable:\s*(\d+) kB$/m.exec(read("/proc/meminfo"));
-    return line === null ? null : Number(line[1]) * 1024;
+    // Else a person at a terminal would be asked.
+    const { state } = Deno.permissions.querySync({ name: "sys", kind: "systemMemoryInfo" });
+    const bytes = state === "granted" ? ask() : 0;
+    return bytes > 0 ? bytes : null;
   } catch {
     return null;
   }

@@ -256,7 +256,7 @@ export class LocalEngine implements Engine {
       const { settings, notes } = resolveKv(said, model, situation);
       const refusal = kvPlanner.refusal({ numRows: maxRows, maxRows, settings });
       if (refusal === null) return { settings, notes };
-      return { error: { code: "out_of_memory", message: refusal } };
+      return { error: { code: "out_of_memory", message: refusal, lasting: true } };
     } catch (error) {
       if (!(error instanceof KvSettingsError)) throw error;
       return { error: { code: "invalid_request", message: error.message, param: error.param } };

@@ -38,7 +38,7 @@ export type StoreSystem = Pick<StoreOptions, "files" | "allocate">;
  * @param contextLength Of the engine, where angles follow from it.
  * @param onWarning Told of what a person should know.
  * @param system Instead of files and memory.
- * @throws {Error} If a folder cannot be used; the message names the flag.
+ * @throws {StoreFolderError} If a folder cannot be used; the message names the flag.
  */
 export function openStore(
   options: Pick<EngineOptions, "tiers" | "kvType">,
@@ -65,7 +65,7 @@ export function openStore(
 /**
  * Opens the conversations of a store.
  *
- * @throws {Error} If the folder cannot be used; the message names the flag.
+ * @throws {StoreFolderError} If the folder cannot be used; the message names the flag.
  */
 export function openConversations(
   store: KvStore,

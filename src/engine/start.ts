@@ -15,6 +15,8 @@ export interface StartHooks {
   readonly inProcess?: boolean;
   /** How long an engine in a worker may complete nothing before it counts as lost; null: for ever. */
   readonly hangMs?: number | null;
+  /** The process ends where the start fails, and a worker that cannot start is left to that. */
+  readonly leaveFailed?: boolean;
 }
 
 /**
@@ -28,7 +30,7 @@ export async function startEngine(
   options: EngineOptions,
   hooks: StartHooks = {},
 ): Promise<Engine> {
-  const { onProgress = () => {}, onNote, hangMs = null } = hooks;
+  const { onProgress = () => {}, onNote, hangMs = null, leaveFailed = false } = hooks;
   if (hooks.inProcess) {
     // Loaded here only, so that the main isolate does not carry the device's side otherwise.
     const { createLocalEngine } = await import("./create.ts");
@@ -38,6 +40,7 @@ export async function startEngine(
   return await WorkerEngine.start(worker, options, {
     onProgress,
     hangMs,
+    leaveFailed,
     ...(onNote === undefined ? {} : { onNote }),
   });
 }

@@ -129,6 +129,8 @@ export interface EngineErrorData {
   readonly message: string;
   /** Field of the request that is wrong, by the names of the HTTP API: `kv.table.layers`. */
   readonly param?: string;
+  /** The same request would fail again, whatever else runs: nobody should try. */
+  readonly lasting?: boolean;
 }
 
 /** What happens to a request, in order. */

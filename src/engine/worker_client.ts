@@ -44,6 +44,12 @@ export interface WorkerEngineHooks {
   readonly hangMs?: number | null;
   /** The same for its start; two minutes or {@linkcode hangMs}, whichever is more. */
   readonly startHangMs?: number;
+  /**
+   * Leaves a worker that could not start the engine to the end of the process, which follows at
+   * once: a worker that is ended unloads the driver, which may take a process down that exits
+   * meanwhile.
+   */
+  readonly leaveFailed?: boolean;
 }
 
 /** Modules, files and drivers may take so long before the first sign of life. */
@@ -126,7 +132,7 @@ export class WorkerEngine implements Engine {
       });
       await engine.#started.promise;
     } catch (error) {
-      port.terminate();
+      if (hooks.leaveFailed !== true) port.terminate();
       throw error;
     }
     return engine;

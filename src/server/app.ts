@@ -201,7 +201,7 @@ export function createApp(options: AppOptions): App {
     throw new RequestError(
       404,
       "not_found_error",
-      `There is no ${c.req.method} ${c.req.path} on this server.`,
+      `There is no ${c.req.method} ${c.req.path} on this server: GET /docs lists what there is.`,
       { code: "unknown_url" },
     );
   });

@@ -56,6 +56,10 @@ export function badRequest(message: string, details: RequestErrorDetails = {}): 
   return new RequestError(400, "invalid_request_error", message, details);
 }
 
+/** What helps against a context that is too short; the start of the server says what limits it. */
+const SHORTEN = "Shorten the prompt, or start the server with a larger --context, or with more " +
+  "--kv-host or --kv-disk where these cut it.";
+
 /** 400: the prompt leaves no room in the context. Names both numbers, which clients look for. */
 export function contextExceeded(
   numPromptTokens: number,
@@ -66,8 +70,7 @@ export function contextExceeded(
   const have = exact ? `${numPromptTokens}` : `at least ${numPromptTokens}`;
   return badRequest(
     `This model's maximum context length is ${contextLength} tokens, and one of them must be ` +
-      `left for the answer, but the prompt has ${have} tokens. Shorten the prompt or start the ` +
-      "server with a larger --context.",
+      `left for the answer, but the prompt has ${have} tokens. ${SHORTEN}`,
     {
       param,
       code: "context_length_exceeded",
@@ -87,7 +90,7 @@ export function textTooLong(
   return badRequest(
     `\`${param}\` has ${length} characters. This model's maximum context length is ` +
       `${contextLength} tokens, for which this server takes at most ${maxLength} characters. ` +
-      "Shorten the prompt or start the server with a larger --context.",
+      SHORTEN,
     {
       param,
       code: "context_length_exceeded",
@@ -174,7 +177,8 @@ export function clientStalled(): RequestError {
 }
 
 /** An error that the engine reported, as an answer. */
-export function engineFailure({ code, message: whole, param }: EngineErrorData): RequestError {
+export function engineFailure(error: EngineErrorData): RequestError {
+  const { code, message: whole, param, lasting = false } = error;
   const message = withoutDirectories(whole);
   const cause = new Error(whole);
   switch (code) {
@@ -184,7 +188,7 @@ export function engineFailure({ code, message: whole, param }: EngineErrorData):
       return new RequestError(503, "server_error", message, {
         code,
         cause,
-        headers: { "retry-after": "5" },
+        headers: lasting ? { "x-should-retry": "false" } : { "retry-after": "5" },
       });
     case "engine_closed":
       return shuttingDown();

@@ -104,7 +104,7 @@ Deno.test("the policy that nobody names follows from the size and what there is"
   assert.deepEqual(best.notes, []);
   const loki = resolve({}, { ...NONE, canProject: true });
   assert.equal(loki.settings.policy, "loki");
-  assert.match(loki.notes.join(), /loki .* no predictor of this model.*main\.ts train/);
+  assert.match(loki.notes.join(), /loki .* no predictor of this model.*\.\/run train/);
   // No producer sees what enters the first layer before its rows are chosen.
   const first = { table: { layers: Array.from({ length: 4 }, () => ({ role: "selected" })) } };
   for (const request of [{ denseLayers: 0 }, first as KvRequest]) {
@@ -114,7 +114,7 @@ Deno.test("the policy that nobody names follows from the size and what there is"
   }
   const streamed = resolve({}, NONE);
   assert.equal(streamed.settings.policy, "dense");
-  assert.match(streamed.notes.join(), /main\.ts calibrate/);
+  assert.match(streamed.notes.join(), /\.\/run calibrate/);
 });
 
 Deno.test("a named policy is taken as it is, or refused with what to do", () => {
@@ -125,7 +125,7 @@ Deno.test("a named policy is taken as it is, or refused with what to do", () => 
     else {
       const error = refusal({ policy }, NONE);
       assert.equal(error.param, "kv.policy");
-      assert.match(error.message, /^`kv\.policy` is .*main\.ts calibrate/);
+      assert.match(error.message, /^`kv\.policy` is .*\.\/run calibrate/);
     }
   }
 });

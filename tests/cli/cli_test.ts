@@ -2,6 +2,8 @@ import { assert } from "std-testing";
 import { reportError, runCli } from "../../src/cli/cli.ts";
 import { CommandError } from "../../src/cli/command.ts";
 import { UsageError } from "../../src/cli/flags.ts";
+import { errorFromData, errorToData } from "../../src/engine/protocol.ts";
+import { StoreFolderError } from "../../src/kv/store/errors.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { FakeIo } from "./_io.ts";
 
@@ -50,6 +52,7 @@ Deno.test("runCli() refuses bad flags of every command in two lines and with exi
     [["generate", "--ids", "[1.5]"], /got "1\.5" at index 0/],
     [["score"], /one of --text-file, --ids is needed/],
     [["score", "--ids", "[1,2,3]", "--prefill", "0"], /--prefill: wanted a whole number/],
+    [["tokenize", "--ids", "28120, 905"], /--ids: wanted a JSON array like \[1,2\] or a file, got/],
     [["chat", "--kv-type", "q8"], /--kv-type: wanted f16 or f32, got "q8"/],
     [["tokenize"], /one of --text, --text-file, --ids is needed/],
     [["doctor", "--verbose"], /unknown flag --verbose/],
@@ -82,7 +85,8 @@ Deno.test("runCli() names files that cannot be read, with exit code 1", async ()
       [["generate", "--prompt-file", `${folder}/none`], /cannot read .*there is no such file/],
       [["generate", "--prompt-file", binary], /is not a UTF-8 text file/],
       [["generate", "--ids", `${folder}/none`], /--ids: cannot read .*there is no such file/],
-      [["score", "--text-file", folder], /--text-file: cannot read/],
+      [["score", "--text-file", folder], /--text-file: cannot read .*: it is a folder/],
+      [["generate", "--prompt-file", "/proc/self/environ"], /ordinary files only/],
       [["tokenize", "--text", "a", "--model", `${folder}/none.gguf`], /none\.gguf/],
       [["generate", "--prompt", "a", "--model", binary], /binary/],
       [["serve", "--port", "0", "--model", binary], /binary/],
@@ -104,6 +108,8 @@ Deno.test("reportError() prints a stack only when asked, and calls only a surpri
     new UsageError("no flag"),
     new ModelFileError("truncated", "x.gguf", "x.gguf ends early"),
     new Deno.errors.PermissionDenied("no permission"),
+    // As it comes from the engine's worker.
+    errorFromData(errorToData(new StoreFolderError("the folder /p", "--kv-disk", "EACCES", null))),
   ];
   for (const error of expected) {
     const io = new FakeIo();

@@ -340,6 +340,22 @@ Deno.test("chat survives a template that refuses and a context that is full", as
   assert.equal(io.out, `${REPLY_TEXT}\n`);
 });
 
+Deno.test("chat says what cut an answer", async () => {
+  for (
+    const [length, args, said] of [
+      [256, ["-n", "2"], "(cut: --max-tokens 2)\n"],
+      [32, ["-n", "200", "--ignore-eos"], "(cut: no room for more tokens)\n"],
+      [32, ["--ignore-eos"], "(cut: no room for more tokens)\n"],
+      [256, [], ""],
+    ] as const
+  ) {
+    const { open } = fakeSession({ contextLength: length });
+    const io = new FakeIo({ lines: ["a"] });
+    assert.equal(await runCommand(chatCommand(open), [...args], io), 0);
+    assert.equal(io.err.match(/\(cut.*\n/)?.[0] ?? "", said, args.join(" "));
+  }
+});
+
 Deno.test("chat refuses a model without a template", async () => {
   const { open } = fakeSession({}, false);
   await assert.rejects(runCommand(chatCommand(open), [], new FakeIo()), /no chat template/);

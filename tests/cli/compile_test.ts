@@ -10,8 +10,6 @@ const FILE_READERS = [
   "src/assets.ts",
   "src/cli/inputs.ts",
   "src/model/",
-  // What the system says of its memory.
-  "src/engine/host_memory.ts",
   // What lies beside a model.
   "src/butler/side_file.ts",
   // What commands write as a whole: predictors, calibrations, checkpoints, figures.

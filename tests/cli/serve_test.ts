@@ -45,7 +45,7 @@ Deno.test("serve prints its address when the model answers, and ends at a signal
     );
     assert.match(
       server.io.err,
-      /there is no predictor of this model \(main\.ts train .*\): loki chooses the rows where a /,
+      /there is no predictor of this model \(\.\/run train .*\): loki chooses the rows where a /,
     );
     const before = performance.now();
     server.io.interrupt(signal);

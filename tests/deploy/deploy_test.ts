@@ -56,6 +56,23 @@ Deno.test("whoever ends the server waits longer than it drains", () => {
   }
 });
 
+Deno.test("where memory is bounded, rows on the host have at most half of that", () => {
+  const bounds = {
+    "compose.yaml": [/^ +mem_limit: (\d+)g$/m, /^ +TOKENBUTLER_KV_HOST: (\d+)GiB$/m],
+    "kubernetes.yaml": [
+      /^ +limits:\n(?: +\w.*\n)*? +memory: (\d+)Gi$/m,
+      /^ +- name: TOKENBUTLER_KV_HOST\n +value: (\d+)GiB$/m,
+    ],
+    "tokenbutler.service": [/^MemoryMax=(\d+)G$/m, /^Environment=TOKENBUTLER_KV_HOST=(\d+)GiB$/m],
+  };
+  for (const [name, patterns] of Object.entries(bounds)) {
+    const [bound, rows] = patterns.map((pattern) =>
+      Number(read(`deploy/${name}`).match(pattern)?.[1])
+    );
+    assert.ok(rows! > 0 && rows! <= bound! / 2, `${name}: ${rows} of ${bound} GiB`);
+  }
+});
+
 Deno.test("gateways are told of metrics and health checks of routes that there are", () => {
   const described = new Set(ROUTES.map(({ path }) => path));
   assert.ok(read("deploy/Dockerfile").includes("/health`"));

@@ -234,8 +234,10 @@ Deno.test("LocalEngine makes no tokens for a held request, and goes on with it l
 
 Deno.test("LocalEngine refuses what the whole cache could not hold", async () => {
   const { engine } = fakeEngine({ numPages: 4, pageSize: 8 });
-  const { end } = await collect(engine.generate(request(prompt(30), 4)));
+  const { end, events } = await collect(engine.generate(request(prompt(30), 4)));
   assert.equal(end, "out_of_memory");
+  const last = events.at(-1);
+  assert.ok(last?.type === "error" && last.error.lasting);
   // The last token needs no row: 30 + 3 tokens just fit.
   const fits = request(prompt(30), 3);
   assert.deepEqual((await collect(engine.generate(fits))).ids, expected(fits).ids);

@@ -122,6 +122,22 @@ Deno.test("WorkerEngine passes the errors of a start on, with name, code and mes
   });
 });
 
+Deno.test("WorkerEngine.start() ends the worker of a start that fails, unless the process ends", async () => {
+  const url = new URL("./_fake_worker.ts", import.meta.url);
+  const fail = async (hooks: WorkerEngineHooks) => {
+    const worker = new Worker(url, { type: "module" });
+    const terminate = worker.terminate.bind(worker);
+    let ended = false;
+    worker.terminate = () => void (ended = true);
+    const starting = WorkerEngine.start(worker, optionsOf("bad device"), hooks);
+    await assert.rejects(starting, { name: "DeviceError" });
+    terminate();
+    return ended;
+  };
+  assert.equal(await fail({}), true);
+  assert.equal(await fail({ leaveFailed: true }), false);
+});
+
 Deno.test("WorkerEngine.start() refuses a worker module that cannot be loaded", async () => {
   const worker = new Worker(new URL("./_no_such_worker.ts", import.meta.url), { type: "module" });
   await assert.rejects(WorkerEngine.start(worker, optionsOf("works")), { code: "engine_crashed" });

@@ -99,7 +99,7 @@ Deno.test("without either file what does not fit is dense, with a note that name
   const below = (await generate(opened.engine, text, 4, { kv })).kv!;
   assert.equal(below.policy, "dense");
   assert.ok(below.bytesPerStep > 0);
-  assert.match(below.notes.join(), /every step reads all of it.*main\.ts calibrate/);
+  assert.match(below.notes.join(), /every step reads all of it.*\.\/run calibrate/);
   // What fits needs neither.
   const { kv: whole } = await generate(opened.engine, text.slice(0, 100), 4, { kv });
   assert.deepEqual([whole?.policy, whole?.notes], ["dense", []]);

@@ -1,15 +1,12 @@
 /** Every choice of kernels, chunk sizes and split tensors, end to end on tiny models. */
+import { checkOverrideNames } from "../../src/engine/kernel_overrides.ts";
 import { DeviceError } from "../../src/gpu/device.ts";
-import { PLAN_NAMES } from "../../src/gpu/plan.ts";
 import { assert } from "std-testing";
 import { LogitReader, openEngine } from "./_engine.ts";
 import { figure, maxError, TINY_LOGIT_BOUND, type TinyModel, tinyModel } from "./_golden.ts";
 import { generate, scoreByEcho } from "./_requests.ts";
 
 type Overrides = Readonly<Record<string, string>>;
-
-/** Names that other tables than the plan know. */
-const OTHER_NAMES = ["readback", "sample_wg", "sample_splits", "maxBindingBytes"];
 
 /** What a GPU without subgroups of a known size gets. */
 const GPU_PLAN = {
@@ -45,9 +42,7 @@ async function check(
   prefillChunk: number,
   contextLength = 128,
 ): Promise<void> {
-  for (const name of Object.keys(kernelOverrides)) {
-    assert.ok(([...PLAN_NAMES, ...OTHER_NAMES] as string[]).includes(name), `no setting ${name}`);
-  }
+  checkOverrideNames(kernelOverrides);
   const { ids, positions, logits, nll } = expected;
   const worst = (rows: readonly Float32Array[]) =>
     Math.max(...rows.map((row, index) => maxError(row, logits[positions[index]!]!)));

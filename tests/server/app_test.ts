@@ -68,6 +68,7 @@ Deno.test("routes answer an unknown path with 404, a wrong method with 405, in t
       const response = await fetch(`${server.url}${path}`, { method });
       const { error } = await readAs(failure, response, 404);
       assert.equal(error.code, "unknown_url");
+      assert.match(error.message, /GET \/docs lists what there is\.$/);
     }
   }
   const wrong = [

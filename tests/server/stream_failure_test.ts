@@ -56,6 +56,20 @@ Deno.test("an answer that fails is an error response with the engine's reason", 
   }
 });
 
+Deno.test("clients are told to try again only where that can help", async () => {
+  for (const lasting of [false, true]) {
+    const failing = { code: "out_of_memory", message: "no room", lasting };
+    await using server = await openFakeServer({ failAt: () => 1, failure: failing });
+    const body = JSON.stringify({ prompt: "x" });
+    const response = await fetch(`${server.url}/v1/completions`, { method: "POST", body });
+    await response.body?.cancel();
+    assert.equal(response.status, 503);
+    const { headers } = response;
+    const told = [headers.get("retry-after"), headers.get("x-should-retry")];
+    assert.deepEqual(told, lasting ? [null, "false"] : ["5", null]);
+  }
+});
+
 Deno.test("an unforeseen error is a 500 that tells nothing of the machine", async () => {
   await using server = await openFakeServer();
   server.engine.generate = () => {

@@ -177,10 +177,11 @@ class Conversation {
       return undefined;
     }
     const prefill = prefillProgress(this.#io);
+    const wanted = this.#settings.maxTokens ?? room;
     try {
       const result = await runGeneration(this.#session, {
         promptIds,
-        maxTokens: Math.min(this.#settings.maxTokens ?? room, room),
+        maxTokens: Math.min(wanted, room),
         sampling: samplingParams(this.#settings),
         stop: this.#settings.stop,
         ignoreEos: this.#settings.ignoreEos,
@@ -192,7 +193,10 @@ class Conversation {
       });
       this.#io.stdout("\n");
       if (result.finishReason === "cancelled") this.#io.stderr("(stopped)\n");
-      if (result.finishReason === "length") this.#io.stderr("(cut: no room for more tokens)\n");
+      if (result.finishReason === "length") {
+        const why = wanted < room ? `--max-tokens ${wanted}` : "no room for more tokens";
+        this.#io.stderr(`(cut: ${why})\n`);
+      }
       return result;
     } finally {
       prefill.stop();

@@ -106,8 +106,9 @@ export class Sampler {
   /**
    * Compiles the kernels and makes the buffers.
    *
-   * @throws {DeviceError} If a kernel does not compile or a buffer is too large.
-   * @throws {RangeError} On sizes or overrides that make no sense.
+   * @throws {DeviceError} If a kernel does not compile, a buffer is too large or an override makes no
+   * sense.
+   * @throws {RangeError} On sizes that make no sense.
    */
   static async create(kernels: Kernels, options: SamplerOptions): Promise<Sampler> {
     const variant = selectSampleVariant(kernels.caps, options.vocabSize, options.overrides);

@@ -6,7 +6,7 @@
  * @module
  */
 import { MAX_TOP_LOGPROBS } from "../../engine/types.ts";
-import type { DeviceCaps } from "../device.ts";
+import { type DeviceCaps, DeviceError } from "../device.ts";
 import type { KernelSpec } from "../kernels.ts";
 import { defineParams } from "../params.ts";
 
@@ -41,7 +41,7 @@ function choose<T extends number>(
 ): T {
   const found = given === undefined ? table : choices.find((choice) => String(choice) === given);
   if (found === undefined) {
-    throw new RangeError(`${name} must be one of ${choices.join(", ")}, got ${given}`);
+    throw new DeviceError("failed", `${name} must be one of ${choices.join(", ")}, got ${given}`);
   }
   return found;
 }
@@ -50,7 +50,7 @@ function choose<T extends number>(
  * The variant for an adapter.
  *
  * @param overrides `sample_wg` (8, 64, 256) and `sample_splits` (16, 64) replace the table.
- * @throws {RangeError} If an override is not one of these, or too large for the adapter.
+ * @throws {DeviceError} If an override is not one of these, or too large for the adapter.
  */
 export function selectSampleVariant(
   caps: DeviceCaps,

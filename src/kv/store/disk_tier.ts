@@ -10,7 +10,7 @@ import {
   recordOffset,
   writeFully,
 } from "./block_file.ts";
-import { StoreReadError } from "./errors.ts";
+import { StoreFolderError, StoreReadError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { HandleCache } from "./handle_cache.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
@@ -34,7 +34,7 @@ export class DiskTier implements Disposable {
 
   /**
    * @param digest - SHA-256 of the store's fingerprint.
-   * @throws {Error} If the folder cannot be used.
+   * @throws {StoreFolderError} If the folder cannot be used.
    */
   constructor(
     sizes: BlockSizes,
@@ -53,11 +53,8 @@ export class DiskTier implements Disposable {
     try {
       this.#folder = new SpillFolder(files, options.dir, onWarning);
     } catch (error) {
-      throw new Error(
-        `the folder ${options.dir} for spilled blocks cannot be used: ${reasonOf(error)}. ` +
-          "Name one that can be written to with --kv-disk.",
-        { cause: error },
-      );
+      const what = `the folder ${options.dir} for spilled blocks`;
+      throw new StoreFolderError(what, "--kv-disk", reasonOf(error), error);
     }
   }
 

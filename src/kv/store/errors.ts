@@ -10,6 +10,17 @@ export class StoreReadError extends Error {
   override readonly name = "StoreReadError";
 }
 
+/** A folder that a flag names cannot be made, listed or written to. The message names the flag. */
+export class StoreFolderError extends Error {
+  override readonly name = "StoreFolderError";
+
+  constructor(what: string, flag: string, reason: string, cause: unknown) {
+    super(`${what} cannot be used: ${reason}. Name one that can be written to with ${flag}.`, {
+      cause,
+    });
+  }
+}
+
 /**
  * The error of a full store.
  *

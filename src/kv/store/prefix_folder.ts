@@ -15,6 +15,7 @@ import {
   recordOffset,
   writeFully,
 } from "./block_file.ts";
+import { StoreFolderError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
 import { isMissing, reasonOf } from "./spill_folder.ts";
@@ -54,7 +55,7 @@ export class PrefixFolder {
 
   /**
    * @param digest - SHA-256 of the store's fingerprint.
-   * @throws {Error} If the folder cannot be made or listed.
+   * @throws {StoreFolderError} If the folder cannot be made or listed.
    */
   constructor(
     sizes: BlockSizes,
@@ -75,11 +76,8 @@ export class PrefixFolder {
       files.makeFolder(dir);
       this.#scan();
     } catch (error) {
-      throw new Error(
-        `the folder ${dir} for prefixes cannot be used: ${reasonOf(error)}. ` +
-          "Name one that can be written to with --prefix-dir.",
-        { cause: error },
-      );
+      const what = `the folder ${dir} for prefixes`;
+      throw new StoreFolderError(what, "--prefix-dir", reasonOf(error), error);
     }
   }
 

@@ -18,7 +18,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { checksumPart, encodeRecord, findDamage, readFully, writeFully } from "./block_file.ts";
-import { SlotError } from "./errors.ts";
+import { SlotError, StoreFolderError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
 import { isSlotName } from "./slot_name.ts";
@@ -54,7 +54,7 @@ export class SlotFolder {
   /**
    * @param digest - SHA-256 of the store's fingerprint.
    * @param bytes - Bytes that the files may have together.
-   * @throws {Error} If the folder cannot be made or listed.
+   * @throws {StoreFolderError} If the folder cannot be made or listed.
    */
   constructor(
     sizes: BlockSizes,
@@ -72,11 +72,8 @@ export class SlotFolder {
       files.makeFolder(dir);
       this.#sweep();
     } catch (error) {
-      throw new Error(
-        `the folder ${dir} for slots cannot be used: ${reasonOf(error)}. ` +
-          "Name one that can be written to with --slot-dir.",
-        { cause: error },
-      );
+      const what = `the folder ${dir} for slots`;
+      throw new StoreFolderError(what, "--slot-dir", reasonOf(error), error);
     }
   }
 

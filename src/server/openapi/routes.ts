@@ -148,7 +148,8 @@ export const ROUTES: readonly RouteDescription[] = [
     method: "GET",
     path: "/health",
     tag: "Operation",
-    summary: "200 when the model can answer, 503 while it loads and after it was lost",
+    summary:
+      "200 when the model can answer, 503 while it loads, after it was lost and while the server ends",
     answer: answers.healthAnswer,
   },
   {

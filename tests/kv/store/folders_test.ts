@@ -126,6 +126,9 @@ Deno.test("a killed process' folder goes at the next start", async () => {
 Deno.test("a folder that cannot be used is an error at once that names the flag", () => {
   const files = new MemoryFiles();
   files.faults.failing.add("makeFolder");
-  assert.throws(() => makeStore(0, 1, { files }), /\/spill .*EIO.*--kv-disk/s);
-  assert.throws(() => makeStore(1, null, { files, prefixDir: "/p" }), /\/p .*EIO.*--prefix-dir/s);
+  const name = "StoreFolderError";
+  const spill = { name, message: /\/spill .*EIO.*--kv-disk/s };
+  assert.throws(() => makeStore(0, 1, { files }), spill);
+  const prefix = { name, message: /\/p .*EIO.*--prefix-dir/s };
+  assert.throws(() => makeStore(1, null, { files, prefixDir: "/p" }), prefix);
 });
