@@ -1,4 +1,5 @@
 /** Prompts and token ids as users name them: text, files, JSON arrays. @module */
+import { Buffer } from "node:buffer";
 import { z } from "zod";
 import type { Tokenizer } from "../tokenizer/types.ts";
 import { CommandError } from "./command.ts";
@@ -7,7 +8,7 @@ import { shown, UsageError } from "./flags.ts";
 const idArray = z.array(z.int().min(0)).min(1);
 
 /**
- * Reads a text file that a flag names.
+ * Reads a text file that a flag names; `-` is standard input, to its end.
  *
  * @throws {CommandError} If it cannot be read or is not UTF-8.
  */
@@ -22,10 +23,20 @@ export function readTextFile(path: string, flag: string): string {
 
 function readFile(path: string, flag: string): Uint8Array {
   try {
-    return Deno.readFileSync(path);
+    return path === "-" ? readStandardInput() : Deno.readFileSync(path);
   } catch (error) {
     const cannot = `${flag}: cannot read ${shown(path)}`;
     throw new CommandError(`${cannot}: ${whyNotRead(error)}`, { cause: error });
+  }
+}
+
+function readStandardInput(): Uint8Array {
+  const parts: Uint8Array[] = [];
+  for (;;) {
+    const part = new Uint8Array(1 << 16);
+    const count = Deno.stdin.readSync(part);
+    if (count === null) return new Uint8Array(Buffer.concat(parts));
+    parts.push(part.subarray(0, count));
   }
 }
 
@@ -34,7 +45,7 @@ function whyNotRead(error: unknown): string {
   if (error instanceof Deno.errors.IsADirectory) return "it is a folder";
   // Deno's own advice would be to allow everything.
   if (error instanceof Deno.errors.NotCapable) {
-    return "the program may read ordinary files only, and no devices such as /dev/stdin";
+    return "the program may read ordinary files only, and no devices: - is standard input";
   }
   return error instanceof Error ? error.message : String(error);
 }

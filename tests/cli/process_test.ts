@@ -53,6 +53,18 @@ Deno.test("generate and score print one line, by ./run and by deno task, from an
   }
 });
 
+Deno.test("- in the place of a file is standard input", async () => {
+  const child = start(["tokenize", "--text-file", "-", "--json"], { stdin: "piped" });
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("Call me "));
+  await writer.write(new TextEncoder().encode("Ishmael."));
+  await writer.close();
+  const { code, stdout } = await child.output();
+  assert.equal(code, 0);
+  const typed = await run(["tokenize", "--text", "Call me Ishmael.", "--json"]);
+  assert.equal(new TextDecoder().decode(stdout), typed.stdout);
+});
+
 Deno.test("serve answers, and SIGTERM ends it with 0 while a stream runs", async () => {
   const server = start(["serve", "--port", "0", "--model", MODEL, "--drain-timeout", "1"]);
   const stderr = new Response(server.stderr).text();

@@ -43,7 +43,7 @@ export function generateCommand(open: OpenSession) {
       }),
       promptFile: valueFlag({
         group: "Prompt",
-        help: "a UTF-8 file with the prompt",
+        help: "a UTF-8 file with the prompt; - is standard input",
         placeholder: "FILE",
         short: "f",
         schema: text,

@@ -92,7 +92,7 @@ export function scoreCommand(open: OpenSession) {
     flags: {
       textFile: valueFlag({
         group: "Text",
-        help: "a UTF-8 file with the text",
+        help: "a UTF-8 file with the text; - is standard input",
         placeholder: "FILE",
         short: "f",
         schema: text,

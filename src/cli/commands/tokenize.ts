@@ -29,7 +29,7 @@ export function tokenizeCommand(open: OpenTextSide) {
       }),
       textFile: valueFlag({
         group: "Input",
-        help: "a UTF-8 file with the text",
+        help: "a UTF-8 file with the text; - is standard input",
         placeholder: "FILE",
         short: "f",
         schema: text,
