@@ -59,6 +59,8 @@ Deno.test("what is no HTTP is 400 and a header of 40 KB is 431, each closed, and
     const [sent, status, code] of [
       ["rubbish\r\n\r\n", 400, "invalid_http"],
       ["GET /health HTTP/1.1\r\n\r\n", 400, "invalid_http"],
+      ["GET /health HTTP/1.1\r\nhost: a.1\r\n\r\n", 400, "invalid_http"],
+      ["GET /health HTTP/1.1\r\nhost: a\r\nHost: b\r\n\r\n", 400, "invalid_http"],
       [
         `GET /health HTTP/1.1\r\nhost: x\r\nx: ${"x".repeat(40_000)}\r\n\r\n`,
         431,

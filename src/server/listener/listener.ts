@@ -86,6 +86,15 @@ function parserError(code: unknown): RequestError {
 }
 
 /**
+ * Whether a request says once, and in a way that an address can be made of, what it is sent to. The
+ * adapter takes names like `a.1`, which no address may have, and the first of several.
+ */
+function hasOneAddress({ rawHeaders }: IncomingMessage, url: string): boolean {
+  const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && /^host$/i.test(name));
+  return hosts.length <= 1 && URL.canParse(url);
+}
+
+/**
  * Listens.
  *
  * @throws {Deno.errors.AddrInUse} If the port is taken.
@@ -113,6 +122,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     if (refused.has(incoming.socket)) {
       return errorResponse(tooManyConnections(limits.maxConnectionsPerAddress));
     }
+    if (!hasOneAddress(incoming, request.url)) return errorResponse(notHttp());
     return handler(request, { completed: completions.get(incoming) ?? Promise.resolve() });
   }, {
     overrideGlobalObjects: false,
