@@ -136,7 +136,9 @@ export function reportError(error: unknown, command: string, io: CliIo): number 
   const message = error instanceof Error ? error.message : String(error);
   io.stderr(`${PROGRAM}${command === "" ? "" : ` ${command}`}: ${message}\n`);
   if (usage) {
-    io.stderr(`Try: ${PROGRAM} ${command === "" ? "" : `${command} `}--help\n`);
+    // The script that starts the program says how it is called.
+    const typed = io.env("TOKENBUTLER_STARTED_AS") || PROGRAM;
+    io.stderr(`Try: ${typed} ${command === "" ? "" : `${command} `}--help\n`);
   }
   if (isDebug(io) && error instanceof Error) {
     for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {

@@ -53,6 +53,12 @@ Deno.test("generate and score print one line, by ./run and by deno task, from an
   }
 });
 
+Deno.test("a wrong flag says what to type, as the program was started", async () => {
+  const { code, stderr } = await run(["score", "--frobnicate"]);
+  assert.equal(code, 2);
+  assert.ok(stderr.endsWith(`Try: ${ROOT}/run score --help\n`), stderr);
+});
+
 Deno.test("- in the place of a file is standard input", async () => {
   const child = start(["tokenize", "--text-file", "-", "--json"], { stdin: "piped" });
   const writer = child.stdin.getWriter();
