@@ -1,11 +1,11 @@
 /** Starts this very program in a process of its own. @module */
 import { PROGRAM_FILES } from "../assets.ts";
 import { CommandError } from "./command.ts";
-import type { ChildProcess } from "./supervisor.ts";
+import { type ChildProcess, SUPERVISED } from "./supervisor.ts";
 
 /**
  * Starts the program with other arguments and the permissions of a named set; output goes where this
- * process's goes.
+ * process's goes. Its standard input ends with this process, however that ends.
  *
  * @throws {CommandError} If this process may not start others.
  */
@@ -16,7 +16,8 @@ export function startSelf(args: readonly string[], permissions: string): ChildPr
   try {
     child = new Deno.Command(Deno.execPath(), {
       args: [...(Deno.build.standalone ? [] : runtime), ...args],
-      stdin: "null",
+      env: { [SUPERVISED]: "1" },
+      stdin: "piped",
       stdout: "inherit",
       stderr: "inherit",
     }).spawn();
@@ -28,9 +29,14 @@ export function startSelf(args: readonly string[], permissions: string): ChildPr
       { cause },
     );
   }
+  // Never written to, and kept for as long as the process is looked after.
+  const input = child.stdin.getWriter();
   return {
     pid: child.pid,
-    ended: child.status.then(({ code, signal }) => ({ code, signal })),
+    ended: child.status.then(({ code, signal }) => {
+      input.close().catch(() => {});
+      return { code, signal };
+    }),
     signal(name) {
       try {
         child.kill(name);

@@ -4,8 +4,7 @@
  *
  * @module
  */
-import type { Interrupt } from "./io.ts";
-import { EXIT } from "./io.ts";
+import { type CliIo, EXIT, type Interrupt } from "./io.ts";
 
 /** How a process ended. */
 export interface ProcessEnd {
@@ -42,6 +41,35 @@ const STEADY_MS = 60_000;
 export function nextPause(lastMs: number | null, ranMs: number): number {
   if (lastMs === null || ranMs >= STEADY_MS) return FIRST_PAUSE_MS;
   return Math.min(LONGEST_PAUSE_MS, lastMs * 2);
+}
+
+/** Variable of a process that another one looks after. */
+export const SUPERVISED = "TOKENBUTLER_SUPERVISED";
+
+/**
+ * Surroundings in which the end of the supervisor is an interrupt: a server that nobody looks after
+ * any more would keep the port from the next one.
+ */
+export function endingWithSupervisor(io: CliIo): CliIo {
+  if (io.env(SUPERVISED) !== "1") return io;
+  const handlers = new Set<(signal: Interrupt) => void>();
+  void (async () => {
+    for await (const _ of io.stdinLines());
+    for (const handler of [...handlers]) handler("SIGTERM");
+  })();
+  return {
+    ...io,
+    onInterrupt(handler) {
+      const own = io.onInterrupt(handler);
+      handlers.add(handler);
+      return {
+        [Symbol.dispose]() {
+          handlers.delete(handler);
+          own[Symbol.dispose]();
+        },
+      };
+    },
+  };
 }
 
 /**

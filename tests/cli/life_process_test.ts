@@ -166,3 +166,20 @@ Deno.test("--supervise: a process that was killed is followed by another, which 
     await Deno.remove(prefixes, { recursive: true });
   }
 });
+
+Deno.test("--supervise: a server ends after its supervisor was killed, when what runs is complete", async () => {
+  const port = freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const supervisor = start([...SERVE, "--port", String(port), "--supervise"]);
+  const stderr = new Response(supervisor.stderr).text();
+  const stdout = new Response(supervisor.stdout).text();
+  await eventually(() => isReady(url), START_MS);
+  const stream = await openStream(url, { max_tokens: 400 });
+  supervisor.kill("SIGKILL");
+  const chunks = await readChunks(completionChunk, stream);
+  assert.equal(only(chunks.at(-1)?.choices ?? []).finish_reason, "length");
+  // Both ends are inherited: they close with the server.
+  await Promise.all([stderr, stdout]);
+  await assert.rejects(fetch(`${url}/live`));
+  await supervisor.status;
+});

@@ -22,7 +22,7 @@ import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { startSelf } from "../self_process.ts";
 import { observe, observeFlags } from "../observe_flags.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
-import { pause, supervise } from "../supervisor.ts";
+import { endingWithSupervisor, pause, supervise } from "../supervisor.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
 import { slotFlags, slotOptions } from "../slot_flags.ts";
 import { integer, text } from "../values.ts";
@@ -85,8 +85,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       ...engineFlags,
       maxSeqs: maxSeqsFlag(8),
     },
-    async run(settings, processIo) {
-      if (settings.supervise) return await superviseServer(processIo);
+    async run(settings, outerIo) {
+      if (settings.supervise) return await superviseServer(outerIo);
+      const processIo = endingWithSupervisor(outerIo);
       let keeper: EngineKeeper | undefined;
       const drainMs = settings.drainTimeout * 1000;
       const hangMs = settings.hangTimeout === 0 ? null : settings.hangTimeout * 1000;
