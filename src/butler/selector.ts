@@ -124,7 +124,7 @@ export class Selector {
     maxRows: number,
     transit: KeyTransit | null,
   ): Promise<void> {
-    const view = new SlotView(settings, transit !== null);
+    const view = new SlotView(settings, transit !== null, maxRows);
     const { scores, store } = view.policy;
     const kind = scores === "none" ? null : scores;
     try {
@@ -150,9 +150,10 @@ export class Selector {
   alias(slot: number, source: number, numRows: number): void {
     const entry = this.#slots.get(source);
     if (entry === undefined) return;
-    const { view: { settings }, kind, stored } = entry;
+    const { view: { settings, maxRows }, kind, stored } = entry;
     stored.rows = numRows;
-    this.#slots.set(slot, { view: new SlotView(settings), kind, stored, slidesNext: false });
+    const view = new SlotView(settings, false, maxRows);
+    this.#slots.set(slot, { view, kind, stored, slidesNext: false });
     this.importance.alias(slot, source);
     writeHeaders(this.buffers, slot, settings);
   }

@@ -200,7 +200,7 @@ function layersOf(
     Array.from({ length: numLayers }, (_, layer) => ({
       role: layer < numDense ? "dense" : "selected",
     }));
-  const mean = tableMean(table);
+  const mean = weightBase(request, table);
   const layers = table.map(({ role, budgets }): KvLayerSettings => {
     if (policy === "dense") return { role: "dense", weights: ones };
     if (policy === "streaming" && role === "selected") return { role: "window", weights: ones };
@@ -209,6 +209,19 @@ function layersOf(
     return { role, weights: budgets.map((rows) => rows / mean) };
   });
   return { layers };
+}
+
+/**
+ * Rows of a head that has factor 1. Under the budget that is the table's own, whole rows, each head
+ * then has exactly what the table says; under any other all of them change in proportion.
+ */
+function weightBase(
+  { budget }: KvRequest,
+  layers: readonly KvTableLayer[],
+): number | undefined {
+  const own = tableBudget({ layers })?.rows;
+  const named = budget === undefined || ("rows" in budget && budget.rows === own);
+  return named ? own : tableMean(layers);
 }
 
 /** What the predictor's table makes of the layers; null where it is not used. */

@@ -103,7 +103,10 @@ export interface KvSettings {
 /** A layer, decided. */
 export interface KvLayerSettings {
   readonly role: LayerRole;
-  /** (Hkv) factor of each KV head on the budget; 1 in the mean over all selected layers. */
+  /**
+   * (Hkv) factor of each KV head on the budget; 1 in the mean over all selected layers, but for the
+   * rounding of a table's own budget.
+   */
   readonly weights: readonly number[];
 }
 
@@ -146,10 +149,15 @@ export function defaultDenseLayers(policy: PolicyName | undefined): number {
   return policy === "quest" ? 2 : 1;
 }
 
-/** The budget that a table has of its own: the mean of its heads; undefined where it names none. */
+/**
+ * The budget that a table has of its own: the mean of its heads, in whole rows; undefined where it
+ * names none.
+ */
 export function tableBudget({ layers }: KvTable): { readonly rows: number } | undefined {
   const mean = tableMean(layers);
-  return mean === undefined ? undefined : { rows: Math.round(mean) };
+  if (mean === undefined) return undefined;
+  // A few rows of a few heads are not none.
+  return { rows: mean > 0 ? Math.max(1, Math.round(mean)) : 0 };
 }
 
 /** Mean of all budgets of a table, unrounded. */

@@ -49,11 +49,14 @@ export class SlotView {
   /** Steps since the first selection; -1 before it. */
   #steps = -1;
 
-  /** @param below The sequence lies below the device: only there rows have to be fetched. */
-  constructor(settings: KvSettings, below = false) {
+  /**
+   * @param below The sequence lies below the device: only there rows have to be fetched.
+   * @param maxRows Rows that it may come to have.
+   */
+  constructor(settings: KvSettings, below = false, readonly maxRows = Infinity) {
     this.settings = settings;
     this.policy = POLICIES[settings.policy];
-    this.growth = growthOf(settings);
+    this.growth = growthOf(settings, maxRows);
     this.ahead = below && fetchesAhead(settings);
     this.#layers = settings.layers.map(() => ({ kind: "all" }));
     this.#coming = settings.layers.map(() => null);
@@ -190,12 +193,14 @@ const RANKED: ReadonlySet<ScoreKind> = new Set(["projected", "exact", "predicted
 /**
  * Neighbours are for policies that rank row by row at every selection: pages bring their own, and
  * attention that was received says nothing of rows that were let go. They double a list, at most.
+ *
+ * @param maxRows Rows that the sequence may come to have.
  */
-export function growthOf(settings: KvSettings): number {
+export function growthOf(settings: KvSettings, maxRows: number): number {
   const { scores } = POLICIES[settings.policy];
   if (!settings.neighbours || !RANKED.has(scores)) return 1;
   // A list is made by one lane, which can do so much.
-  return mostHeadBudget(settings) > MOST_NEIGHBOUR_BUDGET ? 1 : 2;
+  return mostHeadBudget(settings, maxRows) > MOST_NEIGHBOUR_BUDGET ? 1 : 2;
 }
 
 /**
@@ -204,7 +209,7 @@ export function growthOf(settings: KvSettings): number {
  * @param offloaded Rows of a window that is longer than the one on the device are listed too.
  */
 export function mostListRows(settings: KvSettings, maxRows: number, offloaded: boolean): number {
-  const growth = growthOf(settings);
+  const growth = growthOf(settings, maxRows);
   const budgets = headBudgets(settings, maxRows);
   const least = leastListRows(settings, maxRows);
   const rows = settings.layers.map(({ role }, layer) => {

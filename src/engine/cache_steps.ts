@@ -179,17 +179,24 @@ export class CacheSteps {
     return { selection, tally, lists, ahead, [Symbol.dispose]: () => selection[Symbol.dispose]() };
   }
 
-  /** Goes on with a sequence in a slot that has just begun. */
+  /**
+   * Goes on with a sequence in a slot that has just begun.
+   *
+   * @param sent Bytes of its rows that were sent for that. They count as those of its steps; before
+   *   its first one they belong to the prefill.
+   */
   resume(
     slot: number,
     numRows: number,
     { selection, tally, lists, ahead }: ParkedSteps,
+    sent: number,
     submission: Submission,
   ): void {
     this.#selector.resume(slot, selection, lists);
     this.#tallies.set(slot, tally);
     if (this.#options.cache.offloaded(slot) === null) this.#selector.writeLists(slot, lists);
-    else this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);
+    else sent += this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);
+    if (tally.steps > 0) tally.bytes += sent;
     if (ahead !== null) this.#offload!.ahead.resume(slot, ahead);
     submission.submit();
   }

@@ -1,6 +1,6 @@
 /**
  * What is said of sequences that attend to all their rows, which lie on the device as a whole:
- * nothing is selected and nothing travels, so counting the rows is all there is to do.
+ * nothing is selected, and nothing travels but what was parked, so there is little to count.
  *
  * @module
  */
@@ -12,15 +12,23 @@ export interface DenseTally {
   steps: number;
   /** Attended rows, summed over the steps. */
   rows: number;
+  /** Bytes of keys and values that came back after parking. */
+  bytes: number;
 }
 
 /** By slot. */
 export class DenseReports {
   readonly #tallies = new Map<number, DenseTally>();
 
-  /** A sequence begins in a slot, or goes on there. */
-  begin(slot: number, settings: KvSettings, parked: DenseTally | null = null): void {
-    this.#tallies.set(slot, parked ?? { settings, steps: 0, rows: 0 });
+  /** A sequence begins in a slot. */
+  begin(slot: number, settings: KvSettings): void {
+    this.#tallies.set(slot, { settings, steps: 0, rows: 0, bytes: 0 });
+  }
+
+  /** It goes on there, after so many bytes of its rows were sent; before its first step none count. */
+  resume(slot: number, parked: DenseTally, sent: number): void {
+    if (parked.steps > 0) parked.bytes += sent;
+    this.#tallies.set(slot, parked);
   }
 
   /** What a slot counted, to go on with; null where something else counts. */
@@ -44,12 +52,12 @@ export class DenseReports {
   report(slot: number, tiers: () => KvReport["tiers"]): KvReport | null {
     const tally = this.#tallies.get(slot);
     if (tally === undefined) return null;
-    const { settings, steps, rows } = tally;
+    const { settings, steps, rows, bytes } = tally;
     return {
       policy: settings.policy,
       settings,
       rowsPerStep: steps === 0 ? 0 : rows / steps,
-      bytesPerStep: 0,
+      bytesPerStep: steps === 0 ? 0 : bytes / steps,
       residentShare: 1,
       tiers: tiers(),
       recall: null,

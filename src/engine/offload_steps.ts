@@ -377,6 +377,7 @@ export class OffloadSteps {
   /**
    * Brings the rows of lists that were parked back, for a slot that has `n` rows.
    *
+   * @returns Bytes that were sent.
    * @throws {StoreReadError} If a row cannot be read.
    */
   placeLists(
@@ -385,7 +386,7 @@ export class OffloadSteps {
     n: number,
     lists: ParkedLists,
     selector: Selector,
-  ): void {
+  ): number {
     this.#drop();
     this.#placement.begin(slot);
     lists.forEach((heads, layer) => {
@@ -394,6 +395,7 @@ export class OffloadSteps {
       }
     });
     this.#fetcher.send(submission);
+    return this.#placement.moved(slot).bytes;
   }
 
   /** What a step left that was given up belongs to nobody. */

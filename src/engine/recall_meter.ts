@@ -258,20 +258,24 @@ export class RecallMeter {
     layer: number,
     numRows: number,
     { slot, n, below }: SampledRow,
-    { recipe }: SelectedView,
+    { recipe, windowStart }: SelectedView,
     stepOffset: number,
     offload: OffloadSteps | null,
   ): Promise<void> {
     const { scorer, buffers } = this.#truth!;
     const { selector } = this.#options;
     const from = recipe.from * recipe.unit;
-    const windowRows = n - recipe.windowStart;
+    // Where the window slides it may have left rows behind that nobody could choose: they count too.
+    const windowRows = n - windowStart;
     const budgets = recipe.budgets.map((units) => units * recipe.unit);
     submission.submit();
     selector.resources.writeTruth(buffers, layer, slot, { from, windowRows, budgets });
-    const end = recipe.windowStart;
-    if (!below) scorer.encodeSelect(submission.pass, layer, numRows, end, stepOffset);
-    else await offload!.keys.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
+    if (!below) {
+      scorer.encodeSelect(submission.pass, layer, numRows, windowStart, stepOffset);
+      return;
+    }
+    const { keys } = offload!;
+    await keys.scoreKeys(submission, layer, numRows, slot, windowStart, scorer, stepOffset);
   }
 
   /** Positions of the chosen rows and of the true best ones, by KV head. */

@@ -203,7 +203,9 @@ export class RowPlacement {
       return { first: spans.prefix, end: spans.windowStart, lists: [] };
     }
     const from = Math.max(view.prefix, n - view.windowRows);
-    const start = Math.max(from, spans.windowStart);
+    // The blocks of the sinks may reach into the window, and are not in the store before they are whole.
+    const isWhole = spans.prefix >= spans.windowStart;
+    const start = isWhole ? from : Math.max(from, spans.windowStart);
     this.#header(slot, layer, [1, view.prefix, start, 0], selector);
     if (from >= start) return NOTHING;
     // Whole blocks stream as blocks, the rows before them one by one.

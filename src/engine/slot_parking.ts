@@ -82,11 +82,11 @@ export function restoreSlot(
     cache.attach(slot, stored);
     below.extend(numRows);
   }
-  parking.load(slot, stored);
+  const sent = parking.load(slot, stored);
   if (below === null) stored[Symbol.dispose]();
   else stored.truncate(wholeBlocks(numRows));
   if (steps !== null) {
-    cacheSteps!.resume(slot, numRows, steps, new Submission(kernels.device, "restore"));
+    cacheSteps!.resume(slot, numRows, steps, sent, new Submission(kernels.device, "restore"));
   }
-  if (dense !== null) reports.begin(slot, dense.settings, dense);
+  if (dense !== null) reports.resume(slot, dense, sent);
 }

@@ -77,8 +77,8 @@ function notesOf({ settings, scoring, steps }: Tally, grows: boolean): string[] 
   const selects = settings.layers.some(({ role }) => role === "selected");
   if (settings.neighbours && selects && !grows) {
     notes.push(
-      "neighbours were not fetched: they are for oracle, loki and tokenbutler, and for budgets " +
-        `that are a number of rows up to ${MOST_NEIGHBOUR_BUDGET}`,
+      "neighbours were not fetched: they are for oracle, loki and tokenbutler, and for heads that " +
+        `choose up to ${MOST_NEIGHBOUR_BUDGET} rows`,
     );
   }
   return notes;

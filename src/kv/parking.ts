@@ -70,13 +70,15 @@ export class Parking {
   /**
    * Brings blocks from the store to those pages that a slot has for them.
    *
+   * @returns Bytes that were sent.
    * @throws {StoreReadError} If a block cannot be read.
    */
-  load(slot: number, stored: StoredSequence): void {
+  load(slot: number, stored: StoredSequence): number {
     const { device } = this.#cache;
     const { numLayers } = this.#cache.store.shape;
     const half = this.#part.length / 2;
     const { queue } = this.#kernels.device;
+    let sent = 0;
     let pending = 0;
     for (let block = 0; block < stored.numBlocks; block++) {
       for (let layer = 0; layer < numLayers; layer++) {
@@ -86,6 +88,7 @@ export class Parking {
         queue.writeBuffer(device.keys(layer), page * half, this.#part, 0, half);
         queue.writeBuffer(device.values(layer), page * half, this.#part, half, half);
         pending += this.#part.length;
+        sent += this.#part.length;
       }
       // Uploads pile up in host memory until something is submitted.
       if (pending > READ_BYTES) {
@@ -94,6 +97,7 @@ export class Parking {
       }
     }
     queue.submit([]);
+    return sent;
   }
 
   [Symbol.dispose](): void {

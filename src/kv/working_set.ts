@@ -75,7 +75,7 @@ function clip(set: LayerSet, all: number): LayerSet {
 export function wishedSet(need: WorkingSetNeed): LayerSet[] {
   const { settings, maxRows } = need;
   const budgets = headBudgets(settings, maxRows);
-  const growth = growthOf(settings);
+  const growth = growthOf(settings, maxRows);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   return steadySet(need).map((least, layer) => {
     const { role } = settings.layers[layer]!;
@@ -108,7 +108,7 @@ export function wholeListsSet(need: WorkingSetNeed): LayerSet[] {
  */
 function listSets(need: WorkingSetNeed): LayerSet[][] {
   const { settings, maxRows } = need;
-  const growth = growthOf(settings);
+  const growth = growthOf(settings, maxRows);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   const budgets = headBudgets(settings, maxRows).map((heads) => heads.toSorted((a, b) => a - b));
   const heads = Math.max(0, ...budgets.map(({ length }) => length));

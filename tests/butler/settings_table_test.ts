@@ -177,7 +177,7 @@ Deno.test("lists have room for every step of a table's heads", () => {
         const last = first + steps - 1;
         const room = mostListRows(settings, last, offloaded);
         const most = mostHeadBudget(settings, last);
-        const view = new SlotView(settings, offloaded);
+        const view = new SlotView(settings, offloaded, last);
         for (let n = first; n <= last; n++) {
           view.advance(n);
           settings.layers.forEach((_, layer) => {

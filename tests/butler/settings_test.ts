@@ -324,36 +324,50 @@ Deno.test("mergeKv() replaces a table by dense layers and the reverse", () => {
   assert.deepEqual(mergeKv({ table }, { policy: "loki" }), { table, policy: "loki" });
 });
 
-Deno.test("weights are 1 in the mean over the budgets of a table", () => {
+Deno.test("a head has exactly the rows that a table gives it, and a part of any other budget", () => {
   const layer = fc.oneof(
     fc.constantFrom({ role: "dense" }, { role: "window" }, { role: "selected" }),
     fc.record({
       role: fc.constant("selected"),
-      budgets: fc.array(fc.nat(5000), { minLength: 2, maxLength: 2 }),
+      budgets: fc.array(fc.oneof(fc.nat(3), fc.nat(5000)), { minLength: 2, maxLength: 2 }),
     }),
   ) as fc.Arbitrary<KvTable["layers"][number]>;
   const table = fc.array(layer, { minLength: 4, maxLength: 4 }).map((layers) => ({ layers }));
   fc.assert(
     fc.property(table, (table) => {
       const { settings } = resolve({ policy: "loki", table });
-      const { layers } = settings;
-      const weights = layers.flatMap(({ role, weights }) => role === "selected" ? weights : []);
-      if (weights.length > 0) {
-        const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
-        assert.ok(Math.abs(mean - 1) < 1e-9, String(mean));
-      }
-      // Without a budget of its own, each head has what the table says, but for rounding the mean.
       const given = headBudgets(settings, 1e6);
+      table.layers.forEach(({ budgets }, layer) => {
+        if (budgets !== undefined) assert.deepEqual(given[layer], budgets);
+      });
+      const rows = table.layers.flatMap(({ budgets }) => budgets ?? []);
+      const mean = rows.reduce((sum, count) => sum + count, 0) / rows.length;
+      if (rows.length === 0 || mean === 0) return;
+      assert.ok(Math.abs(meanBudget(settings, 1e6) - mean) < 1);
+      // Any other budget is shared out in the table's proportions.
+      const budget = { share: 0.5 };
+      const other = resolve({ policy: "loki", table, sinks: 0, budget }).settings;
+      const ratio = meanBudget(other, 1e6) / mean;
       table.layers.forEach(({ budgets }, layer) =>
-        budgets?.forEach((rows, head) => {
-          const weight = layers[layer]?.weights[head] ?? NaN;
-          const got = given[layer]?.[head] ?? NaN;
-          assert.ok(Math.abs(got - rows) <= 0.5 * weight + 0.5, `${got} for ${rows}`);
+        budgets?.forEach((count, head) => {
+          const got = headBudgets(other, 1e6)[layer]![head]!;
+          assert.ok(Math.abs(got - ratio * count) <= 0.5 + 1e-6 * got, `${got} for ${count}`);
         })
       );
     }),
     { seed: 4 },
   );
+});
+
+Deno.test("the budget that a reply names for a table gives the same rows again", () => {
+  const budgets = [[1, 2], [100, 101], [0, 1]] as const;
+  for (const heads of budgets) {
+    const layers = [1, 2, 3, 4].map(() => ({ role: "selected", budgets: heads } as const));
+    const { budget, ...settings } = resolve({ policy: "loki", table: { layers } }).settings;
+    const again = resolve({ policy: "loki", table: { layers }, budget }).settings;
+    assert.deepEqual(again, { budget, ...settings });
+    assert.deepEqual(headBudgets(again, 1000), layers.map(() => heads));
+  }
 });
 
 /** Two layers under a budget, of which one has half of it in one head. */

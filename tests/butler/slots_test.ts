@@ -106,15 +106,20 @@ Deno.test("h2o never has more rows in a list than are left of those before", () 
 });
 
 Deno.test("neighbours double lists of policies that rank row by row, up to a budget", () => {
-  const growth = (more: Partial<KvSettings>) =>
-    new SlotView(settingsOf(["selected"], { ...SMALL, neighbours: true, ...more })).growth;
+  const growth = (more: Partial<KvSettings>, maxRows = 100_000) => {
+    const settings = settingsOf(["selected"], { ...SMALL, neighbours: true, ...more });
+    return new SlotView(settings, false, maxRows).growth;
+  };
   assert.equal(growth({ policy: "loki" }), 2);
   assert.equal(growth({ policy: "oracle" }), 2);
   for (const policy of ["quest", "h2o", "snapkv"] as const) assert.equal(growth({ policy }), 1);
   assert.equal(growth({ neighbours: false }), 1);
-  assert.equal(growth({ budget: { share: 0.1 } }), 1);
   assert.equal(growth({ budget: { rows: MOST_NEIGHBOUR_BUDGET } }), 2);
   assert.equal(growth({ budget: { rows: MOST_NEIGHBOUR_BUDGET + 1 } }), 1);
+  // A share counts by the longest that the sequence may become.
+  assert.equal(growth({ budget: { share: 0.1 } }), 2);
+  assert.equal(growth({ budget: { share: 0.1 } }, 10 * MOST_NEIGHBOUR_BUDGET), 2);
+  assert.equal(growth({ budget: { share: 0.1 } }, 11 * MOST_NEIGHBOUR_BUDGET), 1);
 });
 
 Deno.test("heads whose share comes to be all rows have room for what they list before", () => {
@@ -154,7 +159,7 @@ Deno.test("no step lists more rows than lists have room for, or attends to more 
         const all = settingsOf(roles, more, weights);
         const last = first + steps - 1;
         const room = mostListRows(all, last, false);
-        const view = new SlotView(all);
+        const view = new SlotView(all, false, last);
         for (let n = first; n <= last; n++) {
           view.advance(n);
           roles.forEach((role, layer) => {

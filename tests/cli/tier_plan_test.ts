@@ -1,6 +1,6 @@
 import { assert, fc } from "std-testing";
 import type { BudgetTable } from "../../src/butler/budget_table.ts";
-import { type KvRequest, resolveKv } from "../../src/butler/settings.ts";
+import { type KvRequest, POLICY_NAMES, resolveKv } from "../../src/butler/settings.ts";
 import { type LowerTiers, type TierPlan, tierPlan } from "../../src/cli/tier_plan.ts";
 import type { DeviceTierOptions } from "../../src/kv/device_tier.ts";
 import type { ModelConfig } from "../../src/model/types.ts";
@@ -27,6 +27,14 @@ const MIB = 2 ** 20;
 /** Keys and values of 32 rows of a layer in f16. */
 const PAGE = 32 * 2 * 3 * 64 * 2;
 const BLOCK = 30 * PAGE;
+/** A predictor's table that gives every head the same. */
+const EVEN: BudgetTable = {
+  roles: Array.from({ length: 30 }, (_, i) => i === 0 ? "dense" : "selected"),
+  points: [{
+    mean: 60,
+    rows: Array.from({ length: 30 }, (_, i) => new Array(3).fill(i === 0 ? 0 : 60)),
+  }],
+};
 const PLENTY: LowerTiers = { hostBytes: 4096 * MIB, diskBytes: 0 };
 
 function plan(
@@ -74,9 +82,19 @@ Deno.test("tierPlan() counts what of a longer sequence lies where", () => {
   assert.equal(made.beside.importance, 256 * 30 * 3 * 256 * 4);
   assert.equal(made.beside.staging, 4 * MIB - 4 * MIB % PAGE + 20 * MIB);
   assert.equal(made.wholeRows, 14 * 32);
-  // What every row needs on the device beside its keys and values.
-  const dense = 256 * BLOCK;
-  assert.ok(made.beside.importance + made.beside.maps <= 0.14 * dense);
+});
+
+Deno.test("tierPlan() has at most 14 % of the dense cache beside it for keys, tables and lists", () => {
+  for (const policy of POLICY_NAMES) {
+    for (const contextLength of [8192, 32_768, 131_072]) {
+      const options = { contextLength, deviceBytes: 100 * MIB };
+      const { refusal, beside } = plan(options, {}, { policy }, EVEN);
+      assert.equal(refusal, null);
+      const share = (beside.importance + beside.maps) / (contextLength / 32 * BLOCK);
+      assert.ok(share <= 0.14, `${policy}, ${contextLength}: ${share}`);
+      if (policy === "loki") assert.ok(share > 0.125, `16 of 128 values a row: ${share}`);
+    }
+  }
 });
 
 Deno.test("tierPlan() follows the predictor's table", () => {

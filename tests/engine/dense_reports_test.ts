@@ -15,11 +15,16 @@ Deno.test("sequences that attend to everything report the mean of their rows, al
   const parked = reports.tally(0);
   reports.end(0);
   assert.equal(reports.report(0, tiers), null);
-  reports.begin(1, settings, parked);
+  reports.resume(1, parked!, 48);
   reports.add(1, 13);
   const report = reports.report(1, tiers)!;
   assert.equal(report.rowsPerStep, 11.5);
-  assert.equal(report.bytesPerStep, 0);
+  assert.equal(report.bytesPerStep, 24);
   assert.equal(report.residentShare, 1);
   assert.deepEqual(report.tiers, tiers());
+  // What comes back before the first step belongs to the prefill.
+  reports.begin(2, settings);
+  reports.resume(3, reports.tally(2)!, 48);
+  reports.add(3, 10);
+  assert.equal(reports.report(3, tiers)!.bytesPerStep, 0);
 });

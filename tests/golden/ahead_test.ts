@@ -110,15 +110,24 @@ Deno.test("ahead, steps choose what they choose in-step", async () => {
 Deno.test("neighbours of chosen rows are those of the plain rule, also ahead", async () => {
   const text = textIds(190, 320);
   const last = NUM_LAYERS - 1;
-  for (const fetch of ["in-step", "ahead"] as const) {
-    const kv: KvRequest = { ...SOME, policy: "loki", denseLayers: last, interval: 4, fetch };
+  for (
+    const [fetch, budget] of [
+      ["in-step", { rows: 24 }],
+      ["ahead", { rows: 24 }],
+      ["in-step", { share: 0.3 }],
+    ] as const
+  ) {
+    const more = { policy: "loki", denseLayers: last, interval: 4, fetch, budget } as const;
+    const kv: KvRequest = { ...SOME, ...more };
     const off = await record(text, { ...kv, neighbours: false }, onDevice(4), [last]);
     const on = await record(text, { ...kv, neighbours: true }, onDevice(4), [last]);
     on.picks.forEach((lists, step) => {
       const chose = NUM_PROMPT + 1 + Math.floor(step / 4) * 4;
       lists[last]!.forEach((list, head) => {
         const chosen = [...off.picks[step]![last]![head]!];
-        assert.deepEqual([...list], neighboursReference(chosen, chose - SOME.window!, 48));
+        const rows = "rows" in budget ? budget.rows : Math.round(budget.share * chose) - 24;
+        assert.equal(chosen.length, rows);
+        assert.deepEqual([...list], neighboursReference(chosen, chose - SOME.window!, 2 * rows));
       });
     });
     assert.ok(on.answer.kv!.rowsPerStep > off.answer.kv!.rowsPerStep);

@@ -23,6 +23,8 @@ const PREDICTOR = await makePredictor();
 const PATH = await offloadedModel();
 
 const SETTINGS: KvRequest = { sinks: 8, window: 16, budget: { rows: 1000 } };
+/** Policies whose recall is measured. */
+const RECALLED = ["oracle", "loki", "tokenbutler", "quest", "h2o", "snapkv", "streaming"] as const;
 
 async function nll(
   text: readonly number[],
@@ -167,7 +169,7 @@ Deno.test("the recall meter measures the same on the device and below it", async
     return answer.kv!.recall!;
   };
   const some: KvRequest = { sinks: 8, window: 16, budget: { rows: 24 }, recallEvery: 3 };
-  for (const policy of ["oracle", "loki", "tokenbutler", "quest", "streaming"] as const) {
+  for (const policy of RECALLED) {
     const on = await recall({ ...some, policy }, {});
     const below = await recall({ ...some, policy }, onDevice(4));
     console.log(`${policy}: mass ${on.mass.toFixed(4)}, overlap ${on.overlap.toFixed(4)}`);

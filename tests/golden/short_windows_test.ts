@@ -43,6 +43,22 @@ Deno.test("intervals longer than the window change nothing below the device", as
   await Deno.remove(disk, { recursive: true });
 });
 
+Deno.test("windows below the device begin anywhere in the blocks of the sinks", async () => {
+  for (const [sinks, window] of [[1, 31], [1, 5], [40, 20], [31, 1]] as const) {
+    const blocks = Math.ceil(sinks / 32) + Math.ceil(window / 32) + 2;
+    for (const numPrompt of [1, 33]) {
+      const text = textIds(numPrompt + 180, 320, numPrompt);
+      const kv: KvRequest = { policy: "streaming", sinks, window };
+      const off = worst(
+        await nll(text, kv, onDevice(blocks), numPrompt),
+        await nll(text, kv, ON_DEVICE, numPrompt),
+      );
+      const where = `${sinks} sinks, window ${window}, a prompt of ${numPrompt}`;
+      assert.ok(off <= NLL_BOUND, `${where}: off by ${off}`);
+    }
+  }
+});
+
 Deno.test("rows that leave a short window between selections stay until the next, also ahead", async () => {
   const disk = await Deno.makeTempDir();
   const roomy = onDevice(SMALLEST + 3);
