@@ -10,7 +10,7 @@ import { WANTS_NEIGHBOURS } from "../gpu/ops/neighbours.ts";
 import type { ResidentSpans } from "../kv/offloaded.ts";
 import type { ImportanceStore } from "./importance_store.ts";
 import type { ParkedLists } from "./parked_lists.ts";
-import { observedRows } from "./policies/accumulated.ts";
+import { observedRows } from "./policies/observed.ts";
 import { type SelectorRow, storePositions } from "./row_tables.ts";
 import { keepsMass, SCORER_KINDS, SCORER_WORDS, type ScorerKind } from "./scorer_kinds.ts";
 import type { KeyTransit, ObservedKeys, Scorer } from "./scorers.ts";

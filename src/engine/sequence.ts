@@ -137,6 +137,11 @@ export class Sequence {
       : Math.min(this.#numWritten, this.numPrompt);
   }
 
+  /** Whether a new prefill makes its rows as they are: that of an answer attends to everything. */
+  get isRepeatable(): boolean {
+    return this.kv.policy === "dense" || this.numGenerated === 0;
+  }
+
   /** KV rows that it can come to need: the last token of an answer is never fed back. */
   get maxRows(): number {
     return this.numPrompt + Math.max(0, this.request.maxTokens - 1);

@@ -74,7 +74,7 @@ export class StepRunner {
     if (!sequence.begun) return this.#options.scheduler.preempt(sequence);
     const parked = await this.#options.runner.park(sequence.slot!);
     if (parked !== null) this.#options.scheduler.parked(sequence, parked);
-    else if (sequence.kv.policy === "dense") this.#options.scheduler.preempt(sequence);
+    else if (sequence.isRepeatable) this.#options.scheduler.preempt(sequence);
     // Nobody reads what it says, but that is no reason to lose it.
     else if (sequence.held) this.#options.scheduler.hold(sequence, false);
     else {

@@ -1,9 +1,8 @@
 /** What each policy's recipe makes of its rows: the totals, the bounds, and when that is all rows. */
 import { assert, fc } from "std-testing";
-import { observedRows } from "../../src/butler/policies/accumulated.ts";
-import { totalsOf } from "../../src/butler/policies/common.ts";
+import { totalsOf, windowRecipe } from "../../src/butler/policies/common.ts";
 import { POLICIES } from "../../src/butler/policies/mod.ts";
-import { windowRecipe } from "../../src/butler/policies/spans.ts";
+import { observedRows } from "../../src/butler/policies/observed.ts";
 import type { StepRecipe } from "../../src/butler/policies/types.ts";
 import type { KvSettings, PolicyName } from "../../src/butler/settings.ts";
 import { headBudgets, POLICY_NAMES } from "../../src/butler/settings.ts";

@@ -150,8 +150,10 @@ export async function checkScore(
       assert.ok(nll.length >= wanted.length - 1);
       assert.equal(kv.policy, policy);
       // The last row is the token itself.
-      const rows = policy === "dense" ? prefill + (nll.length + 1) / 2 : kv.rows_per_step;
-      assert.equal(kv.rows_per_step, rows);
+      const rows = { dense: prefill + (nll.length + 1) / 2, streaming: S + W, oracle: S + W + B };
+      assert.equal(kv.rows_per_step, rows[policy]);
+      assert.equal(kv.resident_share, 1);
+      assert.equal(kv.bytes_per_step, 0);
       console.log(`score, ${policy}: NLL of ${nll.length} tokens at most ${figure(worst)} off`);
       assert.ok(worst <= SMOLLM2_LOGIT_BOUND, `NLL is off by ${worst}`);
     });

@@ -26,3 +26,21 @@ export function totalsOf({ sinks, window }: KvSettings, budgets: readonly number
 export function coversAll(totals: readonly number[], n: number): boolean {
   return totals.every((total) => total >= n);
 }
+
+/**
+ * Sinks and the `window` most recent rows.
+ *
+ * @param numKvHeads Length of the budgets, which are all 0.
+ */
+export function windowRecipe(
+  sinks: number,
+  window: number,
+  numKvHeads: number,
+  n: number,
+): StepRecipe | "all" {
+  const prefix = Math.min(sinks, n);
+  const windowStart = Math.max(prefix, n - window);
+  if (windowStart === prefix) return "all";
+  const budgets = new Array<number>(numKvHeads).fill(0);
+  return { prefix, windowStart, from: prefix, to: prefix, unit: 1, budgets };
+}

@@ -1,10 +1,15 @@
 /** All policies by name, and the recipe of any layer. @module */
 import { headBudgets, meanBudget } from "../settings.ts";
 import type { KvSettings, PolicyName } from "../settings_types.ts";
-import { H2O, SNAPKV } from "./accumulated.ts";
+import { windowRecipe } from "./common.ts";
+import { DENSE } from "./dense.ts";
+import { H2O } from "./h2o.ts";
+import { LOKI } from "./loki.ts";
+import { ORACLE } from "./oracle.ts";
 import { QUEST } from "./quest.ts";
-import { LOKI, ORACLE, TOKENBUTLER } from "./ranked.ts";
-import { DENSE, STREAMING, windowRecipe } from "./spans.ts";
+import { SNAPKV } from "./snapkv.ts";
+import { STREAMING } from "./streaming.ts";
+import { TOKENBUTLER } from "./tokenbutler.ts";
 import type { Policy, StepRecipe } from "./types.ts";
 
 /** Every policy. */
