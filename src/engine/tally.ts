@@ -10,7 +10,7 @@ export interface Tally extends Moved {
   readonly settings: KvSettings;
   steps: number;
   rows: number;
-  /** Bytes of keys that exact scores had to read. */
+  /** Bytes that exact scores had to read: keys, and the values that lie beside them. */
   scoring: number;
   readonly recall: RecallSums;
 }
