@@ -53,6 +53,23 @@ Deno.test("a header that does not end in time is 408, and a connection that says
   assert.ok(waited > 300 && waited < 3000, `${waited} ms`);
 });
 
+Deno.test("a request that came while the server itself was held up is told to come again", async () => {
+  await using server = await open({ headerTimeoutMs: 200 });
+  for (let round = 0; round < 3; round++) {
+    using client = await RawClient.connect(server);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const writing = client.write("GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+    // Long past the deadline, when the check of deadlines is due before what lies there is read.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600);
+    await writing;
+    const { status, head, error } = errorOf(await client.readAll());
+    assert.equal(status, 408);
+    assert.equal(error.code, "request_timeout");
+    assert.match(head, /x-should-retry: true/i);
+  }
+  assert.deepEqual(server.refused, ["request_timeout", "request_timeout", "request_timeout"]);
+});
+
 Deno.test("what is no HTTP is 400 and a header of 40 KB is 431, each closed, and others go on", async () => {
   await using server = await open({});
   for (

@@ -14,6 +14,7 @@ import {
   headerTooLarge,
   notHttp,
   rawResponse,
+  readTooLate,
   requestTooSlow,
   tooManyConnections,
 } from "./refusals.ts";
@@ -45,6 +46,8 @@ const MAX_HEADER_BYTES = 32 * 1024;
 const TELLING_MS = 5000;
 /** A connection between two requests; longer than clients and proxies keep one by themselves. */
 const KEEP_ALIVE_MS = 75_000;
+/** Time in which what lies on a socket is read, whatever else is due. */
+const LOOK_AGAIN_MS = 100;
 /** How often deadlines are looked at, at most. */
 const CHECK_MS = 500;
 
@@ -115,6 +118,8 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
     answers.set(socket, known);
     return known;
   };
+  /** Connections whose deadline passed before anything was read. */
+  const late = new WeakSet<Socket>();
   const completions = new WeakMap<IncomingMessage, Promise<void>>();
 
   const respond = getRequestListener((request, env) => {
@@ -180,12 +185,16 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   server.on("clientError", (error: Error & { code?: unknown }, socket: Socket) => {
     const isAnswering = answersOf(socket).size > 0;
     // On a connection that nothing was ever said on, a client that keeps it in store would take a
-    // refusal for the answer to the request that it is just sending.
-    const unused = error.code === "ERR_HTTP_REQUEST_TIMEOUT" && socket.bytesRead === 0;
-    if (unused || isAnswering || !socket.writable || error.code === "ECONNRESET") {
+    // refusal for the answer to the request that it is just sending. But where the server itself was
+    // held up, what came in time is not read yet; node:http cannot read it any more.
+    if (error.code === "ERR_HTTP_REQUEST_TIMEOUT" && socket.bytesRead === 0) {
+      late.add(socket);
+      return void setTimeout(() => socket.bytesRead === 0 && socket.destroy(), LOOK_AGAIN_MS);
+    }
+    if (isAnswering || !socket.writable || error.code === "ECONNRESET") {
       return void socket.destroy();
     }
-    const refusal = parserError(error.code);
+    const refusal = late.has(socket) ? readTooLate() : parserError(error.code);
     onRefused(String(refusal.body.error.code));
     socket.end(rawResponse(refusal), () => socket.destroy());
   });

@@ -12,6 +12,16 @@ export function requestTooSlow(): RequestError {
   );
 }
 
+/** 408: the request was there, but this server was held up and read it past its deadline. */
+export function readTooLate(): RequestError {
+  return new RequestError(
+    408,
+    "timeout_error",
+    "The server was held up and read the request too late: send it again.",
+    { code: "request_timeout", headers: { connection: "close", "x-should-retry": "true" } },
+  );
+}
+
 /** 429: this client has too many connections. */
 export function tooManyConnections(most: number): RequestError {
   return new RequestError(
