@@ -11,6 +11,8 @@ export interface Load {
   readonly prompts: readonly (readonly number[])[];
   /** Tokens of each answer. */
   readonly tokens: number;
+  /** Milliseconds that a stream waits before each of its requests, in order; none: it does not. */
+  readonly pauses: readonly number[];
 }
 
 /** Times of the answers, in milliseconds. */
@@ -25,7 +27,7 @@ export interface LoadTimes {
 
 /** Runs a load; `answer` calls back at each piece of an answer and gives its count of tokens. */
 async function runLoad(
-  { streams, requests, prompts }: Load,
+  { streams, requests, prompts, pauses }: Load,
   answer: (prompt: readonly number[], onPiece: () => void) => Promise<number>,
 ): Promise<LoadTimes> {
   const first: number[] = [];
@@ -34,10 +36,13 @@ async function runLoad(
   const begin = performance.now();
   await Promise.all(Array.from({ length: streams }, async (_, stream) => {
     for (let request = 0; request < requests; request++) {
+      const index = stream * requests + request;
+      const pause = pauses[index] ?? 0;
+      if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
       const asked = performance.now();
       let begun: number | undefined;
       let last = asked;
-      const count = await answer(prompts[(stream * requests + request) % prompts.length]!, () => {
+      const count = await answer(prompts[index % prompts.length]!, () => {
         last = performance.now();
         begun ??= last;
       });

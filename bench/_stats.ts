@@ -4,6 +4,7 @@
 export interface Summary {
   readonly min: number;
   readonly median: number;
+  readonly mean: number;
   readonly p95: number;
   readonly p99: number;
   readonly count: number;
@@ -21,6 +22,7 @@ export function summarize(times: readonly number[]): Summary {
   return {
     min: sorted[0]!,
     median: rank(0.5),
+    mean: times.reduce((sum, time) => sum + time, 0) / times.length,
     p95: rank(0.95),
     p99: rank(0.99),
     count: sorted.length,

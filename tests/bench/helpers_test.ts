@@ -9,8 +9,22 @@ import type { ModelConfig } from "../../src/model/types.ts";
 
 Deno.test("summarize() gives nearest-rank percentiles", () => {
   const hundred = Array.from({ length: 100 }, (_, index) => 100 - index);
-  assert.deepEqual(summarize(hundred), { min: 1, median: 50, p95: 95, p99: 99, count: 100 });
-  assert.deepEqual(summarize([7]), { min: 7, median: 7, p95: 7, p99: 7, count: 1 });
+  assert.deepEqual(summarize(hundred), {
+    min: 1,
+    median: 50,
+    mean: 50.5,
+    p95: 95,
+    p99: 99,
+    count: 100,
+  });
+  assert.deepEqual(summarize([7]), {
+    min: 7,
+    median: 7,
+    mean: 7,
+    p95: 7,
+    p99: 7,
+    count: 1,
+  });
   assert.throws(() => summarize([]), RangeError);
 });
 

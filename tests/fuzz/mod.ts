@@ -1,11 +1,15 @@
 /**
- * The long form of the fuzz tests: `./run fuzz [--seed N] [--count N] [--first N] [--only NAME,NAME]`.
- * Spoils files and requests by the thousand and stops at the first that is not refused as it should.
+ * The long form of the fuzz tests: `./run fuzz`. Spoils files and requests by the thousand and stops
+ * at the first that is not refused as it should.
  *
  * @module
  */
-import { processIo } from "../../src/cli/io.ts";
+import { reportError, runCommand } from "../../src/cli/cli.ts";
+import { defineCommand } from "../../src/cli/command.ts";
+import { type Settings, valueFlag } from "../../src/cli/flags.ts";
+import { type CliIo, EXIT, processIo } from "../../src/cli/io.ts";
 import { timedBar } from "../../src/cli/progress.ts";
+import { integer, wordList } from "../../src/cli/values.ts";
 import { type FuzzCase, runCases } from "./_cases.ts";
 import { FILE_TARGETS, fileCases } from "./_files.ts";
 import { lineCases } from "./_lines.ts";
@@ -13,47 +17,52 @@ import { requestCases, sendGood } from "./_requests.ts";
 import { openFuzzServer } from "./_server.ts";
 
 const SERVER_KINDS = [["requests", requestCases], ["lines", lineCases]] as const;
-const USAGE = "usage: ./run fuzz [--seed N] [--count N] [--first N] [--only NAME,NAME]";
+const TARGETS = FILE_TARGETS.map((make) => make());
+const NAMES = [...TARGETS.map(({ name }) => name), ...SERVER_KINDS.map(([name]) => name)];
 
-interface Options {
-  readonly seed: number;
-  readonly count: number;
-  readonly first: number;
-  readonly only: readonly string[] | null;
-}
+const group = "Fuzzing";
+const flags = {
+  seed: valueFlag({
+    group,
+    help: "what the spoiled inputs are drawn from",
+    placeholder: "N",
+    schema: integer(0, 2 ** 31 - 1),
+    fallback: null,
+    fallbackText: "drawn, and printed",
+  }),
+  count: valueFlag({
+    group,
+    help: "inputs of each kind",
+    placeholder: "N",
+    schema: integer(1, 10_000_000),
+    fallback: 10_000,
+  }),
+  first: valueFlag({
+    group,
+    help: "the first of them, to make one again",
+    placeholder: "N",
+    schema: integer(0, 10_000_000),
+    fallback: 0,
+  }),
+  only: valueFlag({
+    group,
+    help: `kinds: ${NAMES.join(", ")}`,
+    placeholder: "NAME,NAME",
+    schema: wordList(NAMES),
+    fallback: null,
+    fallbackText: "all",
+  }),
+};
 
-function optionsOf(args: readonly string[]): Options {
-  const named = new Map<string, string>();
-  for (let i = 0; i < args.length; i += 2) {
-    const name = args[i]!.match(/^--(seed|count|first|only)$/)?.[1];
-    const value = args[i + 1];
-    if (name === undefined || value === undefined) throw new Error(USAGE);
-    named.set(name, value);
-  }
-  const number = (name: string, otherwise: number) => {
-    const value = Number(named.get(name) ?? otherwise);
-    if (!Number.isSafeInteger(value) || value < 0) throw new Error(USAGE);
-    return value;
-  };
-  return {
-    seed: number("seed", crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1),
-    count: number("count", 10_000),
-    first: number("first", 0),
-    only: named.get("only")?.split(",") ?? null,
-  };
-}
-
-async function main(): Promise<void> {
-  const options = optionsOf(Deno.args);
-  const { seed, count, first, only } = options;
-  const targets = FILE_TARGETS.map((make) => make());
-  const names = [...targets, ...SERVER_KINDS.map(([name]) => ({ name }))].map(({ name }) => name);
-  const unknown = only?.find((name) => !names.includes(name));
-  if (unknown !== undefined) throw new Error(`there is no ${unknown} among ${names.join(", ")}`);
+async function fuzz(
+  { count, first, only, ...asked }: Settings<typeof flags>,
+  io: CliIo,
+): Promise<void> {
+  const seed = asked.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
   console.log(`seed ${seed}, ${count} of each from ${first} on`);
   const processBytes = () => Deno.memoryUsage().rss;
   const run = async (name: string, cases: Iterable<FuzzCase>) => {
-    const bar = timedBar(processIo(), name, count);
+    const bar = timedBar(io, name, count);
     function* shown(): Generator<FuzzCase> {
       let done = 0;
       for (const one of cases) {
@@ -72,7 +81,7 @@ async function main(): Promise<void> {
         `${Math.round(slowestMs)} ms, the largest ${(largestBytes / 2 ** 20).toFixed(1)} MiB`,
     );
   };
-  for (const target of targets.filter(({ name }) => only?.includes(name) ?? true)) {
+  for (const target of TARGETS.filter(({ name }) => only?.includes(name) ?? true)) {
     const folder = await Deno.makeTempDir();
     try {
       await run(target.name, fileCases(target, folder, seed, first, count));
@@ -88,12 +97,21 @@ async function main(): Promise<void> {
   if (server.logged.length > 0) throw new Error(`the server logged: ${server.logged.join("; ")}`);
 }
 
+const command = defineCommand({
+  name: "fuzz",
+  summary: "spoils files and requests, and stops at the first that is not refused as it should",
+  usage: ["fuzz [flags]"],
+  notes: ["The seed is printed, and what makes a single input again where one fails."],
+  flags,
+  async run(settings, io) {
+    await fuzz(settings, io);
+    return EXIT.ok;
+  },
+});
+
 if (import.meta.main) {
-  try {
-    await main();
-    Deno.exit();
-  } catch (error) {
-    console.error(error instanceof Error && error.message === USAGE ? USAGE : error);
-    Deno.exit(1);
-  }
+  const io = processIo();
+  const code = await runCommand(command, Deno.args, io)
+    .catch((error) => reportError(error, command.name, io));
+  Deno.exit(code);
 }

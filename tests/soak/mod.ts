@@ -1,35 +1,49 @@
 /**
- * A long run of a server with many clients: `./run soak [--seed N] [--minutes N] [--clients N]`. The
- * server is a process of its own, so that what is measured is its memory and not the clients'.
+ * A long run of a server with many clients: `./run soak`. The server is a process of its own, so that
+ * what is measured is its memory and not the clients'.
  *
  * @module
  */
-import { processIo } from "../../src/cli/io.ts";
+import { reportError, runCommand } from "../../src/cli/cli.ts";
+import { defineCommand } from "../../src/cli/command.ts";
+import { type Settings, valueFlag } from "../../src/cli/flags.ts";
+import { type CliIo, EXIT, processIo } from "../../src/cli/io.ts";
 import { timedBar } from "../../src/cli/progress.ts";
+import { decimal, integer } from "../../src/cli/values.ts";
 import { MANNER_NAMES } from "./_clients.ts";
 import { startServer } from "./_server_process.ts";
 import { growth, problemsOf, soak, type SoakResult, tenths } from "./_soak.ts";
 
-const USAGE = "usage: ./run soak [--seed N] [--minutes N] [--clients N]";
 /** Memory may have grown by so much after the warm-up. */
 const MOST_GROWTH = 0.05;
 /** Runs of so many minutes meet every manner. */
 const ALL_MANNERS_MINUTES = 2;
 
-function optionsOf(args: readonly string[]) {
-  const named: Record<string, number> = {
-    seed: crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1,
-    minutes: 20,
-    clients: 50,
-  };
-  for (let i = 0; i < args.length; i += 2) {
-    const name = args[i]!.replace(/^--/, "");
-    const value = Number(args[i + 1]);
-    if (!(name in named) || !(value >= 0)) throw new Error(USAGE);
-    named[name] = value;
-  }
-  return named as { seed: number; minutes: number; clients: number };
-}
+const group = "Soaking";
+const flags = {
+  seed: valueFlag({
+    group,
+    help: "what the clients' doings are drawn from",
+    placeholder: "N",
+    schema: integer(0, 2 ** 31 - 1),
+    fallback: null,
+    fallbackText: "drawn, and printed",
+  }),
+  minutes: valueFlag({
+    group,
+    help: "how long; fractions too",
+    placeholder: "N",
+    schema: decimal(0, 100_000),
+    fallback: 20,
+  }),
+  clients: valueFlag({
+    group,
+    help: "clients side by side",
+    placeholder: "N",
+    schema: integer(1, 1000),
+    fallback: 50,
+  }),
+};
 
 const mebibytes = (bytes: number) => `${Math.round(bytes / 2 ** 20)} MiB`;
 
@@ -58,12 +72,16 @@ function show({ outcomes, samples, before, after }: SoakResult): void {
   }
 }
 
-async function main(): Promise<boolean> {
-  const { seed, minutes, clients } = optionsOf(Deno.args);
+/** Answers whether all was as it should be. */
+async function run(
+  { minutes, clients, ...asked }: Settings<typeof flags>,
+  io: CliIo,
+): Promise<boolean> {
+  const seed = asked.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
   const seconds = minutes * 60;
   console.log(`seed ${seed}, ${clients} clients, ${minutes} minutes`);
   await using server = await startServer();
-  const bar = timedBar(processIo(), "Soaking", Math.max(1, Math.round(seconds)));
+  const bar = timedBar(io, "Soaking", Math.max(1, Math.round(seconds)));
   let minute = 0;
   const result = await soak({
     target: server,
@@ -98,11 +116,19 @@ async function main(): Promise<boolean> {
   return problems.length === 0;
 }
 
+const command = defineCommand({
+  name: "soak",
+  summary: "lets clients stream, stop, leave, read slowly and send rubbish, and watches the server",
+  usage: ["soak [flags]"],
+  flags,
+  async run(settings, io) {
+    return await run(settings, io) ? EXIT.ok : EXIT.failure;
+  },
+});
+
 if (import.meta.main) {
-  try {
-    if (!await main()) Deno.exit(1);
-  } catch (error) {
-    console.error(error instanceof Error && error.message === USAGE ? USAGE : error);
-    Deno.exit(1);
-  }
+  const io = processIo();
+  const code = await runCommand(command, Deno.args, io)
+    .catch((error) => reportError(error, command.name, io));
+  if (code !== EXIT.ok) Deno.exit(code);
 }
