@@ -30,6 +30,7 @@ const tableSchema = z.strictObject({
     mean: z.number({ error: "must be a number" }),
     rows: list(list(rows)),
   }, { error: objectRule("mean and rows") })),
+  restless: list(z.int({ error: "must be the index of a layer" })).exactOptional(),
 }, { error: objectRule("roles and points") });
 
 function objectRule(members: string) {
@@ -60,10 +61,11 @@ export function parseBudgetTable(
 }
 
 /** The JSON of a table, which {@linkcode parseBudgetTable} reads. */
-export function formatBudgetTable({ roles, points }: BudgetTable): unknown {
+export function formatBudgetTable({ roles, points, restless }: BudgetTable): unknown {
   return {
     roles: [...roles],
     points: points.map(({ mean, rows }) => ({ mean, rows: rows.map((heads) => [...heads]) })),
+    ...(restless === undefined ? {} : { restless: [...restless] }),
   };
 }
 
@@ -105,6 +107,14 @@ function checkTable(
         );
       }
     });
+  });
+  table.restless?.forEach((layer, i, all) => {
+    if (roles[layer] !== "selected") {
+      throw new BudgetTableError(["restless", i], `must be a layer that is selected, not ${layer}`);
+    }
+    if (i > 0 && layer <= all[i - 1]!) {
+      throw new BudgetTableError(["restless", i], "must come after the layer before it");
+    }
   });
   const numHeads = numSelectedHeads(table);
   points.forEach(({ mean, rows }, point) => {

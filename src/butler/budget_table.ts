@@ -20,6 +20,11 @@ export interface BudgetTable {
   readonly roles: readonly LayerRole[];
   /** One or more, by ascending mean; no head's rows become fewer from one to the next. */
   readonly points: readonly BudgetPoint[];
+  /**
+   * Selected layers, rising, which choose at every step, whatever the interval: what some head of
+   * theirs needs changes with every token. Absent: none.
+   */
+  readonly restless?: readonly number[];
 }
 
 /** A head whose rows are being decided. */
@@ -53,10 +58,12 @@ export function numDenseLayers(roles: readonly LayerRole[]): number {
 export function withDenseLayers(
   table: BudgetTable,
   numDense: number,
-): BudgetTable | { readonly roles: readonly LayerRole[]; readonly points: null } {
+): BudgetTable | Omit<BudgetTable, "points"> & { readonly points: null } {
   if (table.roles.slice(0, numDense).every((role) => role === "dense")) return table;
   const roles = table.roles.map((role, layer) => layer < numDense ? "dense" : role);
   const numHeads = numSelectedHeads({ ...table, roles });
+  const restless = table.restless?.filter((layer) => layer >= numDense);
+  const shape = { roles, ...(restless === undefined ? {} : { restless }) };
   const points = table.points.map(({ rows }): BudgetPoint => {
     const left = rows.map((heads, layer) =>
       roles[layer] === "selected" ? heads : heads.map(() => 0)
@@ -64,8 +71,8 @@ export function withDenseLayers(
     return { mean: sumOf(left.map(sumOf)) / numHeads, rows: left };
   });
   // Layers that nobody gave rows to do not say how rows would be shared out among them.
-  if (numHeads === 0 || points.at(-1)!.mean === 0) return { roles, points: null };
-  return { roles, points };
+  if (numHeads === 0 || points.at(-1)!.mean === 0) return { ...shape, points: null };
+  return { ...shape, points };
 }
 
 /**

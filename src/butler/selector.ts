@@ -488,7 +488,7 @@ export class Selector {
       const recipe = entry.view.choice(layer);
       if (recipe !== null) {
         const { mode } = SCORER_WORDS[entry.kind];
-        const grows = entry.view.growth > 1;
+        const grows = entry.view.growth[layer]! > 1;
         this.buffers.wantsNeighbours ||= grows;
         const later = entry.view.coming(layer) !== null;
         const flags = (grows ? WANTS_NEIGHBOURS : 0) | (later ? PICKS_ONLY : 0);

@@ -192,7 +192,11 @@ function layersOf(
   const ones: readonly number[] = Array.from({ length: numKvHeads }, () => 1);
   const shape = predictedShape(request, policy, calibrated);
   if (shape !== null) {
-    const layers = shape.roles.map((role) => ({ role, weights: ones }));
+    const layers = shape.roles.map((role, layer): KvLayerSettings => ({
+      role,
+      weights: ones,
+      ...(shape.restless?.includes(layer) === true ? { interval: 1 } : {}),
+    }));
     return { layers, ...(shape.points === null ? {} : { budgetTable: shape }) };
   }
   const numDense = request.denseLayers ?? defaultDenseLayers(policy);
@@ -201,12 +205,13 @@ function layersOf(
       role: layer < numDense ? "dense" : "selected",
     }));
   const mean = weightBase(request, table);
-  const layers = table.map(({ role, budgets }): KvLayerSettings => {
+  const layers = table.map(({ role, budgets, interval }): KvLayerSettings => {
     if (policy === "dense") return { role: "dense", weights: ones };
     if (policy === "streaming" && role === "selected") return { role: "window", weights: ones };
+    const own = interval === undefined ? {} : { interval };
     // Nothing of nothing: a table of zeros has budget 0.
-    if (budgets === undefined || !mean) return { role, weights: ones };
-    return { role, weights: budgets.map((rows) => rows / mean) };
+    if (budgets === undefined || !mean) return { role, weights: ones, ...own };
+    return { role, weights: budgets.map((rows) => rows / mean), ...own };
   });
   return { layers };
 }
@@ -256,7 +261,9 @@ export function fetchesAhead({ fetch, layers }: KvSettings): boolean {
  * selection, which is used two steps after it was made where rows are fetched ahead.
  */
 export function stepsKept(settings: KvSettings): number {
-  return settings.interval - 1 + (fetchesAhead(settings) ? 2 : 0);
+  const { interval, layers } = settings;
+  const longest = layers.reduce((most, layer) => Math.max(most, layer.interval ?? 0), interval);
+  return longest - 1 + (fetchesAhead(settings) ? 2 : 0);
 }
 
 /**

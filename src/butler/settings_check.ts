@@ -120,13 +120,15 @@ export function checkTable(value: unknown, path: KvPath = []): asserts value is 
   checkNames(value, ["layers"], path, "member of a table");
   checkList(value["layers"], [...path, "layers"], "a list of layers", (layer, at) => {
     if (!isRecord(layer)) refuse(at, "must be an object with `role`", layer);
-    checkNames(layer, ["role", "budgets"], at, "member of a layer");
-    const { role, budgets } = layer;
+    checkNames(layer, ["role", "budgets", "interval"], at, "member of a layer");
+    const { role, budgets, interval } = layer;
     word(LAYER_ROLES)(role, [...at, "role"]);
-    if (budgets === undefined) return;
-    if (role !== "selected") {
-      throw new KvSettingsError([...at, "budgets"], "is for layers of role selected only");
+    for (const [name, member] of Object.entries({ budgets, interval })) {
+      if (member === undefined || role === "selected") continue;
+      throw new KvSettingsError([...at, name], "is for layers of role selected only");
     }
+    if (interval !== undefined) whole(KV_RANGES.interval)(interval, [...at, "interval"]);
+    if (budgets === undefined) return;
     checkList(budgets, [...at, "budgets"], "a list of rows", whole([0, MAX_BUDGET_ROWS]));
   });
 }

@@ -12,6 +12,7 @@ const LAYER = {
   properties: {
     role: { enum: LAYER_ROLES },
     budgets: { type: "array", items: ROWS, description: "rows of each KV head" },
+    interval: whole(KV_RANGES.interval, "in place of `interval` of all layers"),
   },
   required: ["role"],
   additionalProperties: false,

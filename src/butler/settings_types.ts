@@ -50,11 +50,12 @@ export interface KvRequest {
   /** Most recent rows that are always attended to, the newest included. */
   readonly window?: number;
   readonly budget?: Budget;
-  /** A selection is made every so many steps. */
+  /** A selection is made every so many steps, but in layers whose table says otherwise. */
   readonly interval?: number;
   /**
    * A run of selected rows brings as many after it. For policies that rank row by row at every
-   * selection (oracle, loki, tokenbutler); the others do not use it.
+   * selection (oracle, loki, tokenbutler), and layers whose table names no interval of 1; the others
+   * do not use it.
    */
   readonly neighbours?: boolean;
   /** Leading layers that attend to everything. */
@@ -79,6 +80,8 @@ export interface KvTableLayer {
   readonly role: LayerRole;
   /** B of each KV head, in rows; of selected layers only. Absent: the budget for all. */
   readonly budgets?: readonly number[];
+  /** Steps from one selection to the next; of selected layers only. Absent: as in the others. */
+  readonly interval?: number;
 }
 
 /** Everything decided, for one sequence. */
@@ -108,6 +111,8 @@ export interface KvLayerSettings {
    * rounding of a table's own budget.
    */
   readonly weights: readonly number[];
+  /** Steps from one selection to the next, where that is not the sequence's own interval. */
+  readonly interval?: number;
 }
 
 /** What a reply says of its cache. Means are over the decode steps of the reply. */

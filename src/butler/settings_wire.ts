@@ -162,7 +162,8 @@ function wireLayers({ policy, layers, budget, budgetTable }: KvSettings) {
   if (budgetTable !== undefined) return { dense_layers: numDense, ...calibrated };
   const role = policy === "streaming" ? "window" : "selected";
   const even = layers.slice(numDense).every((layer) =>
-    layer.role === role && layer.weights.every((weight) => weight === 1)
+    layer.role === role && layer.weights.every((weight) => weight === 1) &&
+    layer.interval === undefined
   );
   if (even) return { dense_layers: numDense, ...calibrated };
   return { table: { layers: layers.map((layer) => wireLayer(layer, budget)) } };
@@ -170,10 +171,11 @@ function wireLayers({ policy, layers, budget, budgetTable }: KvSettings) {
 
 /** Of a budget that is a share no rows can be told: the heads' factors on it are. */
 function wireLayer(
-  { role, weights }: KvLayerSettings,
+  { role, weights, interval }: KvLayerSettings,
   budget: Budget,
-): KvTableLayer | { readonly role: "selected"; readonly weights: readonly number[] } {
+): KvTableLayer | Pick<KvLayerSettings, "interval" | "role" | "weights"> {
   if (role !== "selected") return { role };
-  if ("share" in budget) return { role, weights };
-  return { role, budgets: weights.map((weight) => Math.round(budget.rows * weight)) };
+  const own = interval === undefined ? {} : { interval };
+  if ("share" in budget) return { role, weights, ...own };
+  return { role, budgets: weights.map((weight) => Math.round(budget.rows * weight)), ...own };
 }

@@ -35,8 +35,8 @@ export interface SelectedView {
 export class SlotView {
   readonly settings: KvSettings;
   readonly policy: Policy;
-  /** Rows of every new selection, neighbours included, over the rows that were chosen. */
-  readonly growth: number;
+  /** By layer: rows of a new selection, neighbours included, over the rows that were chosen. */
+  readonly growth: readonly number[];
   /** Selections are used two steps after they were made, but for the first one of a layer. */
   readonly ahead: boolean;
   readonly #layers: LayerView[];
@@ -56,7 +56,9 @@ export class SlotView {
   constructor(settings: KvSettings, below = false, readonly maxRows = Infinity) {
     this.settings = settings;
     this.policy = POLICIES[settings.policy];
-    this.growth = growthOf(settings, maxRows);
+    this.growth = settings.layers.map(({ role }, layer) =>
+      role === "selected" ? growthOf(settings, layer, maxRows) : 1
+    );
     this.ahead = below && fetchesAhead(settings);
     this.#layers = settings.layers.map(() => ({ kind: "all" }));
     this.#coming = settings.layers.map(() => null);
@@ -111,13 +113,15 @@ export class SlotView {
   advance(n: number): boolean {
     const { settings, policy } = this;
     const first = this.#steps < 0;
-    const due = first || policy.once || (this.#steps + 1) % settings.interval === 0;
-    const budgets = due ? headBudgets(settings, n) : null;
+    const due = settings.layers.map(({ interval = settings.interval }) =>
+      first || policy.once || (this.#steps + 1) % interval === 0
+    );
+    const budgets = due.includes(true) ? headBudgets(settings, n) : null;
     let fresh = false;
     this.#reopened.clear();
     settings.layers.forEach(({ role }, layer) => {
       this.#coming[layer] = null;
-      const next = this.#next(layer, role, n, budgets);
+      const next = this.#next(layer, role, n, due[layer]! ? budgets : null);
       if (next.kind === "all" && this.layer(layer).kind !== "all") this.#reopened.add(layer);
       this.#layers[layer] = next;
       fresh ||= this.choice(layer) !== null;
@@ -154,10 +158,10 @@ export class SlotView {
       ? cappedRecipe(ideal, last)
       : ideal;
     this.#chosen[layer] = recipe;
-    const most = Math.max(...recipe.budgets) * recipe.unit * this.growth;
+    const growth = this.growth[layer]!;
+    const most = Math.max(...recipe.budgets) * recipe.unit * growth;
     const candidates = (recipe.to - recipe.from) * recipe.unit;
     const listRows = Math.min(most, candidates);
-    const { growth } = this;
     const { windowStart } = recipe;
     const next: SelectedView = {
       kind: "selected",
@@ -192,13 +196,15 @@ const RANKED: ReadonlySet<ScoreKind> = new Set(["projected", "exact", "predicted
 
 /**
  * Neighbours are for policies that rank row by row at every selection: pages bring their own, and
- * attention that was received says nothing of rows that were let go. They double a list, at most.
+ * attention that was received says nothing of rows that were let go. A layer that chooses at every
+ * step while others keep what they chose has no use for them. They double a list, at most.
  *
  * @param maxRows Rows that the sequence may come to have.
  */
-export function growthOf(settings: KvSettings, maxRows: number): number {
+export function growthOf(settings: KvSettings, layer: number, maxRows: number): number {
   const { scores } = POLICIES[settings.policy];
   if (!settings.neighbours || !RANKED.has(scores)) return 1;
+  if (settings.layers[layer]!.interval === 1) return 1;
   // A list is made by one lane, which can do so much.
   return mostHeadBudget(settings, maxRows) > MOST_NEIGHBOUR_BUDGET ? 1 : 2;
 }
@@ -209,7 +215,6 @@ export function growthOf(settings: KvSettings, maxRows: number): number {
  * @param offloaded Rows of a window that is longer than the one on the device are listed too.
  */
 export function mostListRows(settings: KvSettings, maxRows: number, offloaded: boolean): number {
-  const growth = growthOf(settings, maxRows);
   const budgets = headBudgets(settings, maxRows);
   const least = leastListRows(settings, maxRows);
   const rows = settings.layers.map(({ role }, layer) => {
@@ -219,7 +224,8 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
     const window = offloaded
       ? maxRows - recipe.windowStart + recipe.unit - 1 + stepsKept(settings)
       : 0;
-    return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) * growth + window;
+    return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) *
+        growthOf(settings, layer, maxRows) + window;
   });
   return Math.min(maxRows, Math.max(0, ...rows));
 }

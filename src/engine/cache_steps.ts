@@ -212,7 +212,7 @@ export class CacheSteps {
   report(slot: number): KvReport | null {
     const tally = this.#tallies.get(slot);
     if (tally === undefined) return null;
-    const grows = (this.#selector.view(slot)?.growth ?? 1) > 1;
+    const grows = this.#selector.view(slot)?.growth.some((growth) => growth > 1) ?? false;
     return reportOf(tally, this.#options.cache.tiersOf(slot), grows);
   }
 

@@ -75,7 +75,6 @@ function clip(set: LayerSet, all: number): LayerSet {
 export function wishedSet(need: WorkingSetNeed): LayerSet[] {
   const { settings, maxRows } = need;
   const budgets = headBudgets(settings, maxRows);
-  const growth = growthOf(settings, maxRows);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   return steadySet(need).map((least, layer) => {
     const { role } = settings.layers[layer]!;
@@ -84,7 +83,11 @@ export function wishedSet(need: WorkingSetNeed): LayerSet[] {
       const rows = settings.window + meanBudget(settings, maxRows);
       return clip({ ...least, windowBlocks: windowBlocks(rows), slotPages: 0 }, all);
     }
-    return withSlots(least, 2 * growth * Math.max(...budgets[layer]!), all);
+    return withSlots(
+      least,
+      2 * growthOf(settings, layer, maxRows) * Math.max(...budgets[layer]!),
+      all,
+    );
   });
 }
 
@@ -108,7 +111,6 @@ export function wholeListsSet(need: WorkingSetNeed): LayerSet[] {
  */
 function listSets(need: WorkingSetNeed): LayerSet[][] {
   const { settings, maxRows } = need;
-  const growth = growthOf(settings, maxRows);
   const all = Math.ceil(maxRows / BLOCK_ROWS);
   const budgets = headBudgets(settings, maxRows).map((heads) => heads.toSorted((a, b) => a - b));
   const heads = Math.max(0, ...budgets.map(({ length }) => length));
@@ -117,7 +119,7 @@ function listSets(need: WorkingSetNeed): LayerSet[][] {
     (_, rank) =>
       steadySet(need).map((least, layer) =>
         settings.layers[layer]!.role === "selected"
-          ? withSlots(least, growth * budgets[layer]![rank]!, all)
+          ? withSlots(least, growthOf(settings, layer, maxRows) * budgets[layer]![rank]!, all)
           : least
       ),
   );

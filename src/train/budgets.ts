@@ -28,6 +28,34 @@ const MOST_SHARE = 1 / 4;
 const EVEN_PART = 1 / 2;
 
 /**
+ * A head is restless if rows that an earlier step chose make it miss so many times the attention that
+ * it misses with its own. On the default model two heads miss 43 and 18 times as much (they look for
+ * what followed the newest token before), two others 4 times, the next 2.5 times; with the layers of
+ * all four at every step perplexity at interval 8 is within 1 % of that at interval 1, on source code
+ * too, and without them 3 to 15 % above it.
+ */
+const RESTLESS_TIMES = 3;
+/** The least that it misses more, of all its attention: less is not worth a selection a step. */
+const RESTLESS_PART = 0.02;
+
+/**
+ * Layers with a restless head.
+ *
+ * @param heads (layers after the first, KV heads) in one list.
+ * @returns Rising.
+ */
+export function restlessLayers(heads: readonly HeadMeasure[], numKvHeads: number): number[] {
+  const layers = heads.flatMap(({ kept }, index) => {
+    if (kept === null) return [];
+    const { missedFresh, missedKept } = kept;
+    const restless = missedKept >= RESTLESS_TIMES * missedFresh &&
+      missedKept - missedFresh >= RESTLESS_PART;
+    return restless ? [1 + Math.floor(index / numKvHeads)] : [];
+  });
+  return [...new Set(layers)];
+}
+
+/**
  * Shares rows out among the heads by the attention that their curves say each row adds: small
  * budgets by those of short windows, large ones by those of long ones.
  *
@@ -47,7 +75,8 @@ export function budgetsOf(
     const before = points.at(-1);
     points.push(point.mean <= most ? point : grown(before, many.points[i]!));
   });
-  return { roles: few.roles, points };
+  const restless = restlessLayers(long.heads, numKvHeads);
+  return { roles: few.roles, points, ...(restless.length === 0 ? {} : { restless }) };
 }
 
 /**

@@ -1,6 +1,7 @@
 /** How good a predictor's choice of rows is, on windows that it was not trained on. @module */
 import { IMPORTANCE_DIM } from "../butler/predictor/shape.ts";
 import { type Turning, turnQueries } from "../butler/predictor/turns.ts";
+import { withNeighbours } from "./neighbours.ts";
 import {
   normalized,
   type ObjectiveWindow,
@@ -16,6 +17,13 @@ export interface MeasureSettings {
   readonly budget: number;
   /** Counts of chosen rows for the curves, rising. */
   readonly counts: readonly number[];
+  /** What is kept from an earlier row. */
+  readonly kept: {
+    /** Rows that it chose; a run of them brings as many after it. */
+    readonly budget: number;
+    /** It lies so many rows back at most. */
+    readonly steps: number;
+  };
 }
 
 /** Means over rows, and over the query heads of the KV head. */
@@ -34,6 +42,16 @@ export interface HeadMeasure {
   readonly bestMass: number;
   /** Rows that had more candidates than the budget. */
   readonly rows: number;
+  /** Of what is kept; null where no row had an earlier one near enough. */
+  readonly kept: KeptMeasure | null;
+}
+
+/** Parts of all attention that rows miss, the mean over them. */
+export interface KeptMeasure {
+  /** With what they choose themselves. */
+  readonly missedFresh: number;
+  /** With what the measured row before chose, its neighbours, and all rows since its window began. */
+  readonly missedKept: number;
 }
 
 /** Tokens that an order can tell apart. */
@@ -108,6 +126,7 @@ function measureHead(
   const weights = Array.from({ length: group }, () => new Float32Array(tokens));
   const truth = new Float32Array(tokens);
   const guess = new Float32Array(tokens);
+  let before: Choice | null = null;
   for (let row = 0; row < rows; row++) {
     const count = window.positions[row]! + 1;
     const end = count - settings.window;
@@ -126,8 +145,21 @@ function measureHead(
       const small = queries.subarray(at, at + IMPORTANCE_DIM);
       scoresInto(null, guess, small, own, 0, count);
     }
-    sums.add(weights, order(truth, settings.sinks, end), order(guess, settings.sinks, end), count);
+    const guessed = order(guess, settings.sinks, end);
+    sums.add(weights, order(truth, settings.sinks, end), guessed, count);
+    if (before !== null && end - before.end <= settings.kept.steps) {
+      sums.addKept(weights, before, guessed, count);
+    }
+    before = { rows: guessed.slice(0, settings.kept.budget), end };
   }
+}
+
+/** What a row chose. */
+interface Choice {
+  /** The best first. */
+  readonly rows: Uint32Array;
+  /** Where its candidates ended and its window began. */
+  readonly end: number;
 }
 
 /** (tokens, 16) */
@@ -201,6 +233,9 @@ class Sums {
   #base = 0;
   readonly #added: Float64Array;
   readonly #best: Float64Array;
+  #pairs = 0;
+  #missedFresh = 0;
+  #missedKept = 0;
   readonly #counts: readonly number[];
   readonly #settings: MeasureSettings;
 
@@ -233,6 +268,30 @@ class Sums {
     }
   }
 
+  /** A row with what an earlier one chose, and with what it chooses itself. */
+  addKept(
+    weights: readonly Float32Array[],
+    before: Choice,
+    guess: Uint32Array,
+    count: number,
+  ): void {
+    const { sinks, window, kept: { budget } } = this.#settings;
+    const old = withNeighbours(before.rows, before.end, 2 * budget);
+    const own = guess.subarray(0, budget);
+    this.#pairs++;
+    for (const of of weights) {
+      const missed = (rows: Iterable<number>, windowStart: number) => {
+        let sum = 1;
+        for (let t = 0; t < sinks; t++) sum -= of[t]!;
+        for (const t of rows) sum -= of[t]!;
+        for (let t = windowStart; t < count; t++) sum -= of[t]!;
+        return Math.max(0, sum) / weights.length;
+      };
+      this.#missedFresh += missed(own, count - window);
+      this.#missedKept += missed(old, before.end);
+    }
+  }
+
   #cumulate(to: Float64Array, weights: Float32Array, order: Uint32Array, heads: number): void {
     this.#counts.forEach((count, index) => {
       let sum = 0;
@@ -257,6 +316,10 @@ class Sums {
       mass: base + added.at(-1)!,
       bestMass: base + best.at(-1)!,
       rows: this.#rows,
+      kept: this.#pairs === 0 ? null : {
+        missedFresh: this.#missedFresh / this.#pairs,
+        missedKept: this.#missedKept / this.#pairs,
+      },
     };
   }
 }

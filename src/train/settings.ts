@@ -91,6 +91,12 @@ export const MEASURED_COUNTS: readonly number[] = [
   1024,
 ];
 
+/**
+ * What is kept from an earlier row while it is measured how restless a head is: 256 rows in all with
+ * the default sinks and window, for up to twice the interval of 8, of which measured rows lie apart.
+ */
+export const KEPT = { budget: 220, steps: 16 } as const;
+
 /** Held-out windows that recall is measured on before training and after each epoch. */
 export const QUICK_WINDOWS = 2;
 
@@ -98,7 +104,7 @@ export const QUICK_WINDOWS = 2;
 export function measureSettings(
   { sinks, window }: Pick<TrainSettings, "sinks" | "window">,
 ): MeasureSettings {
-  return { sinks, window, budget: MEASURED_BUDGET, counts: MEASURED_COUNTS };
+  return { sinks, window, budget: MEASURED_BUDGET, counts: MEASURED_COUNTS, kept: KEPT };
 }
 
 /** Mean budgets that the table of a predictor has points for. */

@@ -19,6 +19,7 @@ const headsOf = (curves: readonly ((count: number) => number)[]): HeadMeasure[] 
       mass: 0,
       bestMass: 0,
       rows: 1,
+      kept: null,
     };
   });
 

@@ -7,7 +7,15 @@ import { assert } from "std-testing";
 /** A head with so much attention on sinks and window, whose first rows each add as much. */
 function headOf(base: number, each: number): HeadMeasure {
   const added = MEASURED_COUNTS.map((count) => count * each);
-  const none = { recall: 0, recentRecall: 0, best: added, mass: 0, bestMass: 0, rows: 1 };
+  const none = {
+    recall: 0,
+    recentRecall: 0,
+    best: added,
+    mass: 0,
+    bestMass: 0,
+    rows: 1,
+    kept: null,
+  };
   return { ...none, base, added };
 }
 

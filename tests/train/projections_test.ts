@@ -123,7 +123,8 @@ Deno.test("a producer in closed form finds rows of queries that are linear in it
   const windows = windowsOf(SIZES, rope, 12, 3);
   const { values, turning } = startOf(SIZES, rope, 2, () => windows);
   const held = windowsOf(SIZES, rope, 2, 4);
-  const settings = { sinks: 2, window: 8, budget: 32, counts: [8] };
+  const kept = { budget: 32, steps: 4 };
+  const settings = { sinks: 2, window: 8, budget: 32, counts: [8], kept };
   const [head] = measure(SIZES, values, turning, held, settings);
   assert.ok(head!.recall > 0.95, `${head!.recall}`);
   const stuck = { ...turning, turns: turning.turns.map(() => STILL) };
