@@ -18,7 +18,10 @@ export function tableOf(
   };
 }
 
-/** Any table of so many layers and KV heads: roles, heads that get nothing, heads that get much. */
+/**
+ * Any table of so many layers and KV heads: roles, heads that get nothing, heads that get much,
+ * layers that are restless.
+ */
 export function anyTable(numLayers: number, numKvHeads: number): fc.Arbitrary<BudgetTable> {
   // Nothing is predicted for the first layer.
   const first = fc.constantFrom<LayerRole[]>("dense", "window");
@@ -32,11 +35,13 @@ export function anyTable(numLayers: number, numKvHeads: number): fc.Arbitrary<Bu
   return fc.record({
     roles: fc.tuple(first, ...Array.from({ length: numLayers - 1 }, () => role)),
     steps: fc.array(fc.array(more, count), { minLength: 1, maxLength: 4 }),
-  }).map(({ roles, steps }) => {
+    restless: fc.option(fc.subarray(Array.from({ length: numLayers }, (_, layer) => layer))),
+  }).map(({ roles, steps, restless }) => {
     const some = roles.includes("selected") ? roles : [...roles.slice(0, -1), "selected" as const];
     const last = some.lastIndexOf("selected") * numKvHeads;
     const rows = new Array<number>(numLayers * numKvHeads).fill(0);
-    return tableOf(
+    const chosen = restless?.filter((layer) => some[layer] === "selected");
+    const table = tableOf(
       some,
       steps.map((added) => {
         added.forEach((count, i) => {
@@ -47,5 +52,6 @@ export function anyTable(numLayers: number, numKvHeads: number): fc.Arbitrary<Bu
         return some.map((_, layer) => rows.slice(layer * numKvHeads, (layer + 1) * numKvHeads));
       }),
     );
+    return chosen === undefined ? table : { ...table, restless: chosen };
   });
 }

@@ -61,6 +61,11 @@ Deno.test("parseBudgetTable() says what is wrong and where", () => {
       [change(["points", 1, "mean"], 41), /mean .* be the mean of its 4 heads, 40, but is 41$/],
       [change(["points", 1, "mean"], 5), /mean .* be more than the mean before, 5, but is 5$/],
       [change(["points", 0, "mean"], "5"), /^points\[0\]\.mean .* must be a number$/],
+      [change(["restless"], 1), /^restless .* must be a list$/],
+      [change(["restless"], [1.5]), /^restless\[0\] .* must be the index of a layer$/],
+      [change(["restless"], [0]), /^restless\[0\] .* must be a layer that is selected, not 0$/],
+      [change(["restless"], [3]), /^restless\[0\] .* must be a layer that is selected, not 3$/],
+      [change(["restless"], [2, 1]), /^restless\[1\] .* must come after the layer before it$/],
     ] as const
   ) {
     assert.throws(() => parseBudgetTable(json, SHAPE), (error) => {

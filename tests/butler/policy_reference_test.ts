@@ -62,7 +62,8 @@ function ids(count: number): number[] {
 class Follower {
   readonly #policy: Selecting;
   readonly #sizes: PolicySizes;
-  readonly #interval: number;
+  /** By layer. */
+  readonly #intervals: readonly number[];
   readonly #capture: Capture;
   readonly #projection: TestProjection;
   readonly #predictor: Predictor;
@@ -81,7 +82,7 @@ class Follower {
   constructor(
     policy: Selecting,
     sizes: PolicySizes,
-    interval: number,
+    intervals: readonly number[],
     capture: Capture,
     projection: TestProjection,
     predictor: Predictor,
@@ -90,7 +91,7 @@ class Follower {
   ) {
     this.#policy = policy;
     this.#sizes = sizes;
-    this.#interval = interval;
+    this.#intervals = intervals;
     this.#capture = capture;
     this.#projection = projection;
     this.#predictor = predictor;
@@ -123,8 +124,8 @@ class Follower {
   async decoded(parts: EngineParts, position: number): Promise<void> {
     this.#step++;
     const once = this.#policy === "snapkv";
-    const fresh = once ? this.#step === 0 : this.#step % this.#interval === 0;
     for (const layer of this.#layers) {
+      const fresh = once ? this.#step === 0 : this.#step % this.#intervals[layer]! === 0;
       const lists = await this.#capture.lists(parts, layer);
       assert.ok(lists !== null);
       const queries = await this.#capture.queries(parts, layer, 0);
@@ -290,7 +291,7 @@ async function sizesOf(
 async function follow(
   path: string,
   policy: Selecting,
-  interval: number,
+  interval: number | readonly [number, number],
   random: Random | null,
   projection: TestProjection,
   kept: ImportanceKeys,
@@ -300,7 +301,19 @@ async function follow(
   const file = PREDICTORS[random === null ? 0 : 1]!;
   const { sizes, rope } = await sizesOf(path);
   const { predictor } = readPredictor(file, sizes);
-  const follower = new Follower(policy, rows, interval, capture, projection, predictor, rope, kept);
+  // Of the layers after the first, or of all.
+  const own = typeof interval === "number" ? [interval, interval] : interval;
+  const intervals = [own[0], ...own];
+  const follower = new Follower(
+    policy,
+    rows,
+    intervals,
+    capture,
+    projection,
+    predictor,
+    rope,
+    kept,
+  );
   await using opened = await openEngine(
     path,
     { prefillChunk: CHUNK, calibration: projection.file, predictor: file, importanceKeys: kept },
@@ -315,8 +328,16 @@ async function follow(
     sinks,
     window,
     budget: { rows: budget },
-    interval,
     neighbours: false,
+    ...(typeof interval === "number" ? { interval } : {
+      interval: 5,
+      table: {
+        layers: [
+          { role: "dense" },
+          ...own.map((of) => ({ role: "selected", interval: of } as const)),
+        ],
+      },
+    }),
   };
   const text = ids(PROMPT + STEPS);
   const forcedIds = text.slice(PROMPT);
@@ -333,6 +354,7 @@ Deno.test("selections on the device are those of plain references", async (t) =>
       const [interval, data, kept] of [
         [1, "a model's", "f16"],
         [3, "random", "f16"],
+        [[3, 1], "random", "f16"],
         [1, "random", "f16"],
         [1, "random", "int8"],
         [1, "a model's", "int8"],
@@ -340,8 +362,10 @@ Deno.test("selections on the device are those of plain references", async (t) =>
     ) {
       if (kept === "int8" && !short.includes(policy)) continue;
       const form = kept === "int8" ? ", short keys in bytes" : "";
+      // Its table has no first dense layers of its own number.
+      if (typeof interval !== "number" && POLICIES[policy].dense !== 1) continue;
       await t.step(`${policy}, interval ${interval}, ${data} q and k${form}`, async () => {
-        const random = data === "random" ? new Random(17 + interval) : null;
+        const random = data === "random" ? new Random(17 + [interval].flat()[0]!) : null;
         const { rows, swapped } = await follow(path, policy, interval, random, projection, kept);
         console.log(`${policy}, ${data}: of ${rows} units ${swapped} are near-ties`);
         assert.ok(rows > 0);

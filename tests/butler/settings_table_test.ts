@@ -11,6 +11,7 @@ import {
   mostHeadBudget,
   POLICY_NAMES,
   resolveKv,
+  stepsKept,
 } from "../../src/butler/settings.ts";
 import { readKv, wireDefaults, wireSettings } from "../../src/butler/settings_wire.ts";
 import { mostListRows, SlotView } from "../../src/butler/slots.ts";
@@ -52,6 +53,27 @@ Deno.test("tokenbutler follows the predictor's table, the other policies do not"
   }
   // Nobody names a policy and the request fits.
   assert.ok(!("budgetTable" in resolveKv({}, MODEL, SITUATION).settings));
+});
+
+Deno.test("restless layers choose at every step, and have no neighbours", () => {
+  const situation = { ...SITUATION, budgetTable: { ...TABLE, restless: [2] } };
+  const settings = resolve({ interval: 8, budget: { rows: 4 }, sinks: 2, window: 4 }, situation);
+  assert.deepEqual(settings.layers.map(({ interval }) => interval), [undefined, undefined, 1]);
+  assert.equal(stepsKept(settings), 7);
+  const view = new SlotView(settings);
+  assert.deepEqual(view.growth, [1, 2, 1]);
+  for (let n = 40; n < 60; n++) {
+    assert.ok(view.advance(n));
+    assert.equal(view.choice(1) !== null, n % 8 === 0);
+    assert.ok(view.choice(2) !== null);
+    assert.equal(view.choosesAll, n % 8 === 0);
+  }
+  // Not where the table is not used.
+  const even = resolve({ interval: 8, table: false }, situation);
+  assert.ok(even.layers.every(({ interval }) => interval === undefined));
+  // Nor in a layer that is dense.
+  const dense = resolve({ interval: 8, denseLayers: 3 }, situation);
+  assert.ok(dense.layers.every(({ interval }) => interval === undefined));
 });
 
 Deno.test("table: false gives every head the same, and a table of the user's own comes first", () => {
@@ -208,15 +230,16 @@ Deno.test("slots are for twice the rows of a layer's largest head", () => {
 });
 
 Deno.test("neighbours are off where the largest head's list is too long for one lane", () => {
-  const growth = (rows: number) => new SlotView(resolve({ budget: { rows }, interval: 2 })).growth;
+  const growth = (rows: number) =>
+    new SlotView(resolve({ budget: { rows }, interval: 2 })).growth[1];
   // The largest head has 106 rows of 40 in the mean.
   const mean = Math.floor(MOST_NEIGHBOUR_BUDGET * 40 / 106);
   assert.equal(growth(mean), 2);
   assert.equal(growth(mean + 1), 1);
   const own = (rows: number) =>
     settingsOf(["selected"], { budget: { rows }, neighbours: true }, [0.5, 1.5]);
-  assert.equal(new SlotView(own(10_000)).growth, 2);
-  assert.equal(new SlotView(own(11_000)).growth, 1);
+  assert.equal(new SlotView(own(10_000)).growth[0], 2);
+  assert.equal(new SlotView(own(11_000)).growth[0], 1);
 });
 
 Deno.test("mergeKv() keeps the word about the predictor's table apart from dense layers", () => {

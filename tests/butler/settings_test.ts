@@ -230,6 +230,8 @@ Deno.test("resolveKv() names the field that is wrong, and takes the ends of each
     [{ table: { layers: [{ role: "sparse" }] } }, "table.layers[0].role"],
     [{ table: { layers: [{ role: "dense", budget: 1 }] } }, "table.layers[0].budget"],
     [{ table: { layers: [{ role: "dense", budgets: [1, 1] }] } }, "table.layers[0].budgets"],
+    [{ table: { layers: [{ role: "window", interval: 1 }] } }, "table.layers[0].interval"],
+    [{ table: { layers: [{ role: "selected", interval: 0 }] } }, "table.layers[0].interval"],
     [{ table: selected(4, []) }, "table.layers[0].budgets"],
     [{ table: selected(4, [1]) }, "table.layers[0].budgets"],
     [{ table: selected(4, [1, 2, 3]) }, "table.layers[0].budgets"],

@@ -130,6 +130,7 @@ Deno.test("wireSettings() gives what readKv() takes, and the same settings again
     fc.record({
       role: fc.constant("selected"),
       budgets: fc.array(fc.integer({ min: 1, max: 999 }), { minLength: 2, maxLength: 2 }),
+      interval: fc.integer({ min: 1, max: 9 }),
     }),
   );
   const request = fc.record({

@@ -97,10 +97,10 @@ Deno.test("neighbours double the lists of policies that rank row by row, and no 
     assert.equal(rows({ policy }), 20);
     // The window, and three steps until the next selection.
     assert.equal(rows({ policy }, true), 31);
-    assert.equal(new SlotView(settings({ policy, neighbours: true })).growth, 2);
+    assert.equal(new SlotView(settings({ policy, neighbours: true })).growth[1], 2);
   }
   for (const policy of ["quest", "h2o", "snapkv"] as const) {
     assert.equal(rows({ policy }), rows({ policy, neighbours: false }));
-    assert.equal(new SlotView(settings({ policy, neighbours: true })).growth, 1);
+    assert.equal(new SlotView(settings({ policy, neighbours: true })).growth[1], 1);
   }
 });

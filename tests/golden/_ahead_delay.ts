@@ -42,17 +42,21 @@ export async function record(
   return { answer: await force(opened, text, kv, numPrompt), picks };
 }
 
-/** Writes lists for the steps to come, for a sequence that lies on the device as a whole. */
+/**
+ * Writes lists for the steps to come, for a sequence that lies on the device as a whole.
+ *
+ * @param rows By layer: how many there were when its list was chosen.
+ */
 function writeLists(
   { runner, kv }: EngineParts,
   settings: KvSettings,
   lists: ParkedLists,
-  n: number,
+  rows: readonly number[],
 ): void {
   const buffers = runner.selection!;
   const { numKvHeads, listCapacity } = buffers.sizes;
   lists.forEach((heads, layer) => {
-    const recipe = layerRecipe(settings, layer, n);
+    const recipe = layerRecipe(settings, layer, rows[layer]!);
     if (heads === null || recipe === "all") return;
     const header = selectionHeader(numKvHeads);
     const words = new Uint32Array(header + numKvHeads * listCapacity);
@@ -78,20 +82,42 @@ async function delayed(
   picks: readonly ParkedLists[],
   numPrompt = NUM_PROMPT,
 ): Promise<number[]> {
-  const { interval } = settings;
+  const { layers, neighbours } = settings;
   await using opened = await open(ON_DEVICE, {
     stepped: (parts, done) => {
       // For step done + 1: of the steps that chose, the last one that is two steps back, or the first.
-      const chose = Math.max(0, Math.floor((done - 1) / interval) * interval);
-      writeLists(parts, settings, picks[chose]!, numPrompt + 1 + chose);
+      const chose = layers.map(({ interval = settings.interval }) =>
+        Math.max(0, Math.floor((done - 1) / interval) * interval)
+      );
+      const lists = chose.map((step, layer) => picks[step]![layer]!);
+      writeLists(parts, settings, lists, chose.map((step) => numPrompt + 1 + step));
     },
   });
-  const { neighbours } = settings;
-  return nllOf(await force(opened, text, { ...kv, interval: 1000, neighbours }, numPrompt));
+  const { table, ...others } = kv;
+  const asked = typeof table === "object"
+    ? { table: { layers: table.layers.map(({ interval: _, ...layer }) => layer) } }
+    : {};
+  const never = { ...others, ...asked, interval: 1000, neighbours };
+  return nllOf(await force(opened, text, never, numPrompt));
 }
 
-/** A setting of {@linkcode checkDelay}. */
-export type DelayCase = readonly [policy: PolicyName, interval: number, neighbours: boolean];
+/** A setting of {@linkcode checkDelay}; with two intervals the last layer has the second. */
+export type DelayCase = readonly [
+  policy: PolicyName,
+  interval: number | readonly [number, number],
+  neighbours: boolean,
+];
+
+/** Intervals as a request says them. */
+function intervalsOf(interval: DelayCase[1]): Pick<KvRequest, "interval" | "table"> {
+  if (typeof interval === "number") return { interval };
+  const [of, last] = interval;
+  const roles = ["dense", "selected"] as const;
+  return {
+    interval: of,
+    table: { layers: [...roles.map((role) => ({ role })), { role: "selected", interval: last }] },
+  };
+}
 
 /** A step attends to what was chosen two steps before. */
 export async function checkDelay(
@@ -102,7 +128,13 @@ export async function checkDelay(
   for (const [policy, interval, neighbours] of cases) {
     const how = `${policy}, interval ${interval}${neighbours ? " with neighbours" : ""}`;
     await t.step(how, async () => {
-      const kv: KvRequest = { ...SOME, policy, interval, neighbours, fetch: "ahead" };
+      const kv: KvRequest = {
+        ...SOME,
+        policy,
+        ...intervalsOf(interval),
+        neighbours,
+        fetch: "ahead",
+      };
       const { picks, answer } = await record(text, kv, onDevice(4), [1, 2]);
       const wanted = await delayed(text, kv, answer.kv!.settings, picks);
       const atOnce = await nll(text, kv, ON_DEVICE);

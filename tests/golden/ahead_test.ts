@@ -29,6 +29,8 @@ Deno.test("ahead, a step attends to what was chosen two steps before", async (t)
     ["tokenbutler", 3, false],
     ["oracle", 1, false],
     ["quest", 3, false],
+    ["loki", [3, 1], false],
+    ["tokenbutler", [1, 4], false],
   ]);
 });
 

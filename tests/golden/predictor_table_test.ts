@@ -20,10 +20,10 @@ const NUM_PROMPT = 150;
 /** Rows between sinks and window at the end. */
 const BETWEEN = TEXT.length - 24;
 
-function open(tiers: Partial<TierOptions> = {}): Promise<TestEngine> {
+function open(tiers: Partial<TierOptions> = {}, predictor = PREDICTOR): Promise<TestEngine> {
   return openEngine(PATH, {
     contextLength: 256,
-    predictor: PREDICTOR,
+    predictor,
     tiers: { ...DEFAULT_TIERS, ...tiers, prefixCache: false },
   });
 }
@@ -85,6 +85,31 @@ Deno.test("with the table of a file, settings that cover the context equal dense
       console.log(`${JSON.stringify(kv)}: NLL at most ${figure(off)} off`);
       assert.ok(off <= NLL_BOUND, `off by ${off}`);
     }
+  }
+});
+
+Deno.test("restless layers of a file's table are those of a table that says so", async () => {
+  const restless = await makePredictor(PATH, 2, { ...TABLE, restless: [2] });
+  await using opened = await open({}, restless);
+  const kv = { budget: { rows: 10 }, interval: 9, neighbours: false };
+  const answer = nllOf(await force(opened, kv));
+  const layers = TABLE.roles.map((role, layer) => ({
+    role,
+    ...(role === "selected" ? { budgets: TABLE.points[0]!.rows[layer]! } : {}),
+    ...(layer === 2 ? { interval: 1 } : {}),
+  }));
+  const { budget: _, ...others } = kv;
+  const own = nllOf(await force(opened, { ...others, table: { layers } }));
+  assert.deepEqual(answer, own);
+  // It matters here.
+  await using calm = await open();
+  assert.ok(worst(answer, nllOf(await force(calm, kv))) > NLL_BOUND);
+  await using below = await open(onDevice(4), restless);
+  for (const more of [{}, { neighbours: true }]) {
+    const asked = { ...kv, ...more };
+    const off = worst(nllOf(await force(below, asked)), nllOf(await force(opened, asked)));
+    console.log(`${JSON.stringify(asked)}: NLL at most ${figure(off)} off below the device`);
+    assert.ok(off <= NLL_BOUND, `off by ${off}`);
   }
 });
 

@@ -79,11 +79,12 @@ function anyKv(
 ): fc.Arbitrary<KvRequest> {
   const budget = fc.integer({ min: rows[0], max: rows[1] });
   const table: fc.Arbitrary<readonly KvTableLayer[]> = fc.array(
-    fc.record({ role, budgets: fc.tuple(budget, budget) }),
+    fc.record(
+      { role, budgets: fc.tuple(budget, budget), interval: fc.integer({ min: 1, max: 3 }) },
+      { requiredKeys: ["role", "budgets"] },
+    ),
     { minLength: 3, maxLength: 3 },
-  ).map((layers) =>
-    layers.map(({ role, budgets }) => role === "selected" ? { role, budgets } : { role })
-  );
+  ).map((layers) => layers.map((of) => of.role === "selected" ? of : { role: of.role }));
   return fc.record({
     policy: fc.constantFrom<PolicyName[]>(
       "dense",

@@ -1,4 +1,4 @@
-import { budgetsOf } from "../../src/train/budgets.ts";
+import { budgetsOf, restlessLayers } from "../../src/train/budgets.ts";
 import type { HeadMeasure } from "../../src/train/measure.ts";
 import { MEASURED_COUNTS, TABLE_MEANS } from "../../src/train/settings.ts";
 import { assert, fc } from "std-testing";
@@ -64,4 +64,23 @@ Deno.test("budgetsOf() measures small budgets on short windows and large ones on
     if (mean <= 256) assert.deepEqual(rows, other[i]!.rows);
     else assert.notDeepEqual(rows, other[i]!.rows);
   });
+});
+
+Deno.test("a layer is restless if one of its heads misses much more with rows of an earlier step", () => {
+  const heads = headsOf(Array.from({ length: 8 }, () => () => 0));
+  const kept = [[0.01, 0.04], [0.1, 0.2], [0.001, 0.01], [0.002, 0.05], null, [0.3, 0.9]] as const;
+  const measured = heads.map((head, i) => {
+    const found = kept[i] ?? null;
+    return found === null ? head : {
+      ...head,
+      kept: { missedFresh: found[0], missedKept: found[1] },
+    };
+  });
+  // Three times as much, twice; more often but next to nothing, very much more; unknown, very much.
+  assert.deepEqual(restlessLayers(measured, KV_HEADS), [1, 2, 3]);
+  assert.deepEqual(restlessLayers(measured.slice(1, 3), 1), []);
+  const files = { heads: measured, tokens: 2048 };
+  assert.deepEqual(budgetsOf(files, files, KV_HEADS, "dense").restless, [1, 2, 3]);
+  const calm = { heads, tokens: 2048 };
+  assert.ok(!("restless" in budgetsOf(files, calm, KV_HEADS, "dense")));
 });
