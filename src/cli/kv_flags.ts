@@ -80,7 +80,7 @@ export const kvFlags = {
   interval: countFlag(
     KV_RANGES.interval,
     String(KV_DEFAULTS.interval),
-    "rows are chosen anew every N steps",
+    "rows are chosen anew every N steps; in layers that the predictor calls restless, at every step",
   ),
   neighbours: triStateFlag({
     group,

@@ -92,7 +92,9 @@ Deno.test("restless layers of a file's table are those of a table that says so",
   const restless = await makePredictor(PATH, 2, { ...TABLE, restless: [2] });
   await using opened = await open({}, restless);
   const kv = { budget: { rows: 10 }, interval: 9, neighbours: false };
-  const answer = nllOf(await force(opened, kv));
+  const replied = await force(opened, kv);
+  assert.deepEqual(wireReport(replied.kv!).restless_layers, [2]);
+  const answer = nllOf(replied);
   const layers = TABLE.roles.map((role, layer) => ({
     role,
     ...(role === "selected" ? { budgets: TABLE.points[0]!.rows[layer]! } : {}),

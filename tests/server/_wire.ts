@@ -28,6 +28,7 @@ const kvLayer = z.strictObject({
   role: z.enum(["dense", "window", "selected"]),
   budgets: z.array(z.int()).optional(),
   weights: z.array(z.number()).optional(),
+  interval: z.int().optional(),
 });
 export const kv = z.strictObject({
   policy: z.string(),
@@ -46,6 +47,7 @@ export const kv = z.strictObject({
   tiers: z.strictObject({ device: z.int(), host: z.int(), disk: z.int() }),
   recall: z.strictObject({ mass: z.number(), overlap: z.number(), steps: z.int() }).optional(),
   notes: z.array(z.string()).optional(),
+  restless_layers: z.array(z.int()).optional(),
 });
 const progress = z.strictObject({
   total: z.int(),

@@ -32,6 +32,7 @@ const timings = z.object({
 
 const kv = z.looseObject({
   policy: z.string(),
+  restless_layers: z.array(count()).optional().describe("those that choose at every step"),
   rows_per_step: z.number(),
   bytes_per_step: z.number(),
   resident_share: z.number(),
