@@ -50,12 +50,14 @@ export function trainCommand(open: OpenParts) {
     notes: [
       "The model runs once over windows of the text and is not changed; small networks learn to " +
       "tell from its hidden states which rows each KV head will attend to. Then it is measured what " +
-      "the chosen rows are worth to each head, and budgets are shared out by that. The same text, " +
-      "model, flags and adapter give the same bytes, also after the training was ended and went on.",
+      "the chosen rows are worth to each head, and budgets are shared out by that; and which layers " +
+      "lose too much with rows that an earlier step chose: they will choose at every step. The same " +
+      "text, model, flags and adapter give the same bytes, also after the training was ended and " +
+      "went on.",
       `With --json: out, fingerprint, parameters, share (of the model's), recall (of the true top ` +
       `${MEASURED_BUDGET}) and mass (part of the attention on the attended rows; best_mass with ` +
       "the true top) on the held-out windows, start_recall (before training), layers (the same by " +
-      "layer), seconds.",
+      "layer), restless (layers that choose at every step), seconds.",
     ],
     flags: trainFlags,
     run: (flags, io) => run(flags, io, open),
@@ -108,6 +110,7 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
   // Where nothing was learnt, what tells how it was learnt stays.
   const learnt = from === null || settings.epochs > 0 ? null : from.notes;
   const summary = { ...summaryOf(result, shape, share), ...startOf(learnt) };
+  const budgets = await tableOf(job, result);
   writePredictor(out, {
     predictor: result.predictor,
     notes: {
@@ -116,11 +119,12 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
         tableTokens: settings.tableTokens,
       },
       results: summary,
-      budgets: await tableOf(job, result),
+      budgets,
       program: VERSION,
     },
   });
-  report(flags.json, io, out, cache, { ...summary, seconds, curves: result.curves });
+  const { restless = [] } = budgets;
+  report(flags.json, io, out, cache, { ...summary, restless, seconds, curves: result.curves });
   if (flags.svg !== null) writePicture(flags.svg, picture(result.curves));
   return EXIT.ok;
 }

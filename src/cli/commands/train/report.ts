@@ -48,6 +48,7 @@ export function report(
   out: string,
   cache: string,
   { seconds: exact, curves, ...summary }: Summary & {
+    readonly restless: readonly number[];
     readonly seconds: number;
     readonly curves: TrainResult["curves"];
   },
@@ -66,6 +67,10 @@ export function report(
         (100 * summary.mass).toFixed(1)
       } % of the attention ` +
       `(at best ${(100 * summary.best_mass).toFixed(1)} %); ${seconds} s\n` +
+      (summary.restless.length === 0
+        ? ""
+        : "restless layers, which choose at every step whatever the interval: " +
+          `${summary.restless.join(", ")}\n`) +
       `${cache} can be deleted now\n`,
   );
 }
