@@ -6,7 +6,7 @@
  */
 import { layerRecipe, POLICIES } from "../src/butler/policies/mod.ts";
 import type { ScoreKind, StepRecipe } from "../src/butler/policies/types.ts";
-import type { KvSettings } from "../src/butler/settings.ts";
+import { intervalOf, type KvSettings } from "../src/butler/settings.ts";
 import { kvBytesPerRow } from "../src/kv/device_tier.ts";
 import type { ModelConfig } from "../src/model/types.ts";
 import type { Rates } from "./_rates.ts";
@@ -60,15 +60,14 @@ export function selectionWork(of: CeilingCase): SelectionWork {
     }
     rows += of.rowsPerStep ?? recipeRows(recipe, n);
     if (role !== "selected" || policy.once) return;
-    scores = sum(scores, scoreWork(policy.scores, recipe.to - recipe.from, config, kvType));
+    const work = scoreWork(policy.scores, recipe.to - recipe.from, config, kvType);
+    const steps = intervalOf(settings, layer);
+    scores = sum(scores, { flops: work.flops / steps, bytes: work.bytes / steps });
   });
   return {
     denseAttention: attend(denseRows),
     attention: attend(rows),
-    scores: {
-      flops: scores.flops / settings.interval,
-      bytes: scores.bytes / settings.interval,
-    },
+    scores,
   };
 }
 

@@ -92,7 +92,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
       }
       const cases = { engine: caseOf(found.engine), http: caseOf(found.http) };
       for (const way of ["engine", "http"] as const) report.add({ streams, way, ...cases[way] });
-      notes.push(costNote(streams, cases.engine, cases.http));
+      notes.push(costNote(streams, settings.pause > 0, cases.engine, cases.http));
     }
     report.finish(notes);
   } finally {
@@ -142,9 +142,11 @@ function caseOf(measured: readonly Measured[]): Case & Numbers {
   };
 }
 
-function costNote(streams: number, engine: Numbers, http: Numbers): string {
+function costNote(streams: number, pauses: boolean, engine: Numbers, http: Numbers): string {
   const lost = (1 - http.tokensPerSecond / engine.tokensPerSecond) * 100;
-  return `${streams} at once: HTTP takes ${round(lost, 2)} % of the tokens a second, ` +
+  // Streams that pause are not kept busy.
+  const rate = pauses ? "" : `${round(lost, 2)} % of the tokens a second, `;
+  return `${streams} at once: HTTP takes ${rate}` +
     `${round(http.firstMs - engine.firstMs, 2)} ms of the first token ` +
     `(${round(http.firstMsMean - engine.firstMsMean, 2)} of its mean), ` +
     `${round(http.mainMicrosPerToken - engine.mainMicrosPerToken, 3)} us a token of the ` +

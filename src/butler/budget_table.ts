@@ -58,7 +58,7 @@ export function numDenseLayers(roles: readonly LayerRole[]): number {
 export function withDenseLayers(
   table: BudgetTable,
   numDense: number,
-): BudgetTable | Omit<BudgetTable, "points"> & { readonly points: null } {
+): BudgetTable | { readonly roles: readonly LayerRole[]; readonly points: null } {
   if (table.roles.slice(0, numDense).every((role) => role === "dense")) return table;
   const roles = table.roles.map((role, layer) => layer < numDense ? "dense" : role);
   const numHeads = numSelectedHeads({ ...table, roles });
@@ -71,7 +71,7 @@ export function withDenseLayers(
     return { mean: sumOf(left.map(sumOf)) / numHeads, rows: left };
   });
   // Layers that nobody gave rows to do not say how rows would be shared out among them.
-  if (numHeads === 0 || points.at(-1)!.mean === 0) return { ...shape, points: null };
+  if (numHeads === 0 || points.at(-1)!.mean === 0) return { roles, points: null };
   return { ...shape, points };
 }
 

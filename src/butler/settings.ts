@@ -36,8 +36,12 @@ export function mergeKv(base: KvRequest, over: KvRequest): KvRequest {
   if (typeof over.table === "object") delete merged.denseLayers;
   if (over.denseLayers !== undefined && typeof base.table === "object") delete merged.table;
   if (ownTable(over)?.layers.some((layer) => layer.budgets !== undefined)) delete merged.budget;
+  const table = ownTable(merged);
+  const all = over.interval !== undefined && table !== undefined
+    ? { table: { layers: table.layers.map(({ interval: _, ...layer }) => layer) } }
+    : {};
   const said = Object.entries(over).filter(([, value]) => value !== undefined);
-  return { ...merged, ...Object.fromEntries(said) };
+  return { ...merged, ...all, ...Object.fromEntries(said) };
 }
 
 /** What of a model decides on settings. */
@@ -85,13 +89,16 @@ export function resolveKv(
   const interval = request.interval ?? KV_DEFAULTS.interval;
   const layers = layersOf(request, policy, model, situation.budgetTable ?? null);
   checkFirstLayer(request, policy, layers.layers);
+  // Where no layer chooses, what was asked for is said all the same.
+  const selects = layers.layers.some(({ role }) => role === "selected");
+  const longest = selects ? longestInterval({ interval, ...layers }) : interval;
   const settings: KvSettings = {
     policy,
     sinks: request.sinks ?? KV_DEFAULTS.sinks,
     window: request.window ?? KV_DEFAULTS.window,
     budget: budgetOf(request, policy, layers.budgetTable !== undefined),
     interval,
-    neighbours: request.neighbours ?? interval > 1,
+    neighbours: request.neighbours ?? longest > 1,
     fetch: request.fetch ?? KV_DEFAULTS.fetch,
     recallEvery: request.recallEvery ?? KV_DEFAULTS.recallEvery,
     ...layers,
@@ -192,10 +199,11 @@ function layersOf(
   const ones: readonly number[] = Array.from({ length: numKvHeads }, () => 1);
   const shape = predictedShape(request, policy, calibrated);
   if (shape !== null) {
+    const restless = new Set(shape.points === null ? [] : shape.restless);
     const layers = shape.roles.map((role, layer): KvLayerSettings => ({
       role,
       weights: ones,
-      ...(shape.restless?.includes(layer) === true ? { interval: 1 } : {}),
+      ...(restless.has(layer) ? { interval: 1 } : {}),
     }));
     return { layers, ...(shape.points === null ? {} : { budgetTable: shape }) };
   }
@@ -256,14 +264,29 @@ export function fetchesAhead({ fetch, layers }: KvSettings): boolean {
   return fetch === "ahead" && layers.some(({ role }) => role === "selected");
 }
 
+/** Steps from one selection of a layer to the next. */
+export function intervalOf(
+  { interval, layers }: Pick<KvSettings, "interval" | "layers">,
+  layer: number,
+): number {
+  return layers[layer]!.interval ?? interval;
+}
+
+/** The longest interval of the layers that choose rows; 1 where none does. */
+export function longestInterval(settings: Pick<KvSettings, "interval" | "layers">): number {
+  return settings.layers.reduce(
+    (most, { role }, layer) =>
+      role === "selected" ? Math.max(most, intervalOf(settings, layer)) : most,
+    1,
+  );
+}
+
 /**
- * Decode steps after the one that chose rows in which they may still be attended to: until the next
- * selection, which is used two steps after it was made where rows are fetched ahead.
+ * Decode steps after the one that chose rows of a layer in which they may still be attended to: until
+ * the next selection, which is used two steps after it was made where rows are fetched ahead.
  */
-export function stepsKept(settings: KvSettings): number {
-  const { interval, layers } = settings;
-  const longest = layers.reduce((most, layer) => Math.max(most, layer.interval ?? 0), interval);
-  return longest - 1 + (fetchesAhead(settings) ? 2 : 0);
+export function stepsKept(settings: KvSettings, layer: number): number {
+  return intervalOf(settings, layer) - 1 + (fetchesAhead(settings) ? 2 : 0);
 }
 
 /**

@@ -12,7 +12,7 @@ const LAYER = {
   properties: {
     role: { enum: LAYER_ROLES },
     budgets: { type: "array", items: ROWS, description: "rows of each KV head" },
-    interval: whole(KV_RANGES.interval, "in place of `interval` of all layers"),
+    interval: whole(KV_RANGES.interval, "in place of the `interval` of all layers"),
   },
   required: ["role"],
   additionalProperties: false,
@@ -47,7 +47,8 @@ const MEMBERS: Readonly<Record<keyof KvRequest, object>> = {
         additionalProperties: false,
       },
     ],
-    description: "role of each layer and rows of each KV head, in place of `dense_layers`",
+    description:
+      "role of each layer, rows of each KV head and interval, in place of `dense_layers`",
   },
 };
 

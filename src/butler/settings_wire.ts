@@ -139,13 +139,17 @@ export function wireDefaults(request: KvRequest, calibrated: BudgetTable | null 
   const ofTable = used && policy === "tokenbutler" ? numDenseLayers(calibrated.roles) : undefined;
   const own = table === undefined ? undefined : tableBudget(table);
   const interval = request.interval ?? KV_DEFAULTS.interval;
+  const intervals = (table?.layers ?? []).flatMap((layer) =>
+    layer.role === "selected" ? [layer.interval ?? interval] : []
+  );
   return {
     policy: policy ?? null,
     sinks: request.sinks ?? KV_DEFAULTS.sinks,
     window: request.window ?? KV_DEFAULTS.window,
     budget: wireBudget(request.budget ?? own ?? KV_DEFAULTS.budget),
     interval,
-    neighbours: request.neighbours ?? interval > 1,
+    neighbours: request.neighbours ??
+      (intervals.length === 0 ? interval : Math.max(...intervals)) > 1,
     ...(table === undefined
       ? { dense_layers: request.denseLayers ?? ofTable ?? defaultDenseLayers(policy) }
       : { table }),

@@ -5,7 +5,15 @@
  * @module
  */
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
-import { fetchesAhead, headBudgets, meanBudget, mostHeadBudget, stepsKept } from "./settings.ts";
+import {
+  fetchesAhead,
+  headBudgets,
+  intervalOf,
+  longestInterval,
+  meanBudget,
+  mostHeadBudget,
+  stepsKept,
+} from "./settings.ts";
 import { layerRecipe, POLICIES } from "./policies/mod.ts";
 import type { Policy, ScoreKind, StepRecipe } from "./policies/types.ts";
 import type { KvSettings, LayerRole } from "./settings_types.ts";
@@ -113,8 +121,8 @@ export class SlotView {
   advance(n: number): boolean {
     const { settings, policy } = this;
     const first = this.#steps < 0;
-    const due = settings.layers.map(({ interval = settings.interval }) =>
-      first || policy.once || (this.#steps + 1) % interval === 0
+    const due = settings.layers.map((_, layer) =>
+      first || policy.once || (this.#steps + 1) % intervalOf(settings, layer) === 0
     );
     const budgets = due.includes(true) ? headBudgets(settings, n) : null;
     let fresh = false;
@@ -204,7 +212,7 @@ const RANKED: ReadonlySet<ScoreKind> = new Set(["projected", "exact", "predicted
 export function growthOf(settings: KvSettings, layer: number, maxRows: number): number {
   const { scores } = POLICIES[settings.policy];
   if (!settings.neighbours || !RANKED.has(scores)) return 1;
-  if (settings.layers[layer]!.interval === 1) return 1;
+  if (intervalOf(settings, layer) === 1 && longestInterval(settings) > 1) return 1;
   // A list is made by one lane, which can do so much.
   return mostHeadBudget(settings, maxRows) > MOST_NEIGHBOUR_BUDGET ? 1 : 2;
 }
@@ -222,7 +230,7 @@ export function mostListRows(settings: KvSettings, maxRows: number, offloaded: b
     if (recipe === "all") return 0;
     // Where units are pages, the window begins with a page. It grows until the next selection.
     const window = offloaded
-      ? maxRows - recipe.windowStart + recipe.unit - 1 + stepsKept(settings)
+      ? maxRows - recipe.windowStart + recipe.unit - 1 + stepsKept(settings, layer)
       : 0;
     return Math.max(least, Math.max(...recipe.budgets) * recipe.unit) *
         growthOf(settings, layer, maxRows) + window;

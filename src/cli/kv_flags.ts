@@ -108,7 +108,8 @@ export const kvFlags = {
   ),
   kvTable: valueFlag({
     group,
-    help: "JSON file with the role of each layer and the rows of each KV head, in the place of " +
+    help:
+      "JSON file with the role of each layer, the rows of each KV head and its interval, in the place of " +
       "--dense-layers",
     placeholder: "FILE",
     schema: text,

@@ -282,7 +282,7 @@ export class OffloadSteps {
       const { slot } = row;
       if (this.#failures.has(slot)) return;
       // The newest row is one step younger than the choice.
-      const steps = stepsKept(selector.view(slot)!.settings) - 1;
+      const steps = stepsKept(selector.view(slot)!.settings, layer) - 1;
       try {
         this.#placement.place(submission, layer, row, lists, view, steps, selector);
       } catch (error) {
@@ -365,7 +365,7 @@ export class OffloadSteps {
       const view = selector.view(row.slot)!;
       try {
         this.#placement.placeUsed(submission, layer, row, lists, selector);
-        const lasts = view.policy.once || stepsKept(view.settings) > 0;
+        const lasts = view.policy.once || stepsKept(view.settings, layer) > 0;
         if (lasts) this.ahead.begin(row.slot, layer, lists);
       } catch (error) {
         this.fail(row.slot, error);

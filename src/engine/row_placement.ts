@@ -98,7 +98,7 @@ export class RowPlacement {
     const used = view.layer(layer);
     if (used.kind !== "selected") return;
     // What is chosen once is placed again whenever a block gives way.
-    const steps = view.policy.once ? 0 : stepsKept(view.settings);
+    const steps = view.policy.once ? 0 : stepsKept(view.settings, layer);
     this.place(submission, layer, row, lists, used, steps, selector);
   }
 

@@ -10,15 +10,16 @@
  * @module
  */
 import { POLICIES } from "../butler/policies/mod.ts";
+import { longestInterval } from "../butler/settings.ts";
 import type { KvSettings } from "../butler/settings_types.ts";
 import type { EngineParts } from "../engine/create.ts";
 import type { DecodeRow, SampleSpec } from "../engine/runner_types.ts";
 import type { TokenLogprob } from "../engine/types.ts";
 
 /** Whether rows of a sequence can be decoded many at a time under these settings. */
-export function rowsAreIndependent({ policy, interval }: KvSettings): boolean {
-  const { once, store } = POLICIES[policy];
-  return !once && store !== "mass" && interval === 1;
+export function rowsAreIndependent(settings: KvSettings): boolean {
+  const { once, store } = POLICIES[settings.policy];
+  return !once && store !== "mass" && longestInterval(settings) === 1;
 }
 
 /** A text whose last rows are decoded. */

@@ -52,12 +52,11 @@ export function smallestSet({ settings, maxRows }: WorkingSetNeed): LayerSet[] {
 function steadySet(need: WorkingSetNeed): LayerSet[] {
   const { settings, maxRows } = need;
   const all = Math.ceil(maxRows / BLOCK_ROWS);
-  const window = windowBlocks(settings.window + stepsKept(settings));
-  return smallestSet(need).map((least, layer) =>
-    settings.layers[layer]!.role === "selected"
-      ? clip({ ...least, windowBlocks: window }, all)
-      : least
-  );
+  return smallestSet(need).map((least, layer) => {
+    if (settings.layers[layer]!.role !== "selected") return least;
+    const window = windowBlocks(settings.window + stepsKept(settings, layer));
+    return clip({ ...least, windowBlocks: window }, all);
+  });
 }
 
 /** No more than there are blocks: a layer that is all there needs no page to fetch into. */

@@ -30,13 +30,20 @@ const EVEN_PART = 1 / 2;
 /**
  * A head is restless if rows that an earlier step chose make it miss so many times the attention that
  * it misses with its own. On the default model two heads miss 43 and 18 times as much (they look for
- * what followed the newest token before), two others 4 times, the next 2.5 times; with the layers of
- * all four at every step perplexity at interval 8 is within 1 % of that at interval 1, on source code
- * too, and without them 3 to 15 % above it.
+ * what followed the newest token before), two others 4 times, the next 2.5 times: the README says what
+ * it does to perplexity that the layers of all four choose at every step.
  */
 const RESTLESS_TIMES = 3;
 /** The least that it misses more, of all its attention: less is not worth a selection a step. */
 const RESTLESS_PART = 0.02;
+
+/** Rows with an earlier one near enough that a head is judged by. */
+const LEAST_KEPT_ROWS = 64;
+
+/** Whether rows lie near enough to each other to tell which heads are restless. */
+export function tellsRestless(heads: readonly HeadMeasure[]): boolean {
+  return heads.every(({ kept }) => (kept?.rows ?? 0) >= LEAST_KEPT_ROWS);
+}
 
 /**
  * Layers with a restless head.
@@ -75,7 +82,9 @@ export function budgetsOf(
     const before = points.at(-1);
     points.push(point.mean <= most ? point : grown(before, many.points[i]!));
   });
-  const restless = restlessLayers(long.heads, numKvHeads);
+  // Large budgets are kept from large windows, unless their rows lie too far apart.
+  const near = [long, short].find(({ heads }) => tellsRestless(heads));
+  const restless = near === undefined ? [] : restlessLayers(near.heads, numKvHeads);
   return { roles: few.roles, points, ...(restless.length === 0 ? {} : { restless }) };
 }
 

@@ -48,6 +48,8 @@ export interface HeadMeasure {
 
 /** Parts of all attention that rows miss, the mean over them. */
 export interface KeptMeasure {
+  /** Rows with an earlier one near enough. */
+  readonly rows: number;
   /** With what they choose themselves. */
   readonly missedFresh: number;
   /** With what the measured row before chose, its neighbours, and all rows since its window began. */
@@ -317,6 +319,7 @@ class Sums {
       bestMass: base + best.at(-1)!,
       rows: this.#rows,
       kept: this.#pairs === 0 ? null : {
+        rows: this.#pairs,
         missedFresh: this.#missedFresh / this.#pairs,
         missedKept: this.#missedKept / this.#pairs,
       },

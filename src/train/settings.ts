@@ -93,7 +93,7 @@ export const MEASURED_COUNTS: readonly number[] = [
 
 /**
  * What is kept from an earlier row while it is measured how restless a head is: 256 rows in all with
- * the default sinks and window, for up to twice the interval of 8, of which measured rows lie apart.
+ * the default sinks and window, for as many steps as rows of the windows for large budgets lie apart.
  */
 export const KEPT = { budget: 220, steps: 16 } as const;
 

@@ -141,7 +141,7 @@ Deno.test("withDenseLayers() leaves the rest its shape and its rows", () => {
   assert.deepEqual(withDenseLayers(TABLE, 3), { roles: ["dense", "dense", "dense"], points: null });
   const empty = tableOf(["selected", "selected"], [[[4, 4], [0, 0]]]);
   assert.deepEqual(withDenseLayers(empty, 1), { roles: ["dense", "selected"], points: null });
-  assert.deepEqual(withDenseLayers({ ...TABLE, restless: [1, 2] }, 2).restless, [2]);
+  assert.deepEqual(withDenseLayers({ ...TABLE, restless: [1, 2] }, 2), { ...two, restless: [2] });
   const dense = tableOf(["dense", "selected"], [[[0, 0], [1, 2]]]);
   assert.equal(withDenseLayers(dense, 1), dense);
   fc.assert(fc.property(anything, fc.integer({ min: 0, max: 4 }), (table, numDense) => {

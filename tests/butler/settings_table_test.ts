@@ -7,6 +7,7 @@ import {
   type KvRequest,
   KvSettingsError,
   type KvSituation,
+  longestInterval,
   mergeKv,
   mostHeadBudget,
   POLICY_NAMES,
@@ -59,7 +60,7 @@ Deno.test("restless layers choose at every step, and have no neighbours", () => 
   const situation = { ...SITUATION, budgetTable: { ...TABLE, restless: [2] } };
   const settings = resolve({ interval: 8, budget: { rows: 4 }, sinks: 2, window: 4 }, situation);
   assert.deepEqual(settings.layers.map(({ interval }) => interval), [undefined, undefined, 1]);
-  assert.equal(stepsKept(settings), 7);
+  assert.deepEqual([1, 2].map((layer) => stepsKept(settings, layer)), [7, 0]);
   const view = new SlotView(settings);
   assert.deepEqual(view.growth, [1, 2, 1]);
   for (let n = 40; n < 60; n++) {
@@ -68,6 +69,10 @@ Deno.test("restless layers choose at every step, and have no neighbours", () => 
     assert.ok(view.choice(2) !== null);
     assert.equal(view.choosesAll, n % 8 === 0);
   }
+  // Nobody keeps anything: all have the neighbours that were asked for.
+  const each = resolve({ interval: 1, neighbours: true, budget: { rows: 4 } }, situation);
+  assert.deepEqual(new SlotView(each).growth, [1, 2, 2]);
+  assert.equal(longestInterval(each), 1);
   // Not where the table is not used.
   const even = resolve({ interval: 8, table: false }, situation);
   assert.ok(even.layers.every(({ interval }) => interval === undefined));

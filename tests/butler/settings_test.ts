@@ -7,12 +7,16 @@ import {
   KvSettingsError,
   type KvSituation,
   type KvTable,
+  longestInterval,
   meanBudget,
   mergeKv,
   mostHeadBudget,
   POLICY_NAMES,
   resolveKv,
+  stepsKept,
 } from "../../src/butler/settings.ts";
+import { wireDefaults } from "../../src/butler/settings_wire.ts";
+import { growthOf } from "../../src/butler/slots.ts";
 
 const MODEL = { numLayers: 4, numKvHeads: 2 };
 const ALL: KvSituation = { fits: true, canProject: true, canPredict: true };
@@ -377,6 +381,36 @@ const withBudget = (budget: KvSettings["budget"]): KvSettings => ({
   ...resolve({ policy: "loki" }).settings,
   budget,
   layers: [{ role: "selected", weights: [1, 1] }, { role: "selected", weights: [0.5, 1.5] }],
+});
+
+Deno.test("a table's layers can have intervals of their own, which decide on neighbours", () => {
+  const layers = (...intervals: (number | undefined)[]) => ({
+    layers: [
+      { role: "dense" } as const,
+      ...intervals.map((interval) => ({
+        role: "selected" as const,
+        ...(interval === undefined ? {} : { interval }),
+      })),
+    ],
+  });
+  const settingsOf = (request: KvRequest) => resolve({ policy: "loki", ...request }).settings;
+  const kept = settingsOf({ table: layers(8, undefined, 1) });
+  assert.ok(kept.neighbours && longestInterval(kept) === 8);
+  assert.deepEqual([1, 2, 3].map((layer) => stepsKept(kept, layer)), [7, 0, 0]);
+  assert.deepEqual([1, 2, 3].map((layer) => growthOf(kept, layer, 1000)), [2, 1, 1]);
+  const none = settingsOf({ interval: 8, table: layers(1, 1, 1) });
+  assert.ok(!none.neighbours && longestInterval(none) === 1);
+  // What a request says comes before what a server's table says.
+  const table = layers(8, undefined, 1);
+  const merged = mergeKv({ table, interval: 4 }, { interval: 2 });
+  assert.deepEqual(merged, { table: layers(undefined, undefined, undefined), interval: 2 });
+  assert.deepEqual(mergeKv({ table }, { sinks: 1 }).table, table);
+  const own = layers(3, 3, 3);
+  assert.deepEqual(mergeKv({ table }, { interval: 2, table: own }).table, own);
+  for (const  of of[table, own, layers(1, 1, 1)]) {
+    const { neighbours } = settingsOf({ table: of, interval: 5 });
+    assert.equal(wireDefaults({ table: of, interval: 5 }).neighbours, neighbours);
+  }
 });
 
 Deno.test("budgets are a count, or a share of all rows less sinks and window", () => {

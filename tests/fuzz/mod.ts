@@ -6,7 +6,7 @@
  */
 import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { defineCommand } from "../../src/cli/command.ts";
-import { type Settings, valueFlag } from "../../src/cli/flags.ts";
+import { type Settings, UsageError, valueFlag } from "../../src/cli/flags.ts";
 import { type CliIo, EXIT, processIo } from "../../src/cli/io.ts";
 import { timedBar } from "../../src/cli/progress.ts";
 import { integer, wordList } from "../../src/cli/values.ts";
@@ -26,7 +26,7 @@ const flags = {
     group,
     help: "what the spoiled inputs are drawn from",
     placeholder: "N",
-    schema: integer(0, 2 ** 31 - 1),
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
     fallback: null,
     fallbackText: "drawn, and printed",
   }),
@@ -112,6 +112,9 @@ const command = defineCommand({
 if (import.meta.main) {
   const io = processIo();
   const code = await runCommand(command, Deno.args, io)
-    .catch((error) => reportError(error, command.name, io));
+    .catch((error) => {
+      if (!(error instanceof UsageError)) console.error(error);
+      return reportError(error, command.name, io);
+    });
   Deno.exit(code);
 }

@@ -52,8 +52,10 @@ Deno.test("sequences that fetch ahead and in-step share batches", async (t) => {
 
 Deno.test("ahead, a sequence can be parked between any two steps", async () => {
   const text = textIds(200, 320);
-  for (const interval of [1, 3]) {
-    const kv: KvRequest = { ...SOME, policy: "loki", interval, fetch: "ahead" };
+  const layers = [{ role: "dense" }, { role: "selected", interval: 4 }, { role: "selected" }];
+  const mixed = { interval: 1, table: { layers } } as KvRequest;
+  for (const more of [{ interval: 1 }, { interval: 3 }, mixed]) {
+    const kv: KvRequest = { ...SOME, policy: "loki", ...more, fetch: "ahead" };
     const wanted = await nll(text, kv, onDevice(4));
     for (const every of [1, 2, 5]) {
       // Gives the slot up and takes it again, as the scheduler does.
@@ -72,7 +74,8 @@ Deno.test("ahead, a sequence can be parked between any two steps", async () => {
         },
       });
       const off = worst(nllOf(await force(opened, text, kv)), wanted);
-      console.log(`interval ${interval}, parked every ${every} steps: ${figure(off)} off`);
+      const how = `${JSON.stringify(more)}, parked every ${every} steps`;
+      console.log(`${how}: ${figure(off)} off`);
       assert.ok(off <= NLL_BOUND, `off by ${off}`);
     }
   }

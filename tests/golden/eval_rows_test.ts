@@ -32,6 +32,13 @@ const CASES: readonly KvRequest[] = [
   { policy: "h2o", ...FEW },
   { policy: "snapkv", ...FEW },
   { policy: "loki", ...FEW, interval: 4, neighbours: true },
+  {
+    policy: "loki",
+    ...FEW,
+    table: {
+      layers: [{ role: "dense" }, { role: "selected", interval: 4 }, { role: "selected" }],
+    },
+  },
 ];
 
 Deno.test("rows that are decoded together count as if each was decoded alone", async (t) => {
@@ -50,7 +57,7 @@ Deno.test("rows that are decoded together count as if each was decoded alone", a
   for (const kv of CASES) {
     const independent = rowsAreIndependent(settingsOf(kv));
     await t.step(
-      `${kv.policy}, interval ${kv.interval ?? 1}, ${independent ? "one pass" : "steps"}`,
+      `${JSON.stringify(kv)}, ${independent ? "one pass" : "steps"}`,
       async () => {
         const got = await scorer.score(windows, PROMPT, settingsOf(kv));
         for (const [index, ids] of windows.entries()) {

@@ -1,4 +1,4 @@
-import { budgetsOf, restlessLayers } from "../../src/train/budgets.ts";
+import { budgetsOf, restlessLayers, tellsRestless } from "../../src/train/budgets.ts";
 import type { HeadMeasure } from "../../src/train/measure.ts";
 import { MEASURED_COUNTS, TABLE_MEANS } from "../../src/train/settings.ts";
 import { assert, fc } from "std-testing";
@@ -73,14 +73,31 @@ Deno.test("a layer is restless if one of its heads misses much more with rows of
     const found = kept[i] ?? null;
     return found === null ? head : {
       ...head,
-      kept: { missedFresh: found[0], missedKept: found[1] },
+      kept: { rows: 64, missedFresh: found[0], missedKept: found[1] },
     };
   });
   // Three times as much, twice; more often but next to nothing, very much more; unknown, very much.
   assert.deepEqual(restlessLayers(measured, KV_HEADS), [1, 2, 3]);
   assert.deepEqual(restlessLayers(measured.slice(1, 3), 1), []);
-  const files = { heads: measured, tokens: 2048 };
-  assert.deepEqual(budgetsOf(files, files, KV_HEADS, "dense").restless, [1, 2, 3]);
-  const calm = { heads, tokens: 2048 };
-  assert.ok(!("restless" in budgetsOf(files, calm, KV_HEADS, "dense")));
+  const known = measured.map((head) => ({
+    ...head,
+    kept: head.kept ?? { rows: 64, missedFresh: 0.1, missedKept: 0.1 },
+  }));
+  const files = { heads: known, tokens: 2048 };
+  const calm = {
+    heads: known.map((head) => ({ ...head, kept: { ...head.kept, missedKept: 0 } })),
+    tokens: 2048,
+  };
+  const restlessOf = (...args: [typeof files, typeof files]) =>
+    budgetsOf(...args, KV_HEADS, "dense").restless;
+  assert.deepEqual(restlessOf(calm, files), [1, 2, 3]);
+  assert.equal(restlessOf(files, calm), undefined);
+  // Rows of long windows lie too far apart.
+  const far = {
+    heads: known.map((head) => ({ ...head, kept: { ...head.kept, rows: 63 } })),
+    tokens: 2048,
+  };
+  assert.deepEqual(restlessOf(files, far), [1, 2, 3]);
+  assert.equal(restlessOf(far, far), undefined);
+  assert.ok(tellsRestless(known) && !tellsRestless(far.heads) && !tellsRestless(heads));
 });

@@ -131,3 +131,46 @@ Deno.test("a producer in closed form finds rows of queries that are linear in it
   const [blind] = measure(SIZES, values, stuck, held, settings);
   assert.ok(blind!.recall < 0.7, `${blind!.recall}`);
 });
+
+Deno.test("a head whose queries change misses more with what an earlier row chose", () => {
+  const rope = ropeOf("half", FREQUENCIES.map(() => 1e-7));
+  const windows = windowsOf(SIZES, rope, 12, 3);
+  const { values, turning } = startOf(SIZES, rope, 2, () => windows);
+  const held = windowsOf(SIZES, rope, 4, 4);
+  const near = 5;
+  const kept = { budget: 24, steps: near };
+  const settings = { sinks: 2, window: 8, budget: 32, counts: [8], kept };
+  const keptOf = (windows: readonly ObjectiveWindow[], more = kept) =>
+    measure(SIZES, values, turning, windows, { ...settings, kept: more })[0]!.kept!;
+  const restless = keptOf(held);
+  const pairs = held.flatMap(({ positions }) =>
+    Array.from(positions).filter((at, row, all) => row > 0 && at - all[row - 1]! <= near)
+  );
+  assert.ok(pairs.length > 50);
+  assert.equal(restless.rows, pairs.length);
+  assert.ok(restless.missedKept > 1.2 * restless.missedFresh, JSON.stringify(restless));
+  // The same query in every row: earlier rows chose as well, and their neighbours come on top.
+  const { hiddenSize, numHeads, rows, headDim } = SIZES;
+  const calm = keptOf(held.map((window) => ({
+    ...window,
+    hidden: Float64Array.from(
+      { length: rows * hiddenSize },
+      (_, i) => window.hidden[i % hiddenSize]!,
+    ),
+    queries: Float64Array.from(
+      { length: numHeads * rows * headDim },
+      (_, i) => window.queries[Math.floor(i / (rows * headDim)) * rows * headDim + i % headDim]!,
+    ),
+  })));
+  assert.ok(calm.missedFresh > 0.01 && calm.missedKept < calm.missedFresh, JSON.stringify(calm));
+  // Nothing is missed by who keeps all.
+  const all = keptOf(held, { budget: SIZES.tokens, steps: near });
+  assert.ok(all.missedFresh < 1e-4 && all.missedKept < 1e-4, JSON.stringify(all));
+  assert.equal(
+    measure(SIZES, values, turning, held.slice(0, 1), {
+      ...settings,
+      kept: { budget: 24, steps: 0 },
+    })[0]!.kept,
+    null,
+  );
+});

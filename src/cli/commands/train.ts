@@ -18,7 +18,7 @@ import { z } from "zod";
 import { openModel } from "../../model/open.ts";
 import { ropeForContext } from "../../model/rope.ts";
 import type { RopeConfig } from "../../model/types.ts";
-import { budgetsOf } from "../../train/budgets.ts";
+import { budgetsOf, tellsRestless } from "../../train/budgets.ts";
 import { chosenShares, isWindowEnough } from "../../train/first_layer.ts";
 import type { RopePairs } from "../../train/projections.ts";
 import { type Samples, takeSamples } from "../../train/samples.ts";
@@ -111,6 +111,12 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
   const learnt = from === null || settings.epochs > 0 ? null : from.notes;
   const summary = { ...summaryOf(result, shape, share), ...startOf(learnt) };
   const budgets = await tableOf(job, result);
+  if (![result.heads, result.tableHeads].some(tellsRestless)) {
+    io.stderr(
+      "note: the rows of the held-out windows lie too far apart to tell which layers must choose at " +
+        "every step: take more of them (--held-out), or shorter ones (--held-out-tokens)\n",
+    );
+  }
   writePredictor(out, {
     predictor: result.predictor,
     notes: {

@@ -32,7 +32,9 @@ const timings = z.object({
 
 const kv = z.looseObject({
   policy: z.string(),
-  restless_layers: z.array(count()).optional().describe("those that choose at every step"),
+  restless_layers: z.array(count()).optional().describe(
+    "of the predictor's table, for an interval above 1: those that choose at every step",
+  ),
   rows_per_step: z.number(),
   bytes_per_step: z.number(),
   resident_share: z.number(),
