@@ -407,9 +407,9 @@ Deno.test("a table's layers can have intervals of their own, which decide on nei
   assert.deepEqual(mergeKv({ table }, { sinks: 1 }).table, table);
   const own = layers(3, 3, 3);
   assert.deepEqual(mergeKv({ table }, { interval: 2, table: own }).table, own);
-  for (const  of of[table, own, layers(1, 1, 1)]) {
-    const { neighbours } = settingsOf({ table: of, interval: 5 });
-    assert.equal(wireDefaults({ table: of, interval: 5 }).neighbours, neighbours);
+  for (const given of [table, own, layers(1, 1, 1)]) {
+    const { neighbours } = settingsOf({ table: given, interval: 5 });
+    assert.equal(wireDefaults({ table: given, interval: 5 }).neighbours, neighbours);
   }
 });
 
