@@ -5,10 +5,10 @@ import { wireSettings } from "./settings_wire.ts";
 /** A report under the names of the wire: the `kv` object of a reply. */
 export function wireReport(report: KvReport) {
   const { settings, rowsPerStep, bytesPerStep, residentShare, tiers, recall, notes } = report;
-  const restless = settings.budgetTable?.restless ?? [];
+  const { interval, restless } = settings;
   return {
     ...wireSettings(settings),
-    ...(settings.interval === 1 || restless.length === 0 ? {} : { restless_layers: [...restless] }),
+    ...(interval === 1 || restless === undefined ? {} : { restless_layers: [...restless] }),
     rows_per_step: rowsPerStep,
     bytes_per_step: bytesPerStep,
     resident_share: residentShare,

@@ -28,7 +28,8 @@ export * from "./settings_types.ts";
  * Settings of `over` before those of `base`: a request over the command line.
  *
  * A table and a number of dense layers say the same thing in two ways: the one in `over` replaces
- * the other in `base`. So do a table's own budgets replace the budget of `base`. Whether the
+ * the other in `base`. So do a table's own budgets replace the budget of `base`, and an interval those
+ * of the layers of a table in `base`. Whether the
  * predictor's table is used is a matter of its own: dense layers go with it or without it.
  */
 export function mergeKv(base: KvRequest, over: KvRequest): KvRequest {
@@ -195,17 +196,13 @@ function layersOf(
   policy: PolicyName,
   { numLayers, numKvHeads }: KvModel,
   calibrated: BudgetTable | null,
-): Pick<KvSettings, "layers" | "budgetTable"> {
+): Pick<KvSettings, "layers" | "budgetTable" | "restless"> {
   const ones: readonly number[] = Array.from({ length: numKvHeads }, () => 1);
   const shape = predictedShape(request, policy, calibrated);
   if (shape !== null) {
-    const restless = new Set(shape.points === null ? [] : shape.restless);
-    const layers = shape.roles.map((role, layer): KvLayerSettings => ({
-      role,
-      weights: ones,
-      ...(restless.has(layer) ? { interval: 1 } : {}),
-    }));
-    return { layers, ...(shape.points === null ? {} : { budgetTable: shape }) };
+    const layers = shape.roles.map((role) => ({ role, weights: ones }));
+    const budgets = shape.points === null ? {} : { budgetTable: shape };
+    return { layers, ...budgets, ...restlessOf(layers, calibrated) };
   }
   const numDense = request.denseLayers ?? defaultDenseLayers(policy);
   const table: readonly KvTableLayer[] = ownTable(request)?.layers ??
@@ -221,7 +218,17 @@ function layersOf(
     if (budgets === undefined || !mean) return { role, weights: ones, ...own };
     return { role, weights: budgets.map((rows) => rows / mean), ...own };
   });
-  return { layers };
+  const predicted = policy === "tokenbutler" && ownTable(request) === undefined;
+  return { layers, ...restlessOf(layers, predicted ? calibrated : null) };
+}
+
+/** What the predictor's table says of layers that are selected. */
+function restlessOf(
+  layers: readonly KvLayerSettings[],
+  calibrated: BudgetTable | null,
+): Pick<KvSettings, "restless"> {
+  const restless = calibrated?.restless?.filter((layer) => layers[layer]!.role === "selected");
+  return restless === undefined || restless.length === 0 ? {} : { restless };
 }
 
 /**
@@ -264,16 +271,16 @@ export function fetchesAhead({ fetch, layers }: KvSettings): boolean {
   return fetch === "ahead" && layers.some(({ role }) => role === "selected");
 }
 
+/** Settings that say when layers choose. */
+type Intervals = Pick<KvSettings, "interval" | "layers" | "restless">;
+
 /** Steps from one selection of a layer to the next. */
-export function intervalOf(
-  { interval, layers }: Pick<KvSettings, "interval" | "layers">,
-  layer: number,
-): number {
-  return layers[layer]!.interval ?? interval;
+export function intervalOf({ interval, layers, restless }: Intervals, layer: number): number {
+  return layers[layer]!.interval ?? (restless?.includes(layer) === true ? 1 : interval);
 }
 
 /** The longest interval of the layers that choose rows; 1 where none does. */
-export function longestInterval(settings: Pick<KvSettings, "interval" | "layers">): number {
+export function longestInterval(settings: Intervals): number {
   return settings.layers.reduce(
     (most, { role }, layer) =>
       role === "selected" ? Math.max(most, intervalOf(settings, layer)) : most,

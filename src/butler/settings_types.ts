@@ -101,6 +101,11 @@ export interface KvSettings {
    * weights of the layers are 1.
    */
   readonly budgetTable?: BudgetTable;
+  /**
+   * Selected layers that choose at every step whatever the interval, since the predictor's table says
+   * so, whether its budgets are used or not. Absent: none.
+   */
+  readonly restless?: readonly number[];
 }
 
 /** A layer, decided. */
@@ -111,7 +116,7 @@ export interface KvLayerSettings {
    * rounding of a table's own budget.
    */
   readonly weights: readonly number[];
-  /** Steps from one selection to the next, where that is not the sequence's own interval. */
+  /** Steps from one selection to the next, where a table of the user's own says so. */
   readonly interval?: number;
 }
 

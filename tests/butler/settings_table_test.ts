@@ -59,7 +59,7 @@ Deno.test("tokenbutler follows the predictor's table, the other policies do not"
 Deno.test("restless layers choose at every step, and have no neighbours", () => {
   const situation = { ...SITUATION, budgetTable: { ...TABLE, restless: [2] } };
   const settings = resolve({ interval: 8, budget: { rows: 4 }, sinks: 2, window: 4 }, situation);
-  assert.deepEqual(settings.layers.map(({ interval }) => interval), [undefined, undefined, 1]);
+  assert.deepEqual(settings.restless, [2]);
   assert.deepEqual([1, 2].map((layer) => stepsKept(settings, layer)), [7, 0]);
   const view = new SlotView(settings);
   assert.deepEqual(view.growth, [1, 2, 1]);
@@ -73,12 +73,14 @@ Deno.test("restless layers choose at every step, and have no neighbours", () => 
   const each = resolve({ interval: 1, neighbours: true, budget: { rows: 4 } }, situation);
   assert.deepEqual(new SlotView(each).growth, [1, 2, 2]);
   assert.equal(longestInterval(each), 1);
-  // Not where the table is not used.
+  // Also with the same budget for all heads: that is another matter.
   const even = resolve({ interval: 8, table: false }, situation);
-  assert.ok(even.layers.every(({ interval }) => interval === undefined));
-  // Nor in a layer that is dense.
-  const dense = resolve({ interval: 8, denseLayers: 3 }, situation);
-  assert.ok(dense.layers.every(({ interval }) => interval === undefined));
+  assert.deepEqual(even.restless, [2]);
+  assert.deepEqual({ ...wireSettings(even), dense_layers: 1, table: false }, wireSettings(even));
+  // Not in a layer that is dense, under a table of the user's own, or another policy.
+  assert.ok(!("restless" in resolve({ interval: 8, denseLayers: 3 }, situation)));
+  assert.ok(!("restless" in resolve({ interval: 8, table: FILE }, situation)));
+  assert.ok(!("restless" in resolve({ interval: 8, policy: "loki" }, situation)));
 });
 
 Deno.test("table: false gives every head the same, and a table of the user's own comes first", () => {
