@@ -120,8 +120,9 @@ async function breakdown(
   using readback = await Readback.create(device, 16);
   await place.begin(need);
   const { interval } = settings;
-  // The first selection is made in the first step; what is recorded ends with one.
-  const warm = Math.ceil(steps.warm / interval) * interval;
+  // The first selection is made in the first step. What is recorded ends with a selection: where some
+  // layers choose at every step, dispatches that are sent again find nothing to do for the others else.
+  const warm = steps.warm - interval + 1;
   await decodeText(place, context, warm);
   const run = () => decodeText(place, context + warm, interval);
   return await measureParts(device, readback, settings.layers, run, interval, rounds);
