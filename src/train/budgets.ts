@@ -29,7 +29,7 @@ const EVEN_PART = 1 / 2;
 
 /**
  * A head is restless if rows that an earlier step chose make it miss so many times the attention that
- * it misses with its own. On the default model two heads miss 43 and 18 times as much (they look for
+ * it misses with its own. On the default model two heads miss 77 and 19 times as much (they look for
  * what followed the newest token before), two others 4 times, the next 2.5 times: the README says what
  * it does to perplexity that the layers of all four choose at every step.
  */
