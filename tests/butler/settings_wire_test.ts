@@ -240,6 +240,11 @@ Deno.test("wireReport() leaves out what was not measured", () => {
   const full = wireReport({ ...REPORT, recall, notes: ["a"] });
   assert.deepEqual(full.recall, recall);
   assert.deepEqual(full.notes, ["a"]);
+  // Restless layers matter where the others keep their rows.
+  const restless = (interval: number) =>
+    wireReport({ ...REPORT, settings: { ...REPORT.settings, interval, restless: [2] } });
+  assert.deepEqual(restless(8).restless_layers, [2]);
+  assert.ok(!("restless_layers" in restless(1)));
 });
 
 Deno.test("combineReports() weighs means by steps and sums tiers", () => {
