@@ -1,97 +1,125 @@
 /** The same load on an engine directly and through HTTP. @module */
-import type { Engine } from "../src/engine/types.ts";
+import type { Engine, GenerateRequest } from "../src/engine/types.ts";
 import { GREEDY } from "../src/engine/types.ts";
 
 /** Requests of some streams that run side by side. */
 export interface Load {
-  /** Streams; each asks again as soon as it was answered. */
+  /** Streams; each takes the next request as soon as it was answered. */
   readonly streams: number;
-  /** Requests of each stream. */
-  readonly requests: number;
-  readonly prompts: readonly (readonly number[])[];
-  /** Tokens of each answer. */
+  readonly requests: readonly LoadRequest[];
+}
+
+/** What is asked once, with a greedy choice and no end before all tokens are there. */
+export interface LoadRequest {
+  readonly prompt: readonly number[];
+  /** Tokens of the answer. */
   readonly tokens: number;
-  /** Milliseconds that a stream waits before each of its requests, in order; none: it does not. */
-  readonly pauses: readonly number[];
 }
 
 /** Times of the answers, in milliseconds. */
 export interface LoadTimes {
   /** From the request to the first token. */
   readonly first: readonly number[];
+  /** Ids of the answers, in the order of `first`. */
+  readonly ids: readonly string[];
   /** A token after the first, the mean over an answer. */
   readonly each: readonly number[];
   readonly tokens: number;
   readonly wallMs: number;
 }
 
-/** Runs a load; `answer` calls back at each piece of an answer and gives its count of tokens. */
+/** What came as an answer. */
+interface Answered {
+  readonly id: string;
+  readonly numTokens: number;
+}
+
+/** Runs a load; `answer` calls back at each piece of an answer. */
 async function runLoad(
-  { streams, requests, prompts, pauses }: Load,
-  answer: (prompt: readonly number[], onPiece: () => void) => Promise<number>,
+  { streams, requests }: Load,
+  answer: (request: LoadRequest, onPiece: () => void) => Promise<Answered>,
 ): Promise<LoadTimes> {
   const first: number[] = [];
+  const ids: string[] = [];
   const each: number[] = [];
   let tokens = 0;
   const begin = performance.now();
-  await Promise.all(Array.from({ length: streams }, async (_, stream) => {
-    for (let request = 0; request < requests; request++) {
-      const index = stream * requests + request;
-      const pause = pauses[index] ?? 0;
-      if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
+  const waiting = requests.values();
+  await Promise.all(Array.from({ length: streams }, async () => {
+    // All streams take from the same list, so that they end at about the same time.
+    for (const request of waiting) {
       const asked = performance.now();
       let begun: number | undefined;
       let last = asked;
-      const count = await answer(prompts[index % prompts.length]!, () => {
+      const { id, numTokens } = await answer(request, () => {
         last = performance.now();
         begun ??= last;
       });
       if (begun === undefined) throw new Error("an answer had no token");
       first.push(begun - asked);
-      if (count > 1) each.push((last - begun) / (count - 1));
-      tokens += count;
+      ids.push(id);
+      if (numTokens > 1) each.push((last - begun) / (numTokens - 1));
+      tokens += numTokens;
     }
   }));
-  return { first, each, tokens, wallMs: performance.now() - begin };
+  return { first, ids, each, tokens, wallMs: performance.now() - begin };
 }
 
 let requestId = 0;
 
+/**
+ * What the API makes of a request of {@linkcode runOverHttp}: what the engine is asked must not
+ * differ.
+ *
+ * @param endIds Of the model; `ignore_eos` bans them.
+ */
+export function directRequest(
+  id: string,
+  { prompt, tokens }: LoadRequest,
+  endIds: Iterable<number>,
+): GenerateRequest {
+  return {
+    id,
+    promptIds: prompt,
+    maxTokens: tokens,
+    minTokens: 0,
+    stopTokenIds: [],
+    bannedTokenIds: [...endIds],
+    sampling: GREEDY,
+    logprobs: null,
+    promptLogprobs: null,
+    cachePrompt: false,
+  };
+}
+
 /** The load on the engine itself. */
-export function runDirectly(engine: Engine, load: Load): Promise<LoadTimes> {
-  return runLoad(load, async (promptIds, onPiece) => {
-    const stream = engine.generate({
-      id: `direct-${requestId++}`,
-      promptIds: [...promptIds],
-      maxTokens: load.tokens,
-      minTokens: 0,
-      stopTokenIds: [],
-      bannedTokenIds: [],
-      sampling: GREEDY,
-      logprobs: null,
-      promptLogprobs: null,
-      cachePrompt: false,
-    });
-    let count = 0;
-    for await (const event of stream) {
+export function runDirectly(
+  engine: Engine,
+  load: Load,
+  endIds: Iterable<number>,
+): Promise<LoadTimes> {
+  return runLoad(load, async (request, onPiece) => {
+    const id = `direct-${requestId++}`;
+    let numTokens = 0;
+    for await (const event of engine.generate(directRequest(id, request, endIds))) {
       if (event.type === "error") throw new Error(event.error.message);
       if (event.type !== "token") continue;
-      count++;
+      numTokens++;
       onPiece();
     }
-    return count;
+    return { id, numTokens };
   });
 }
 
 /** The load through the API; runs in the client's worker. */
 export function runOverHttp(url: string, load: Load): Promise<LoadTimes> {
-  return runLoad(load, async (prompt, onPiece) => {
+  return runLoad(load, async ({ prompt, tokens }, onPiece) => {
     const response = await fetch(`${url}/v1/completions`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({
         prompt,
-        max_tokens: load.tokens,
+        max_tokens: tokens,
         temperature: 0,
         ignore_eos: true,
         stream: true,
@@ -101,7 +129,8 @@ export function runOverHttp(url: string, load: Load): Promise<LoadTimes> {
     });
     if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
     let rest = "";
-    let count = 0;
+    let id = "";
+    let numTokens = 0;
     for await (const part of response.body!.pipeThrough(new TextDecoderStream())) {
       const lines = (rest + part).split("\n");
       rest = lines.pop()!;
@@ -111,14 +140,16 @@ export function runOverHttp(url: string, load: Load): Promise<LoadTimes> {
         if (chunk.error !== undefined) throw new Error(chunk.error.message);
         // A chunk may be text of several tokens: how many there were says the usage.
         if ((chunk.choices?.length ?? 0) > 0) onPiece();
-        count = chunk.usage?.completion_tokens ?? count;
+        id = chunk.id;
+        numTokens = chunk.usage?.completion_tokens ?? numTokens;
       }
     }
-    return count;
+    return { id, numTokens };
   });
 }
 
 interface Chunk {
+  readonly id: string;
   readonly error?: { readonly message: string };
   readonly choices?: readonly unknown[];
   readonly usage?: { readonly completion_tokens: number } | null;

@@ -29,6 +29,13 @@ export function summarize(times: readonly number[]): Summary {
   };
 }
 
+/** The standard error of the mean; of a single value it is not known, and not finite. */
+export function meanError(values: readonly number[]): number {
+  const { mean, count } = summarize(values);
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return Math.sqrt(squares / (count - 1) / count);
+}
+
 /** Keeps so many significant digits: a time is no better known than that. */
 export function round(value: number, digits = 4): number {
   return Number(value.toPrecision(digits));

@@ -7,34 +7,29 @@
  * @module
  */
 import process from "node:process";
-import { type Settings, valueFlag } from "../src/cli/flags.ts";
+import type { Settings } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import { engineFlags, engineOptions } from "../src/cli/model_flags.ts";
 import { openTextSide } from "../src/cli/text_side.ts";
-import { integer } from "../src/cli/values.ts";
 import { startEngine } from "../src/engine/start.ts";
 import { createApp } from "../src/server/app.ts";
 import { serve } from "../src/server/serve.ts";
+import { endIdsOf } from "../src/server/served_model.ts";
 import { Draws } from "../src/train/draws.ts";
 import { countFlag, defineBenchmark, integersFlag } from "./_define.ts";
-import { type Load, type LoadTimes, runDirectly } from "./_http_load.ts";
+import type { ClientReply, ClientTask } from "./_http_client.ts";
+import { type Load, type LoadRequest, type LoadTimes, runDirectly } from "./_http_load.ts";
 import { type Case, Report } from "./_report.ts";
-import { round, summarize } from "./_stats.ts";
+import { meanError, round, summarize } from "./_stats.ts";
 import { BENCH_TEXT } from "./_text.ts";
+import { WatchedEngine } from "./_watched_engine.ts";
 
 const flags = {
   ...engineFlags,
   streams: integersFlag("answers that are streamed side by side", [1, 4, 16], 1024),
-  requests: countFlag("requests of each stream and round", 3),
+  requests: countFlag("requests for each stream and round", 3),
   prompt: countFlag("tokens of a prompt", 32),
-  tokens: countFlag("tokens of an answer", 32),
-  pause: valueFlag({
-    group: "Measurement",
-    help: "most milliseconds that a stream waits before it asks, drawn for each request",
-    placeholder: "MS",
-    schema: integer(0, 600_000),
-    fallback: 0,
-  }),
+  tokens: countFlag("tokens of an answer: half as many to half as many more, drawn for each", 32),
   rounds: countFlag("rounds over both ways", 3),
   "warm-up": countFlag("rounds before them that are not counted: code is compiled in those", 1),
 };
@@ -42,20 +37,36 @@ const flags = {
 /** A way to the engine. */
 type Way = "engine" | "http";
 
-/** What was measured of a way. */
-interface Measured {
+/** A load that was run. */
+interface Done {
   readonly times: LoadTimes;
+  /** Processor time of the client's thread, in microseconds; without a client 0. */
+  readonly clientMicros: number;
+}
+
+/** What was measured of a way in a round. */
+interface Measured extends Done {
   /** Processor time of the thread that serves, in microseconds. */
   readonly mainMicros: number;
+}
+
+/** A round, both ways. */
+interface Round {
+  readonly engine: Measured;
+  readonly http: Measured;
+  /** Milliseconds that HTTP took of the first token of each request. */
+  readonly firstCostMs: readonly number[];
 }
 
 async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<void> {
   const most = Math.max(...settings.streams);
   const options = engineOptions(settings, most);
   const side = await openTextSide(options.modelPath, "text");
-  const context = Math.max(options.contextLength ?? 0, settings.prompt + settings.tokens);
+  const context = Math.max(options.contextLength ?? 0, settings.prompt + 2 * settings.tokens);
   const engine = await startEngine({ ...options, contextLength: context });
-  const app = createApp({ model: { engine, ...side }, servedName: side.name, version: "bench" });
+  const watched = new WatchedEngine(engine);
+  const model = { engine: watched, ...side };
+  const app = createApp({ model, servedName: side.name, version: "bench" });
   const server = await serve(app, { host: "127.0.0.1", port: 0 });
   const client = new Worker(new URL("./_http_client.ts", import.meta.url), { type: "module" });
   const { adapter, kv } = engine.info;
@@ -63,36 +74,42 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
     device: adapter.description,
     model: side.name,
     kv: kv.type,
+    prompt: settings.prompt,
+    tokens: settings.tokens,
+    rounds: settings.rounds,
   });
   const notes: string[] = [];
   try {
     const ids = side.tokenizer?.encode(BENCH_TEXT, { addBos: false, parseSpecial: false }) ??
       Array.from({ length: 4000 }, (_, i) => 1 + i % (engine.info.model.vocabSize - 1));
-    const ways: Readonly<Record<Way, (load: Load) => Promise<LoadTimes>>> = {
-      engine: (load) => runDirectly(engine, load),
+    const endIds = endIdsOf(side);
+    const ways: Readonly<Record<Way, (load: Load) => Promise<Done>>> = {
+      engine: async (load) => ({ times: await runDirectly(engine, load, endIds), clientMicros: 0 }),
       http: (load) => ask(client, { url: server.url, load }),
     };
     for (const streams of settings.streams) {
-      const { requests, tokens } = settings;
-      const prompts = Array.from({ length: streams * requests }, (_, index) => {
-        const start = index * 97 % Math.max(1, ids.length - settings.prompt);
-        return ids.slice(start, start + settings.prompt);
-      });
-      const found: Record<Way, Measured[]> = { engine: [], http: [] };
+      const rounds: Round[] = [];
       for (let index = -settings["warm-up"]; index < settings.rounds; index++) {
-        const draws = new Draws(index, streams);
-        const pauses = prompts.map(() => settings.pause * draws.next());
-        const load = { streams, requests, prompts, tokens, pauses };
-        for (const way of ["engine", "http"] as const) {
+        const load = { streams, requests: drawRequests(settings, streams, index, ids) };
+        const found: Partial<Record<Way, Measured>> = {};
+        // What drifts meets both ways alike when each is first in every other round.
+        const order: Way[] = index % 2 === 0 ? ["engine", "http"] : ["http", "engine"];
+        for (const way of order) {
           const begun = process.threadCpuUsage();
-          const times = await ways[way](load);
+          const done = await ways[way](load);
           const { user, system } = process.threadCpuUsage(begun);
-          if (index >= 0) found[way].push({ times, mainMicros: user + system });
+          found[way] = { ...done, mainMicros: user + system };
         }
+        const { first, ids: answers } = found.http!.times;
+        const firstCostMs = answers.map((id, at) => first[at]! - watched.takeFirstMs(`${id}-0`));
+        if (index >= 0) rounds.push({ engine: found.engine!, http: found.http!, firstCostMs });
       }
-      const cases = { engine: caseOf(found.engine), http: caseOf(found.http) };
+      const cases = {
+        engine: caseOf(rounds.map(({ engine }) => engine)),
+        http: { ...caseOf(rounds.map(({ http }) => http)), ...costOf(rounds) },
+      };
       for (const way of ["engine", "http"] as const) report.add({ streams, way, ...cases[way] });
-      notes.push(costNote(streams, settings.pause > 0, cases.engine, cases.http));
+      notes.push(costNote(streams, cases.engine, cases.http));
     }
     report.finish(notes);
   } finally {
@@ -104,15 +121,34 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
 }
 
 /** Sends a load to the client's thread. */
-function ask(client: Worker, task: { url: string; load: Load }): Promise<LoadTimes> {
+function ask(client: Worker, task: ClientTask): Promise<Done> {
   return new Promise((resolve, reject) => {
-    client.onmessage = ({ data }: MessageEvent<{ times?: LoadTimes; error?: string }>) =>
-      data.times === undefined ? reject(new Error(data.error)) : resolve(data.times);
+    client.onmessage = ({ data }: MessageEvent<ClientReply>) =>
+      "error" in data ? reject(new Error(data.error)) : resolve(data);
     client.onerror = (event) => {
       event.preventDefault();
       reject(new Error(event.message));
     };
     client.postMessage(task);
+  });
+}
+
+/** The requests of a round: the same ones for the same seed. */
+function drawRequests(
+  settings: Settings<typeof flags>,
+  streams: number,
+  seed: number,
+  ids: readonly number[],
+): LoadRequest[] {
+  const draws = new Draws(seed, streams);
+  const { prompt, tokens } = settings;
+  const least = Math.ceil(tokens / 2);
+  return Array.from({ length: streams * settings.requests }, (_, index) => {
+    const start = index * 97 % Math.max(1, ids.length - prompt);
+    return {
+      prompt: ids.slice(start, start + prompt),
+      tokens: least + draws.below(2 * (tokens - least) + 1),
+    };
   });
 }
 
@@ -123,11 +159,38 @@ interface Numbers {
   readonly mainMicrosPerToken: number;
 }
 
+/** What HTTP takes, round by round and request by request. */
+interface Cost {
+  /** Percent of the tokens a second, the mean over the rounds, and its standard error. */
+  readonly lostPercent: number;
+  readonly lostPercentError: number;
+  /** Of the first token of a request, in milliseconds. */
+  readonly firstCostMs: number;
+  readonly firstCostMsMean: number;
+  readonly firstCostMsP95: number;
+  readonly firstCostMsP99: number;
+}
+
+function costOf(rounds: readonly Round[]): Cost {
+  const rate = ({ times }: Measured) => times.tokens / times.wallMs;
+  const lost = rounds.map(({ engine, http }) => (1 - rate(http) / rate(engine)) * 100);
+  const first = summarize(rounds.flatMap(({ firstCostMs }) => firstCostMs));
+  return {
+    lostPercent: summarize(lost).mean,
+    lostPercentError: meanError(lost),
+    firstCostMs: first.median,
+    firstCostMsMean: first.mean,
+    firstCostMsP95: first.p95,
+    firstCostMsP99: first.p99,
+  };
+}
+
 function caseOf(measured: readonly Measured[]): Case & Numbers {
   const first = summarize(measured.flatMap(({ times }) => times.first));
   const each = summarize(measured.flatMap(({ times }) => times.each));
   const perSecond = measured.map(({ times }) => times.tokens / times.wallMs * 1000);
-  const micros = measured.map(({ times, mainMicros }) => mainMicros / times.tokens);
+  const least = (micros: (of: Measured) => number) =>
+    Math.min(...measured.map((of) => micros(of) / of.times.tokens));
   return {
     tokensPerSecond: summarize(perSecond).median,
     firstMs: first.median,
@@ -138,17 +201,20 @@ function caseOf(measured: readonly Measured[]): Case & Numbers {
     ms: each.median,
     msP95: each.p95,
     msP99: each.p99,
-    mainMicrosPerToken: Math.min(...micros),
+    mainMicrosPerToken: least(({ mainMicros }) => mainMicros),
+    clientMicrosPerToken: least(({ clientMicros }) => clientMicros),
   };
 }
 
-function costNote(streams: number, pauses: boolean, engine: Numbers, http: Numbers): string {
-  const lost = (1 - http.tokensPerSecond / engine.tokensPerSecond) * 100;
-  // Streams that pause are not kept busy.
-  const rate = pauses ? "" : `${round(lost, 2)} % of the tokens a second, `;
-  return `${streams} at once: HTTP takes ${rate}` +
-    `${round(http.firstMs - engine.firstMs, 2)} ms of the first token ` +
-    `(${round(http.firstMsMean - engine.firstMsMean, 2)} of its mean), ` +
+function costNote(
+  streams: number,
+  engine: Numbers,
+  http: Numbers & Cost,
+): string {
+  return `${streams} at once: HTTP takes ${round(http.lostPercent, 2)} % of the tokens a second ` +
+    `(standard error ${round(http.lostPercentError, 2)}), ` +
+    `${round(http.firstCostMs, 3)} ms of the first token (95 of 100 requests at most ` +
+    `${round(http.firstCostMsP95, 3)}), ` +
     `${round(http.mainMicrosPerToken - engine.mainMicrosPerToken, 3)} us a token of the ` +
     "serving thread";
 }
@@ -157,12 +223,12 @@ export const { run } = defineBenchmark({
   name: "http",
   summary: "what HTTP and streaming cost, against the engine called directly",
   notes: [
-    "Both ways take turns, with the same prompts. The client has a thread of its own; the " +
+    "Both ways take turns, with the same prompts and lengths of answers. The client has a thread of its own; the " +
     "processor time is that of the thread that serves.",
-    "Streams that ask at the same moment reach an engine that is called directly before its next " +
-    "step, all of them, while through HTTP some of them come too late for it and wait for the one " +
-    "after. With --pause they do not ask at the same moment, so that both ways miss as many steps: " +
-    "take it to compare the first token where a step takes long.",
+    "What HTTP takes of the first token is known of each request: the client's time less the " +
+    "engine's in the same answer. The first tokens of the two ways are not to be compared where a " +
+    "step takes long: requests that come at the same moment reach an engine that is called " +
+    "directly before its next step, all of them, while through HTTP some come too late for it.",
   ],
   flags,
   measure,

@@ -47,6 +47,17 @@ for (const [name, args, numCases] of RUNS) {
   });
 }
 
+Deno.test("bench http says what HTTP took of the first token of each request", async () => {
+  const args = ["--streams", "3", "--requests", "2", "--tokens", "4", "--rounds", "2"];
+  const { cases, err } = await bench("http", ["--model", MODEL, ...args]);
+  const [direct, http] = cases;
+  assert.equal(direct!["firstCostMs"], undefined);
+  const cost = Number(http!["firstCostMs"]);
+  assert.ok(cost > 0 && cost < Number(http!["firstMsP99"]), `${cost} ms`);
+  assert.ok(Number(http!["lostPercentError"]) > 0);
+  assert.match(err, /^3 at once: HTTP takes .* % of the tokens a second \(standard error /m);
+});
+
 Deno.test("bench kernels finds every part of a step", async () => {
   const args = ["--contexts", "20", "--prefills", "9", "--starts", "0,30", "--rounds", "1"];
   const { cases } = await bench("kernels", ["--model", MODEL, ...args]);

@@ -3,7 +3,7 @@ import { compareRuns, parseRun } from "../../bench/compare.ts";
 import type { RecordedDispatch } from "../../bench/_recorder.ts";
 import { table } from "../../bench/_report.ts";
 import { rolesOf } from "../../bench/_roles.ts";
-import { round, summarize } from "../../bench/_stats.ts";
+import { meanError, round, summarize } from "../../bench/_stats.ts";
 import { stepWork, totalWork } from "../../bench/_work.ts";
 import type { ModelConfig } from "../../src/model/types.ts";
 
@@ -26,6 +26,13 @@ Deno.test("summarize() gives nearest-rank percentiles", () => {
     count: 1,
   });
   assert.throws(() => summarize([]), RangeError);
+});
+
+Deno.test("meanError() is the deviation over the root of the count", () => {
+  // Deviation of 1, 2, 3, 4 with count - 1: the root of 5 / 3.
+  assert.ok(Math.abs(meanError([1, 2, 3, 4]) - Math.sqrt(5 / 3) / 2) < 1e-12);
+  assert.equal(meanError([7, 7]), 0);
+  assert.ok(!Number.isFinite(meanError([7])));
 });
 
 Deno.test("round() keeps significant digits", () => {
