@@ -1,6 +1,7 @@
 /**
  * Encodes long texts in a worker with a deadline. Short ones are encoded here: that takes less time
- * than a turn of the worker, which may be busy.
+ * than a turn of the worker, which may be busy. A tokenizer that cuts by patterns of the model file
+ * encodes none here, since those may take any time.
  *
  * @module
  */
@@ -71,7 +72,7 @@ export class BackgroundEncoder implements PartEncoder {
     options: BackgroundEncoderOptions = {},
   ) {
     this.#options = {
-      inlineLength: options.inlineLength ?? INLINE_LENGTH,
+      inlineLength: tokenizer.hasFilePatterns ? 0 : options.inlineLength ?? INLINE_LENGTH,
       deadlineMs: options.deadlineMs ?? DEADLINE_MS,
       deadlineMsPerMillion: options.deadlineMsPerMillion ?? DEADLINE_MS_PER_MILLION,
       maxWaiting: options.maxWaiting ?? MAX_WAITING,

@@ -98,6 +98,8 @@ export function ggufTokenizer(
   }
 
   return new VocabularyTokenizer({
+    // Its rules are named, and ours.
+    hasFilePatterns: false,
     vocabSize,
     kind: sentencePiece ? "sentencepiece" : "bpe",
     bosId,

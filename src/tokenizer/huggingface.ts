@@ -70,7 +70,8 @@ export function huggingFaceTokenizer(
   if (entries.length > MAX_ENTRIES || model["merges"].length > MAX_ENTRIES) {
     throw malformed(`more than ${MAX_ENTRIES} tokens or merges`);
   }
-  if (!hasPatterns(json["normalizer"]) || !hasPatterns(json["pre_tokenizer"])) {
+  const steps = [json["normalizer"], json["pre_tokenizer"]];
+  if (!hasPatterns(steps)) {
     throw malformed("a Split or Replace has no pattern that is a String or a Regex");
   }
   const rule = byteRule(json["decoder"]);
@@ -124,6 +125,7 @@ export function huggingFaceTokenizer(
     (config["add_eos_token"] === true || (framed.length > 1 && framed.at(-1) === eosId));
 
   return new VocabularyTokenizer({
+    hasFilePatterns: hasUnknownPattern(steps),
     vocabSize,
     kind: model["byte_fallback"] === true ? "sentencepiece" : "bpe",
     bosId,
@@ -196,6 +198,27 @@ function hasPatterns(step: unknown): boolean {
     if (typeof pattern["Regex" in pattern ? "Regex" : "String"] !== "string") return false;
   }
   return hasPatterns(step["normalizers"]) && hasPatterns(step["pretokenizers"]);
+}
+
+/**
+ * Patterns that take time in proportion to the text, as the files of the Llama 3 and Qwen 2
+ * families have them.
+ */
+const KNOWN_PATTERNS: ReadonlySet<string> = new Set(
+  ["\\p{N}{1,3}", "\\p{N}"].map((digits) =>
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" + digits +
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+  ),
+);
+
+/** Whether a step of those that {@linkcode hasPatterns} takes has a pattern that is not known. */
+function hasUnknownPattern(step: unknown): boolean {
+  if (Array.isArray(step)) return step.some(hasUnknownPattern);
+  if (!isObject(step)) return false;
+  const { pattern } = step;
+  const regex = isObject(pattern) ? pattern["Regex"] : undefined;
+  if (typeof regex === "string" && !KNOWN_PATTERNS.has(regex)) return true;
+  return Object.values(step).some((value) => hasUnknownPattern(value));
 }
 
 function addedTokens(

@@ -111,3 +111,43 @@ Deno.test("a background encoder notices that the model was replaced or is gone",
     encoder.close();
   }
 });
+
+Deno.test("a short text cannot hold up whoever serves, whatever patterns a model file brings", async () => {
+  const path = await Deno.makeTempDir();
+  try {
+    for await (const { name } of Deno.readDir("tests/data/tiny/llama31-bf16")) {
+      await Deno.copyFile(`tests/data/tiny/llama31-bf16/${name}`, `${path}/${name}`);
+    }
+    const json = JSON.parse(await Deno.readTextFile(`${path}/tokenizer.json`));
+    // Each letter more doubles its time.
+    json.pre_tokenizer.pretokenizers[0].pattern.Regex = "(x+x+)+y";
+    await Deno.writeTextFile(`${path}/tokenizer.json`, JSON.stringify(json));
+    const tokenizer = await openTokenizer(path);
+    assert.ok(tokenizer.hasFilePatterns);
+    const encoder = new BackgroundEncoder(path, tokenizer, { deadlineMs: 300 });
+    try {
+      let longestMs = 0;
+      let last = performance.now();
+      const timer = setInterval(() => {
+        longestMs = Math.max(longestMs, performance.now() - last);
+        last = performance.now();
+      }, 5);
+      const evil = encoder.encode([{ text: "x".repeat(60), ...PLAIN }]);
+      await assert.rejects(evil, { code: "timeout" });
+      clearInterval(timer);
+      assert.ok(longestMs > 0 && longestMs < 250, `${longestMs} ms`);
+      const parts = [{ text: "fine", ...PLAIN }];
+      assert.deepEqual(await encoder.encode(parts), [tokenizer.encode("fine", PLAIN)]);
+    } finally {
+      encoder.close();
+    }
+  } finally {
+    await Deno.remove(path, { recursive: true });
+  }
+});
+
+Deno.test("texts are cut by patterns of the file only where those are not known", async () => {
+  for (const path of [DEFAULT_PATH, `${DATA}/spm-llama.gguf`, "tests/data/tiny/llama31-bf16"]) {
+    assert.equal((await openTokenizer(path)).hasFilePatterns, false, path);
+  }
+});
