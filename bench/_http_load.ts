@@ -22,7 +22,7 @@ export interface LoadTimes {
   readonly first: readonly number[];
   /** Ids of the answers, in the order of `first`. */
   readonly ids: readonly string[];
-  /** A token after the first, the mean over an answer. */
+  /** Between a piece of an answer and the one before it: hardly ever more than one token. */
   readonly each: readonly number[];
   readonly tokens: number;
   readonly wallMs: number;
@@ -50,15 +50,16 @@ async function runLoad(
     for (const request of waiting) {
       const asked = performance.now();
       let begun: number | undefined;
-      let last = asked;
+      let last: number | undefined;
       const { id, numTokens } = await answer(request, () => {
-        last = performance.now();
-        begun ??= last;
+        const now = performance.now();
+        if (last !== undefined) each.push(now - last);
+        last = now;
+        begun ??= now;
       });
       if (begun === undefined) throw new Error("an answer had no token");
       first.push(begun - asked);
       ids.push(id);
-      if (numTokens > 1) each.push((last - begun) / (numTokens - 1));
       tokens += numTokens;
     }
   }));

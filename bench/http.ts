@@ -10,6 +10,7 @@ import process from "node:process";
 import type { Settings } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import { engineFlags, engineOptions } from "../src/cli/model_flags.ts";
+import { observe } from "../src/cli/observe_flags.ts";
 import { openTextSide } from "../src/cli/text_side.ts";
 import { startEngine } from "../src/engine/start.ts";
 import { createApp } from "../src/server/app.ts";
@@ -66,7 +67,10 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const engine = await startEngine({ ...options, contextLength: context });
   const watched = new WatchedEngine(engine);
   const model = { engine: watched, ...side };
-  const app = createApp({ model, servedName: side.name, version: "bench" });
+  // As `serve` does by default, but for where the lines of the log go.
+  const seen = { logFormat: "json", logLevel: "info", logPrompts: false, metrics: true } as const;
+  const { observer } = await observe(seen, { ...io, stderr: () => {} }, { ...side });
+  const app = createApp({ model, servedName: side.name, version: "bench", observer });
   const server = await serve(app, { host: "127.0.0.1", port: 0 });
   const client = new Worker(new URL("./_http_client.ts", import.meta.url), { type: "module" });
   const { adapter, kv } = engine.info;
@@ -76,6 +80,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
     kv: kv.type,
     prompt: settings.prompt,
     tokens: settings.tokens,
+    requests: settings.requests,
     rounds: settings.rounds,
   });
   const notes: string[] = [];
@@ -144,9 +149,8 @@ function drawRequests(
   const { prompt, tokens } = settings;
   const least = Math.ceil(tokens / 2);
   return Array.from({ length: streams * settings.requests }, (_, index) => {
-    const start = index * 97 % Math.max(1, ids.length - prompt);
     return {
-      prompt: ids.slice(start, start + prompt),
+      prompt: Array.from({ length: prompt }, (_, at) => ids[(index * 97 + at) % ids.length]!),
       tokens: least + draws.below(2 * (tokens - least) + 1),
     };
   });
