@@ -159,7 +159,9 @@ export const tierFlags = {
   }),
   prefixDir: valueFlag({
     group,
-    help: "folder that keeps the beginnings of prompts over a restart",
+    help:
+      "folder that keeps the beginnings of prompts over a restart, 16 GiB at most: what was used " +
+      "longest ago goes first",
     placeholder: "DIR",
     schema: text,
     fallback: null,

@@ -31,9 +31,11 @@ const flags = {
   }),
   minutes: valueFlag({
     group,
-    help: "how long; fractions too",
+    help:
+      "how long; fractions too. Fails where an answer is missing or wrong, pages stay in use, or " +
+      "memory grows by more than 5 % after the first quarter, which takes some minutes to be told",
     placeholder: "N",
-    schema: decimal(0, 100_000),
+    schema: decimal(0.1, 100_000),
     fallback: 20,
   }),
   clients: valueFlag({

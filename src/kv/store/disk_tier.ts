@@ -14,7 +14,13 @@ import { StoreFolderError, StoreReadError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { HandleCache } from "./handle_cache.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
-import { randomName, reasonOf, reasonWithoutPath, SpillFolder } from "./spill_folder.ts";
+import {
+  randomName,
+  reasonOf,
+  reasonWithoutPath,
+  SpillFolder,
+  whyNoFolder,
+} from "./spill_folder.ts";
 
 /** Files of one block each, under a cap. */
 export class DiskTier implements Disposable {
@@ -54,7 +60,7 @@ export class DiskTier implements Disposable {
       this.#folder = new SpillFolder(files, options.dir, onWarning);
     } catch (error) {
       const what = `the folder ${options.dir} for spilled blocks`;
-      throw new StoreFolderError(what, "--kv-disk", reasonOf(error), error);
+      throw new StoreFolderError(what, "--kv-disk", whyNoFolder(error), error);
     }
   }
 

@@ -18,7 +18,7 @@ import {
 import { StoreFolderError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
-import { isMissing, reasonOf } from "./spill_folder.ts";
+import { isMissing, reasonOf, whyNoFolder } from "./spill_folder.ts";
 
 const FILE_NAME = /^([0-9a-f]{64})\.kv$/;
 const FRESH_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.new$/;
@@ -77,7 +77,7 @@ export class PrefixFolder {
       this.#scan();
     } catch (error) {
       const what = `the folder ${dir} for prefixes`;
-      throw new StoreFolderError(what, "--prefix-dir", reasonOf(error), error);
+      throw new StoreFolderError(what, "--prefix-dir", whyNoFolder(error), error);
     }
   }
 

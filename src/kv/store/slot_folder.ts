@@ -22,7 +22,7 @@ import { SlotError, StoreFolderError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
 import { isSlotName } from "./slot_name.ts";
-import { isMissing, reasonOf, reasonWithoutPath } from "./spill_folder.ts";
+import { isMissing, reasonWithoutPath, whyNoFolder } from "./spill_folder.ts";
 import { BLOCK_ROWS, type StoredSequence } from "./types.ts";
 
 const MAGIC = "TBKVSLT1";
@@ -73,7 +73,7 @@ export class SlotFolder {
       this.#sweep();
     } catch (error) {
       const what = `the folder ${dir} for slots`;
-      throw new StoreFolderError(what, "--slot-dir", reasonOf(error), error);
+      throw new StoreFolderError(what, "--slot-dir", whyNoFolder(error), error);
     }
   }
 

@@ -147,7 +147,18 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The same without the path that the system puts at its end: clients get to read it. */
+/** Why a folder that a flag names cannot be used. */
+export function whyNoFolder(error: unknown): string {
+  // Deno's own advice would be to allow everything.
+  if (error instanceof Deno.errors.NotCapable) {
+    return "the program may use ordinary folders only, not those of devices or of the system";
+  }
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  if (code === "EEXIST" || code === "ENOTDIR") return "there is a file in its place";
+  return reasonOf(error);
+}
+
+/** The text of {@linkcode reasonOf} without the path that the system puts at its end: clients get to read it. */
 export function reasonWithoutPath(error: unknown): string {
   return reasonOf(error)
     .replace(/[,:] \w+ (['"]).*\1$/s, "")

@@ -1,5 +1,6 @@
 import { assert } from "std-testing";
 import { systemFiles } from "../../../src/kv/store/file_ops.ts";
+import { whyNoFolder } from "../../../src/kv/store/spill_folder.ts";
 import { MemoryFiles } from "./_memory_files.ts";
 import { makePart, makeStore, SHAPE, SIZES } from "./_store.ts";
 
@@ -127,6 +128,13 @@ Deno.test("a folder that cannot be used is an error at once that names the flag"
   const files = new MemoryFiles();
   files.faults.failing.add("makeFolder");
   const name = "StoreFolderError";
+  const file = Object.assign(new Error("EEXIST: file already exists, mkdir '/p'"), {
+    code: "EEXIST",
+  });
+  assert.equal(whyNoFolder(file), "there is a file in its place");
+  // Deno says: run again with --allow-all.
+  const denied = new Deno.errors.NotCapable("run again with the --allow-all flag");
+  assert.doesNotMatch(whyNoFolder(denied), /allow-all/);
   const spill = { name, message: /\/spill .*EIO.*--kv-disk/s };
   assert.throws(() => makeStore(0, 1, { files }), spill);
   const prefix = { name, message: /\/p .*EIO.*--prefix-dir/s };
