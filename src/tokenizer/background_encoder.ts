@@ -72,7 +72,7 @@ export class BackgroundEncoder implements PartEncoder {
     options: BackgroundEncoderOptions = {},
   ) {
     this.#options = {
-      inlineLength: tokenizer.hasFilePatterns ? 0 : options.inlineLength ?? INLINE_LENGTH,
+      inlineLength: tokenizer.hasUnknownPatterns ? 0 : options.inlineLength ?? INLINE_LENGTH,
       deadlineMs: options.deadlineMs ?? DEADLINE_MS,
       deadlineMsPerMillion: options.deadlineMsPerMillion ?? DEADLINE_MS_PER_MILLION,
       maxWaiting: options.maxWaiting ?? MAX_WAITING,

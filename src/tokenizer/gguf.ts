@@ -99,7 +99,7 @@ export function ggufTokenizer(
 
   return new VocabularyTokenizer({
     // Its rules are named, and ours.
-    hasFilePatterns: false,
+    hasUnknownPatterns: false,
     vocabSize,
     kind: sentencePiece ? "sentencepiece" : "bpe",
     bosId,

@@ -70,8 +70,8 @@ export function huggingFaceTokenizer(
   if (entries.length > MAX_ENTRIES || model["merges"].length > MAX_ENTRIES) {
     throw malformed(`more than ${MAX_ENTRIES} tokens or merges`);
   }
-  const steps = [json["normalizer"], json["pre_tokenizer"]];
-  if (!hasPatterns(steps)) {
+  const steps = [...stepsOf([json["normalizer"], json["pre_tokenizer"]])];
+  if (!steps.every(hasItsPattern)) {
     throw malformed("a Split or Replace has no pattern that is a String or a Regex");
   }
   const rule = byteRule(json["decoder"]);
@@ -125,7 +125,7 @@ export function huggingFaceTokenizer(
     (config["add_eos_token"] === true || (framed.length > 1 && framed.at(-1) === eosId));
 
   return new VocabularyTokenizer({
-    hasFilePatterns: hasUnknownPattern(steps),
+    hasUnknownPatterns: steps.some(hasUnknownPattern),
     vocabSize,
     kind: model["byte_fallback"] === true ? "sentencepiece" : "bpe",
     bosId,
@@ -184,20 +184,24 @@ function lazyEncoders(
   };
 }
 
+/** A step of a normalizer or pre-tokenizer and all that it consists of. */
+function* stepsOf(step: unknown): Generator<Json> {
+  if (Array.isArray(step)) { for (const each of step) yield* stepsOf(each); }
+  if (!isObject(step)) return;
+  yield step;
+  yield* stepsOf(step["normalizers"]);
+  yield* stepsOf(step["pretokenizers"]);
+}
+
 /**
- * Whether all that needs a pattern has one. The library takes what it does not know for none, says so
- * on the console, and goes on with other ids than the model was trained with.
+ * Whether a step that needs a pattern has one. The library takes what it does not know for none, says
+ * so on the console, and goes on with other ids than the model was trained with.
  */
-function hasPatterns(step: unknown): boolean {
-  if (Array.isArray(step)) return step.every(hasPatterns);
-  if (!isObject(step)) return true;
-  if (step["type"] === "Split" || step["type"] === "Replace") {
-    const pattern = step["pattern"];
-    if (!isObject(pattern)) return false;
-    // It takes the first of the two that is there.
-    if (typeof pattern["Regex" in pattern ? "Regex" : "String"] !== "string") return false;
-  }
-  return hasPatterns(step["normalizers"]) && hasPatterns(step["pretokenizers"]);
+function hasItsPattern({ type, pattern }: Json): boolean {
+  if (type !== "Split" && type !== "Replace") return true;
+  if (!isObject(pattern)) return false;
+  // It takes the first of the two that is there.
+  return typeof pattern["Regex" in pattern ? "Regex" : "String"] === "string";
 }
 
 /**
@@ -211,14 +215,10 @@ const KNOWN_PATTERNS: ReadonlySet<string> = new Set(
   ),
 );
 
-/** Whether a step of those that {@linkcode hasPatterns} takes has a pattern that is not known. */
-function hasUnknownPattern(step: unknown): boolean {
-  if (Array.isArray(step)) return step.some(hasUnknownPattern);
-  if (!isObject(step)) return false;
-  const { pattern } = step;
+/** Whether a step has a pattern that is not known; one that is plain text takes no time. */
+function hasUnknownPattern({ pattern }: Json): boolean {
   const regex = isObject(pattern) ? pattern["Regex"] : undefined;
-  if (typeof regex === "string" && !KNOWN_PATTERNS.has(regex)) return true;
-  return Object.values(step).some((value) => hasUnknownPattern(value));
+  return typeof regex === "string" && !KNOWN_PATTERNS.has(regex);
 }
 
 function addedTokens(

@@ -19,10 +19,11 @@ export interface Tokenizer {
   /** Tokens that end a turn or a text (end of sequence, end of turn, end of message). */
   readonly endIds: ReadonlySet<number>;
   /**
-   * Texts are cut by patterns that the model file brings. Those may take any time, also for a short
-   * text: who serves others encodes where a deadline can end it.
+   * Texts are cut by patterns that the model file brings and that are not those of a known family.
+   * They may take any time, also for a short text: who serves others encodes where a deadline can
+   * end it.
    */
-  readonly hasFilePatterns: boolean;
+  readonly hasUnknownPatterns: boolean;
   encode(text: string, options: EncodeOptions): number[];
   /**
    * UTF-8 bytes that a token stands for. A byte-fallback or byte-level token may be part of a

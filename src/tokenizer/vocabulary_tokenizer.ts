@@ -14,7 +14,7 @@ export interface TokenizerParts {
   readonly eosAfterText: number | undefined;
   readonly endIds: ReadonlySet<number>;
   readonly specialIds: ReadonlySet<number>;
-  readonly hasFilePatterns: boolean;
+  readonly hasUnknownPatterns: boolean;
   /** SentencePiece puts a space before a text, which is not part of it. */
   readonly addsSpace: boolean;
   /** Ids of a text, without BOS. */
@@ -33,7 +33,7 @@ export class VocabularyTokenizer implements Tokenizer {
   readonly bosId: number | undefined;
   readonly addsBos: boolean;
   readonly endIds: ReadonlySet<number>;
-  readonly hasFilePatterns: boolean;
+  readonly hasUnknownPatterns: boolean;
   readonly #parts: TokenizerParts;
 
   constructor(parts: TokenizerParts) {
@@ -43,7 +43,7 @@ export class VocabularyTokenizer implements Tokenizer {
     this.bosId = parts.bosId;
     this.addsBos = parts.addsBos;
     this.endIds = parts.endIds;
-    this.hasFilePatterns = parts.hasFilePatterns;
+    this.hasUnknownPatterns = parts.hasUnknownPatterns;
   }
 
   encode(text: string, options: EncodeOptions): number[] {

@@ -1,5 +1,6 @@
 import { assert } from "std-testing";
 import { WatchedEngine } from "../../bench/_watched_engine.ts";
+import type { Engine, GenerateRequest } from "../../src/engine/types.ts";
 import { fakeEngine, request } from "../engine/_fake_engine.ts";
 
 Deno.test("a watched engine gives the same events, and the time to the first token once", async () => {
@@ -18,6 +19,24 @@ Deno.test("a watched engine gives the same events, and the time to the first tok
   assert.ok(firstMs > 0 && firstMs <= wholeMs, `${firstMs} of ${wholeMs} ms`);
   assert.throws(() => watched.takeFirstMs(asked.id), /no token came/);
   await watched.close();
+});
+
+Deno.test("a watched engine tells the time that its engine took", async () => {
+  const { engine } = fakeEngine();
+  const slow = new Proxy(engine as Engine, {
+    get: (target, key) =>
+      key !== "generate"
+        ? Reflect.get(target, key, target)
+        : async function* (asked: GenerateRequest) {
+          await new Promise((go) => setTimeout(go, 60));
+          yield* target.generate(asked);
+        },
+  });
+  const watched = new WatchedEngine(slow);
+  const asked = request([1, 2, 3], 5);
+  await Array.fromAsync(watched.generate(asked));
+  assert.ok(watched.takeFirstMs(asked.id) >= 55);
+  await engine.close();
 });
 
 Deno.test("leaving a watched stream cancels the request", async () => {

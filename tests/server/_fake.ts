@@ -37,7 +37,7 @@ const PIECES = [...SPECIALS, ...WORDS];
 
 /** One token a byte, three special tokens and a few words that only the engine uses. */
 export class FakeTokenizer implements Tokenizer {
-  readonly hasFilePatterns = false;
+  readonly hasUnknownPatterns = false;
   readonly vocabSize = VOCAB_SIZE;
   readonly kind = "bpe";
   readonly bosId = BOS_ID;

@@ -123,7 +123,7 @@ Deno.test("a short text cannot hold up whoever serves, whatever patterns a model
     json.pre_tokenizer.pretokenizers[0].pattern.Regex = "(x+x+)+y";
     await Deno.writeTextFile(`${path}/tokenizer.json`, JSON.stringify(json));
     const tokenizer = await openTokenizer(path);
-    assert.ok(tokenizer.hasFilePatterns);
+    assert.ok(tokenizer.hasUnknownPatterns);
     const encoder = new BackgroundEncoder(path, tokenizer, { deadlineMs: 300 });
     try {
       let longestMs = 0;
@@ -148,6 +148,6 @@ Deno.test("a short text cannot hold up whoever serves, whatever patterns a model
 
 Deno.test("texts are cut by patterns of the file only where those are not known", async () => {
   for (const path of [DEFAULT_PATH, `${DATA}/spm-llama.gguf`, "tests/data/tiny/llama31-bf16"]) {
-    assert.equal((await openTokenizer(path)).hasFilePatterns, false, path);
+    assert.equal((await openTokenizer(path)).hasUnknownPatterns, false, path);
   }
 });
