@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { CommandError } from "../src/cli/command.ts";
+import { MisfitError } from "../src/cli/command.ts";
 import { type Settings, UsageError, valueFlag } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import { text } from "../src/cli/values.ts";
@@ -67,7 +67,7 @@ export function parseRun(lines: string, name: string): Map<string, Case> {
       entry = null;
     }
     if (typeof entry !== "object" || entry === null || Array.isArray(entry)) {
-      throw new CommandError(`${name}, line ${index + 1}: wanted a line of JSON of a benchmark`);
+      throw new MisfitError(`${name}, line ${index + 1}: wanted a line of JSON of a benchmark`);
     }
     cases.set(identity(entry as Case), entry as Case);
   }
@@ -99,8 +99,8 @@ async function read(path: string | null, flag: string): Promise<Map<string, Case
   try {
     return parseRun(await Deno.readTextFile(path), path);
   } catch (error) {
-    if (error instanceof CommandError) throw error;
-    throw new CommandError(`${path} cannot be read: ${(error as Error).message}`);
+    if (error instanceof MisfitError) throw error;
+    throw new MisfitError(`${path} cannot be read: ${(error as Error).message}`);
   }
 }
 
@@ -108,7 +108,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const before = await read(settings.before, "--before");
   const after = await read(settings.after, "--after");
   const rows = compareRuns(before, after);
-  if (rows.length === 0) throw new CommandError("the two runs have no case in common");
+  if (rows.length === 0) throw new MisfitError("the two runs have no case in common");
   for (const row of rows) io.stdout(`${JSON.stringify(row)}\n`);
   const only = [...before.keys()].filter((name) => !after.has(name)).length;
   io.stderr(`${table(rows).join("\n")}\n${only} cases of the older run have no counterpart\n`);

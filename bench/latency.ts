@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { CommandError } from "../src/cli/command.ts";
+import { CommandError, MisfitError } from "../src/cli/command.ts";
 import type { Settings } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import type { KvRequest } from "../src/butler/settings.ts";
@@ -70,7 +70,7 @@ function writeFile(path: string, content: string, flag: string): void {
   try {
     Deno.writeTextFileSync(path, content);
   } catch (error) {
-    throw new CommandError(`${flag}: cannot write ${path}: ${(error as Error).message}`, {
+    throw new MisfitError(`${flag}: cannot write ${path}: ${(error as Error).message}`, {
       cause: error,
     });
   }

@@ -7,6 +7,7 @@ import { type AnyCommand, CommandError } from "./command.ts";
 import { asksForHelp, resolveFlags, UsageError } from "./flags.ts";
 import { commandHelp, PROGRAM, programHelp } from "./help.ts";
 import { type CliIo, EXIT, isDebug } from "./io.ts";
+import { exitCodeOf } from "./exit_codes.ts";
 import { nearest } from "../suggest.ts";
 import { versionText } from "./version.ts";
 
@@ -147,7 +148,7 @@ export function reportError(error: unknown, command: string, io: CliIo): number 
   } else if (!expected && !isNamedError(error)) {
     io.stderr("This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.\n");
   }
-  return usage ? EXIT.usage : EXIT.failure;
+  return exitCodeOf(error);
 }
 
 /** Errors of the program's own kinds and of the system: their messages stand for themselves. */

@@ -31,5 +31,13 @@ export function defineCommand<const F extends Flags>(command: Command<F>): AnyCo
 
 /** A failure that a person can act on. Exit code 1; printed without a stack. */
 export class CommandError extends Error {
-  override readonly name = "CommandError";
+  override readonly name: string = "CommandError";
+}
+
+/**
+ * What was asked for cannot work as asked: a file that a flag names, a model, settings that do not
+ * suit it. The same command line would fail again. Exit code 2; printed without a stack.
+ */
+export class MisfitError extends CommandError {
+  override readonly name = "MisfitError";
 }

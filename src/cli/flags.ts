@@ -75,7 +75,7 @@ export function triStateFlag(
   return { kind: "switch", fallback: null, schema: null, ...spec };
 }
 
-/** Something wrong on the command line or in the environment. Exit code 2. */
+/** Something wrong on the command line or in the environment. Exit code 2, with a hint at `--help`. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }

@@ -1,9 +1,14 @@
 /** Runs one sequence and gives its text as it comes. @module */
 import type { KvReport, KvRequest } from "../butler/settings.ts";
-import type { FinishReason, RequestTimings, SamplingParams } from "../engine/types.ts";
+import type {
+  EngineErrorData,
+  FinishReason,
+  RequestTimings,
+  SamplingParams,
+} from "../engine/types.ts";
 import { endIdsOf } from "../server/served_model.ts";
 import { TokenText } from "../server/token_text.ts";
-import { CommandError } from "./command.ts";
+import { CommandError, MisfitError } from "./command.ts";
 import type { Session } from "./session.ts";
 
 /** What is to be written. */
@@ -40,6 +45,12 @@ export interface GenerationResult {
 
 let counter = 0;
 
+/** The error of a command whose sequence failed. */
+export function engineFailure({ code, message, lasting }: EngineErrorData): CommandError {
+  const isMisfit = code === "invalid_request" || lasting === true;
+  return isMisfit ? new MisfitError(message) : new CommandError(message);
+}
+
 /**
  * Runs a sequence to its end.
  *
@@ -52,7 +63,7 @@ export async function runGeneration(
 ): Promise<GenerationResult> {
   const { engine, tokenizer } = session;
   if (tokenizer === undefined && spec.stop.length > 0) {
-    throw new CommandError("this model has no tokenizer: --stop has no text to look for");
+    throw new MisfitError("this model has no tokenizer: --stop has no text to look for");
   }
   const ends = endIdsOf(session);
   const endIds = spec.ignoreEos ? new Set<number>() : ends;
@@ -89,7 +100,7 @@ export async function runGeneration(
       })
     ) {
       if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
-      if (event.type === "error") throw new CommandError(event.error.message);
+      if (event.type === "error") throw engineFailure(event.error);
       if (event.type === "token" && !output.stopped) {
         ids.push(event.id);
         listener.onToken?.(event.id);

@@ -142,7 +142,7 @@ function keysOfFile(path: string): string[] {
  * Who may ask a server on an address.
  *
  * @throws {UsageError} If others could reach it without a key.
- * @throws {CommandError} If the file of keys cannot be read.
+ * @throws {MisfitError} If the file of keys cannot be read.
  */
 export function guardOptions(settings: Settings<typeof accessFlags>, host: string): GuardOptions {
   const { apiKeyFile, insecure, allowedHost, corsOrigin } = settings;

@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer";
 import { z } from "zod";
 import type { Tokenizer } from "../tokenizer/types.ts";
-import { CommandError } from "./command.ts";
+import { MisfitError } from "./command.ts";
 import { shown, UsageError } from "./flags.ts";
 
 const idArray = z.array(z.int().min(0)).min(1);
@@ -10,14 +10,14 @@ const idArray = z.array(z.int().min(0)).min(1);
 /**
  * Reads a text file that a flag names; `-` is standard input, to its end.
  *
- * @throws {CommandError} If it cannot be read or is not UTF-8.
+ * @throws {MisfitError} If it cannot be read or is not UTF-8.
  */
 export function readTextFile(path: string, flag: string): string {
   const bytes = readFile(path, flag);
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {
-    throw new CommandError(`${flag}: ${path} is not a UTF-8 text file`, { cause: error });
+    throw new MisfitError(`${flag}: ${path} is not a UTF-8 text file`, { cause: error });
   }
 }
 
@@ -26,7 +26,7 @@ function readFile(path: string, flag: string): Uint8Array {
     return path === "-" ? readStandardInput() : Deno.readFileSync(path);
   } catch (error) {
     const cannot = `${flag}: cannot read ${shown(path)}`;
-    throw new CommandError(`${cannot}: ${whyNotRead(error)}`, { cause: error });
+    throw new MisfitError(`${cannot}: ${whyNotRead(error)}`, { cause: error });
   }
 }
 
@@ -54,7 +54,7 @@ function whyNotRead(error: unknown): string {
  * Token ids from what `--ids` was given: a JSON array, or the name of a file that holds one.
  *
  * @throws {UsageError} If it is not an array of whole numbers from 0.
- * @throws {CommandError} If the file cannot be read.
+ * @throws {MisfitError} If the file cannot be read.
  */
 export function readIds(value: string): number[] {
   const inline = value.trimStart().startsWith("[");
@@ -86,11 +86,11 @@ export function readIds(value: string): number[] {
   return ids.data;
 }
 
-/** @throws {CommandError} If an id is outside the vocabulary. */
+/** @throws {MisfitError} If an id is outside the vocabulary. */
 export function checkVocabulary(ids: readonly number[], vocabSize: number): void {
   const index = ids.findIndex((id) => id >= vocabSize);
   if (index < 0) return;
-  throw new CommandError(
+  throw new MisfitError(
     `token id ${ids[index]} at index ${index} is outside the vocabulary: ids of this model go ` +
       `from 0 to ${vocabSize - 1}`,
   );
@@ -114,27 +114,27 @@ export function exactlyOne<Name extends string>(
   return only;
 }
 
-/** @throws {CommandError} If the model has no tokenizer. */
+/** @throws {MisfitError} If the model has no tokenizer. */
 export function needTokenizer(tokenizer: Tokenizer | undefined): Tokenizer {
   if (tokenizer !== undefined) return tokenizer;
-  throw new CommandError("this model has no tokenizer: give token ids with --ids");
+  throw new MisfitError("this model has no tokenizer: give token ids with --ids");
 }
 
 /**
  * Token ids of a text, with BOS where the model file asks for it.
  *
- * @throws {CommandError} If the text gives no token.
+ * @throws {MisfitError} If the text gives no token.
  */
 export function encodeText(tokenizer: Tokenizer, text: string, parseSpecial: boolean): number[] {
   const ids = tokenizer.encode(text, { parseSpecial, addBos: true });
-  if (ids.length === 0) throw new CommandError("the text is empty: it gives no token");
+  if (ids.length === 0) throw new MisfitError("the text is empty: it gives no token");
   return ids;
 }
 
-/** @throws {CommandError} If a prompt leaves no room for one more token. */
+/** @throws {MisfitError} If a prompt leaves no room for one more token. */
 export function checkFits(promptTokens: number, contextLength: number): void {
   if (promptTokens < contextLength) return;
-  throw new CommandError(
+  throw new MisfitError(
     `the prompt has ${promptTokens} tokens, but the context holds ${contextLength} and one has to ` +
       "stay free: shorten the prompt, or ask for more with --context",
   );

@@ -27,7 +27,7 @@ export interface CliIo {
   exit(code: number): never;
 }
 
-/** Exit codes. */
+/** Exit codes; `exit_codes.ts` says which error has which. */
 export const EXIT = { ok: 0, failure: 1, usage: 2 } as const;
 
 /** Whether the stacks of errors are wanted (`TOKENBUTLER_DEBUG=1`). */

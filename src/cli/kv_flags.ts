@@ -208,7 +208,7 @@ export const tierFlags = {
  * What the command line says of every sequence's cache; reads the table file.
  *
  * @throws {UsageError} For flags that exclude each other, or a file that holds no table.
- * @throws {CommandError} If the file cannot be read.
+ * @throws {MisfitError} If the file cannot be read.
  */
 export function kvRequest(settings: Settings<typeof kvFlags>): KvRequest {
   if (settings.kvTable !== null && settings.denseLayers !== null) {

@@ -84,7 +84,7 @@ export function modelPath(settings: Settings<typeof modelFlag>): string {
  * The engine's options from settings.
  *
  * @throws {UsageError} For settings of the KV cache that exclude each other.
- * @throws {CommandError} If a file that they name cannot be read.
+ * @throws {MisfitError} If a file that they name cannot be read.
  */
 export function engineOptions(
   settings: Settings<typeof engineFlags>,

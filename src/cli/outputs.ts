@@ -1,11 +1,11 @@
 /** Files that a command writes when its work is done. @module */
 import { checkWritable } from "../butler/calibration/write.ts";
-import { CommandError } from "./command.ts";
+import { CommandError, MisfitError } from "./command.ts";
 
 /**
  * Finds out, before the work, whether what comes of it can be written.
  *
- * @throws {CommandError} If it cannot.
+ * @throws {MisfitError} If it cannot.
  */
 export function checkOutputs(
   files: { readonly out?: string | null; readonly svg?: string | null },
@@ -15,7 +15,7 @@ export function checkOutputs(
       if (path !== null && path !== undefined) checkWritable(path);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      throw new CommandError(`--${flag}: ${why}`);
+      throw new MisfitError(`--${flag}: ${why}`);
     }
   }
 }

@@ -1,13 +1,13 @@
 /** Starts this very program in a process of its own. @module */
 import { PROGRAM_FILES } from "../assets.ts";
-import { CommandError } from "./command.ts";
+import { MisfitError } from "./command.ts";
 import { type ChildProcess, SUPERVISED } from "./supervisor.ts";
 
 /**
  * Starts the program with other arguments and the permissions of a named set; output goes where this
  * process's goes. Its standard input ends with this process, however that ends.
  *
- * @throws {CommandError} If this process may not start others.
+ * @throws {MisfitError} If this process may not start others.
  */
 export function startSelf(args: readonly string[], permissions: string): ChildProcess {
   const { main, config } = PROGRAM_FILES;
@@ -23,7 +23,7 @@ export function startSelf(args: readonly string[], permissions: string): ChildPr
     }).spawn();
   } catch (cause) {
     if (!(cause instanceof Deno.errors.NotCapable)) throw cause;
-    throw new CommandError(
+    throw new MisfitError(
       "--supervise starts processes, which this one may not: say ./run serve --supervise, " +
         "or give it --allow-run",
       { cause },

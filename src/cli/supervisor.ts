@@ -36,6 +36,11 @@ const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 60_000;
 /** A process that ran for so long was well: whatever comes then is a new trouble. */
 const STEADY_MS = 60_000;
+/**
+ * Starts of a process that was never well, before nobody waits for it any longer: with the pauses
+ * between them some four minutes, far more than a server takes that still drains and has the port.
+ */
+const FIRST_STARTS = 10;
 
 /** The pause after a process that ran for so long, where the one before it was so long. */
 export function nextPause(lastMs: number | null, ranMs: number): number {
@@ -73,8 +78,9 @@ export function endingWithSupervisor(io: CliIo): CliIo {
 }
 
 /**
- * Runs a process until it ends well, is told to end, or was called wrongly: none of these would be
- * different the next time. Interrupts go on to the process.
+ * Runs a process until it ends well, is told to end, or says that what was asked for cannot work:
+ * none of these would be different the next time. One that was never well is started so often and no
+ * more; one that was is started for ever. Interrupts go on to the process.
  *
  * @returns The exit code.
  */
@@ -86,19 +92,28 @@ export async function supervise(parts: SupervisorParts): Promise<number> {
     child?.signal(name);
   });
   let pauseMs: number | null = null;
-  for (;;) {
+  let wasWell = false;
+  for (let starts = 1;; starts++) {
     const began = parts.nowMs();
     child = parts.start();
     parts.say(`process ${child.pid} serves`);
     const { code, signal } = await child.ended;
-    if (ending.signal.aborted || code === EXIT.ok || code === EXIT.usage) return code;
+    if (ending.signal.aborted || code === EXIT.ok) return code;
     const ranMs = parts.nowMs() - began;
-    pauseMs = nextPause(pauseMs, ranMs);
     const how = signal === null ? `exit code ${code}` : signal;
-    parts.say(
-      `process ${child.pid} ended with ${how} after ${Math.round(ranMs / 1000)} s; ` +
-        `the next one starts in ${pauseMs / 1000} s`,
-    );
+    const ended = `process ${child.pid} ended with ${how} after ${Math.round(ranMs / 1000)} s`;
+    if (code === EXIT.usage) {
+      parts.say(`${ended}: it cannot work as asked, and is not started again`);
+      return code;
+    }
+    wasWell ||= ranMs >= STEADY_MS;
+    if (!wasWell && starts >= FIRST_STARTS) {
+      parts.say(`${ended}; none of ${starts} ran for a minute, and no other is started`);
+      return EXIT.failure;
+    }
+    pauseMs = nextPause(pauseMs, ranMs);
+    const left = wasWell ? "" : ` (start ${starts + 1} of ${FIRST_STARTS})`;
+    parts.say(`${ended}; the next one starts in ${pauseMs / 1000} s${left}`);
     await parts.pause(pauseMs, ending.signal);
     if (ending.signal.aborted) return EXIT.ok;
   }

@@ -112,7 +112,7 @@ export function attentionVariant(options: ForwardOptions, kind: StepKind): Atten
   const form = onCpu && quads > MOST_LANE_QUADS ? "tiled" : planned;
   if (form !== "tiled" && (BLOCK_ROWS % plan.attentionLanes || plan.attentionSplit % BLOCK_ROWS)) {
     throw new DeviceError(
-      "failed",
+      "bad_setting",
       `kernel settings do not fit: with attentionForm lanes, attentionLanes must divide ` +
         `${BLOCK_ROWS} and attentionSplit be a multiple of it`,
     );

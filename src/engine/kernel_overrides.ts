@@ -28,7 +28,7 @@ export function checkOverrideNames(overrides: Readonly<Record<string, string>>):
     const near = nearest(name, OVERRIDE_NAMES);
     const hint = near === undefined ? "" : ` (did you mean ${near}?)`;
     throw new DeviceError(
-      "failed",
+      "bad_setting",
       `there is no kernel setting ${name}${hint}: --kernel takes ${OVERRIDE_NAMES.join(", ")}`,
     );
   }
@@ -45,5 +45,5 @@ export function readbackOverride(
   if (asked === undefined) return {};
   const readback = READBACK_WAYS.find((way) => way === asked);
   if (readback !== undefined) return { readback };
-  throw new DeviceError("failed", `readback must be one of ${READBACK_WAYS.join(", ")}`);
+  throw new DeviceError("bad_setting", `readback must be one of ${READBACK_WAYS.join(", ")}`);
 }

@@ -1,6 +1,6 @@
 /** Results of an evaluation on disk: what is there already is not measured again. @module */
 import { z } from "zod";
-import { CommandError } from "../cli/command.ts";
+import { CommandError, MisfitError } from "../cli/command.ts";
 import { writeWhole } from "../whole_file.ts";
 
 /** What figures rest on: device, model, files, settings, seed, commit. */
@@ -23,7 +23,7 @@ export class Results<Figure extends object> {
   /**
    * @param path A file; one that is there has to be of the same evaluation.
    * @param sources Digests of what was measured on, by name; the file may have more of them.
-   * @throws {CommandError} If it is not, or cannot be read.
+   * @throws {MisfitError} If it is not, or cannot be read.
    */
   constructor(
     path: string | null,
@@ -39,7 +39,7 @@ export class Results<Figure extends object> {
     const differs = Object.keys({ ...origin, ...found.origin })
       .find((key) => key !== "commit" && found.origin[key] !== origin[key]);
     if (differs !== undefined) {
-      throw new CommandError(
+      throw new MisfitError(
         `--out: ${path} is of another evaluation (${differs} is ` +
           `${JSON.stringify(found.origin[differs])}, not ${JSON.stringify(origin[differs])}): ` +
           "name another file",
@@ -48,7 +48,7 @@ export class Results<Figure extends object> {
     const other = Object.keys(sources)
       .find((name) => (found.sources[name] ?? sources[name]) !== sources[name]);
     if (other !== undefined) {
-      throw new CommandError(
+      throw new MisfitError(
         `--out: ${path} has figures of another ${other} with the same name: name another file`,
       );
     }
@@ -92,12 +92,12 @@ function readFile(path: string): z.infer<typeof fileSchema> | null {
     text = Deno.readTextFileSync(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return null;
-    throw new CommandError(`--out: cannot read ${path}: ${reason(error)}`);
+    throw new MisfitError(`--out: cannot read ${path}: ${reason(error)}`);
   }
   try {
     return fileSchema.parse(JSON.parse(text));
   } catch {
-    throw new CommandError(`--out: ${path} holds no results: name another file`);
+    throw new MisfitError(`--out: ${path} holds no results: name another file`);
   }
 }
 

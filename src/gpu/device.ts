@@ -8,7 +8,8 @@
 export class DeviceError extends Error {
   override readonly name = "DeviceError";
   constructor(
-    readonly code: "no_adapter" | "too_small" | "lost" | "out_of_memory" | "failed",
+    /** `bad_setting`: of a kernel; asked for by whoever starts the engine. */
+    readonly code: "no_adapter" | "too_small" | "bad_setting" | "lost" | "out_of_memory" | "failed",
     message: string,
     options?: ErrorOptions,
   ) {
@@ -187,7 +188,7 @@ export function limitCaps(
   if (text === undefined) return caps;
   const bytes = Number(text);
   if (!Number.isSafeInteger(bytes) || bytes < 1) {
-    throw new DeviceError("failed", `maxBindingBytes=${text} is not a whole number above 0`);
+    throw new DeviceError("bad_setting", `maxBindingBytes=${text} is not a whole number above 0`);
   }
   return { ...caps, maxBindingSize: Math.min(caps.maxBindingSize, bytes) };
 }

@@ -141,7 +141,7 @@ export function selectPlan(
     const numbers = Array.isArray(value) ? value : typeof value === "number" ? [value] : [];
     if (numbers.some((n) => !Number.isInteger(n) || n < 1)) {
       throw new DeviceError(
-        "failed",
+        "bad_setting",
         `kernel setting ${name}=${text} is not a whole number above 0`,
       );
     }
@@ -155,7 +155,7 @@ export function selectPlan(
 
 function checkPlan(plan: KernelPlan, caps: DeviceCaps): void {
   const refuse = (what: string) => {
-    throw new DeviceError("failed", `kernel settings do not fit this adapter: ${what}`);
+    throw new DeviceError("bad_setting", `kernel settings do not fit this adapter: ${what}`);
   };
   for (const name of ["matmulLanes", "rowLanes", "attentionLanes"] as const) {
     const lanes = plan[name];

@@ -182,7 +182,7 @@ async function trainProducer(
     const state = await trainer.state();
     if (!Number.isFinite(sum) || state.values.some((value) => !Number.isFinite(value))) {
       throw new TrainError(
-        "no_room",
+        "diverged",
         `the training of producer ${place.index} diverged in epoch ${
           epoch + 1
         }: take a lower --rate`,

@@ -76,7 +76,7 @@ Deno.test("runCli() refuses bad variables as it refuses bad flags", async () => 
   );
 });
 
-Deno.test("runCli() names files that cannot be read, with exit code 1", async () => {
+Deno.test("runCli() names files that cannot be read, with exit code 2", async () => {
   const folder = await Deno.makeTempDir();
   try {
     const binary = `${folder}/binary`;
@@ -90,10 +90,16 @@ Deno.test("runCli() names files that cannot be read, with exit code 1", async ()
       [["tokenize", "--text", "a", "--model", `${folder}/none.gguf`], /none\.gguf/],
       [["generate", "--prompt", "a", "--model", binary], /binary/],
       [["serve", "--port", "0", "--model", binary], /binary/],
+      [["serve", "--api-key-file", `${folder}/none`], /--api-key-file: cannot read .*no such file/],
+      [["serve", "--kv-table", `${folder}/none`], /--kv-table: cannot read .*no such file/],
+      [["eval", "ppl", "--text", `${folder}/none`], /--text: cannot read .*no such file/],
+      [["calibrate", "--text", `${folder}/none`], /--text: cannot read .*no such file/],
+      [["train", "--text", `${folder}/none`], /--text: cannot read .*no such file/],
+      [["bench", "compare", "--before", `${folder}/none`, "--after", "x"], /none cannot be read/],
     ];
     for (const [args, message] of cases) {
       const result = await fails(args);
-      assert.equal(result.code, 1, `${args.join(" ")}: ${result.message}`);
+      assert.equal(result.code, 2, `${args.join(" ")}: ${result.message}`);
       assert.match(result.message, message);
       assert.doesNotMatch(result.message, /defect|\n +at /);
     }
@@ -103,17 +109,22 @@ Deno.test("runCli() names files that cannot be read, with exit code 1", async ()
 });
 
 Deno.test("reportError() prints a stack only when asked, and calls only a surprise a defect", () => {
-  const expected: unknown[] = [
-    new CommandError("no room"),
-    new UsageError("no flag"),
-    new ModelFileError("truncated", "x.gguf", "x.gguf ends early"),
-    new Deno.errors.PermissionDenied("no permission"),
+  const expected: [unknown, number][] = [
+    [new CommandError("no room"), 1],
+    [new UsageError("no flag"), 2],
+    [new ModelFileError("truncated", "x.gguf", "x.gguf ends early"), 2],
+    [new Deno.errors.PermissionDenied("no permission"), 1],
     // As it comes from the engine's worker.
-    errorFromData(errorToData(new StoreFolderError("the folder /p", "--kv-disk", "EACCES", null))),
+    [
+      errorFromData(
+        errorToData(new StoreFolderError("the folder /p", "--kv-disk", "EACCES", null)),
+      ),
+      2,
+    ],
   ];
-  for (const error of expected) {
+  for (const [error, code] of expected) {
     const io = new FakeIo();
-    assert.equal(reportError(error, "generate", io), error instanceof UsageError ? 2 : 1);
+    assert.equal(reportError(error, "generate", io), code);
     assert.doesNotMatch(io.err, /defect|\n +at /);
   }
   const io = new FakeIo();

@@ -3,6 +3,7 @@ import { runCommand } from "../../src/cli/cli.ts";
 import { serveCommand } from "../../src/cli/commands/serve.ts";
 import type { OpenEngine } from "../../src/cli/session.ts";
 import type { Engine } from "../../src/engine/types.ts";
+import { exitCodeOf } from "../../src/cli/exit_codes.ts";
 import { ModelFileError } from "../../src/model/errors.ts";
 import { FakeEngine, FakeTemplate, FakeTokenizer } from "../server/_fake.ts";
 import { FakeIo } from "./_io.ts";
@@ -86,7 +87,12 @@ Deno.test("serve names a port that is taken", async () => {
     ["--port", String(listener.addr.port)],
     () => Promise.resolve(new FakeEngine()),
   );
-  await assert.rejects(server.code, /127\.0\.0\.1:\d+ is in use: choose another --port/);
+  await assert.rejects(server.code, (error: Error) => {
+    assert.match(error.message, /127\.0\.0\.1:\d+ is in use: choose another --port/);
+    // One before it may still drain.
+    assert.equal(exitCodeOf(error), 1);
+    return true;
+  });
   assert.ok(server.template.closed);
 });
 

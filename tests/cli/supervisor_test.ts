@@ -51,18 +51,46 @@ Deno.test("supervise() starts a process again until it ends well", async () => {
   assert.deepEqual(pauses, [1000, 2000]);
   assert.deepEqual(lines, [
     "process 101 serves",
-    "process 101 ended with exit code 1 after 0 s; the next one starts in 1 s",
+    "process 101 ended with exit code 1 after 0 s; the next one starts in 1 s (start 2 of 10)",
     "process 102 serves",
-    "process 102 ended with SIGKILL after 0 s; the next one starts in 2 s",
+    "process 102 ended with SIGKILL after 0 s; the next one starts in 2 s (start 3 of 10)",
     "process 103 serves",
   ]);
   assert.ok(!listens());
 });
 
-Deno.test("supervise() does not repeat a mistake on the command line", async () => {
-  const { code, pauses } = open([{ code: 2, signal: null }]);
+Deno.test("supervise() does not repeat what cannot work as asked, and says so", async () => {
+  const { code, pauses, lines } = open([FAILED, { code: 2, signal: null }]);
   assert.equal(await code, 2);
-  assert.deepEqual(pauses, []);
+  assert.deepEqual(pauses, [1000]);
+  assert.equal(
+    lines.at(-1),
+    "process 102 ended with exit code 2 after 0 s: it cannot work as asked, and is not started again",
+  );
+});
+
+Deno.test("supervise() gives up a process that never ran for a minute, after four of them in pauses", async () => {
+  const { code, pauses, lines } = open(new Array(20).fill({ ...KILLED, ranMs: 1000 }));
+  assert.equal(await code, 1);
+  assert.equal(pauses.length, 9);
+  const waited = pauses.reduce((sum, ms) => sum + ms, 0);
+  assert.ok(waited > 180_000 && waited < 300_000, `${waited} ms`);
+  assert.equal(
+    lines.at(-1),
+    "process 110 ended with SIGKILL after 1 s; none of 10 ran for a minute, and no other is started",
+  );
+});
+
+Deno.test("supervise() never gives up a process that was well once", async () => {
+  const well = { ...FAILED, ranMs: 60_000 };
+  const { code, pauses, lines } = open([well, ...new Array(30).fill(FAILED), {
+    code: 0,
+    signal: null,
+  }]);
+  assert.equal(await code, 0);
+  assert.equal(pauses.length, 31);
+  assert.equal(pauses.at(-1), 60_000);
+  assert.ok(lines.every((line) => !line.includes("of 10")), lines.join("\n"));
 });
 
 Deno.test("supervise() passes every signal on and ends with the process", async () => {
@@ -76,7 +104,8 @@ Deno.test("supervise() passes every signal on and ends with the process", async 
 
 Deno.test("pauses double up to a minute, and begin anew after a process that ran for one", async () => {
   const { code, pauses } = open([
-    ...new Array(8).fill(FAILED),
+    { ...FAILED, ranMs: 60_000 },
+    ...new Array(7).fill(FAILED),
     { ...FAILED, ranMs: 60_000 },
     FAILED,
     { code: 0, signal: null },

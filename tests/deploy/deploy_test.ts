@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { EXIT } from "../../src/cli/io.ts";
 import { lifeFlags } from "../../src/cli/life_flags.ts";
 import { ROUTES } from "../../src/server/openapi/routes.ts";
 
@@ -54,6 +55,12 @@ Deno.test("whoever ends the server waits longer than it drains", () => {
     // The error events and the end of the process come after the drain.
     assert.ok(seconds >= lifeFlags.drainTimeout.fallback + 10, `${name}: ${seconds} s`);
   }
+});
+
+Deno.test("systemd does not repeat the exit code of what cannot work as asked", () => {
+  const unit = read("deploy/tokenbutler.service");
+  assert.match(unit, /^Restart=on-failure$/m);
+  assert.equal(unit.match(/^RestartPreventExitStatus=(.*)$/m)?.[1], String(EXIT.usage));
 });
 
 Deno.test("where memory is bounded, rows on the host have at most half of that", () => {

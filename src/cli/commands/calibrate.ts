@@ -9,7 +9,7 @@ import { DEFAULT_CACHE, type EngineOptions } from "../../engine/types.ts";
 import { openModel } from "../../model/open.ts";
 import type { ModelConfig } from "../../model/types.ts";
 import { CALIBRATION_NAME } from "../../model/side_files.ts";
-import { CommandError, defineCommand } from "../command.ts";
+import { defineCommand, MisfitError } from "../command.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../flags.ts";
 import { readTextFile } from "../inputs.ts";
 import { type CliIo, EXIT } from "../io.ts";
@@ -130,12 +130,12 @@ async function windowsOf(
 ): Promise<number[][]> {
   const { tokenizer } = await openTextSide(path, "text");
   if (tokenizer === undefined) {
-    throw new CommandError("this model has no tokenizer: it cannot read the text");
+    throw new MisfitError("this model has no tokenizer: it cannot read the text");
   }
   const encode = (piece: string) => tokenizer.encode(piece, { parseSpecial: false, addBos: false });
   const bos = tokenizer.addsBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [];
   const windows = cutWindows(texts, encode, bos, options);
-  if (windows.length === 0) throw new CommandError("--text: the text gives no token");
+  if (windows.length === 0) throw new MisfitError("--text: the text gives no token");
   return windows;
 }
 
@@ -148,7 +148,7 @@ async function openParts(
   try {
     const parts = await open(options, (step) => progress.report(step));
     if (parts.info.contextLength >= options.contextLength! - 1) return parts;
-    throw new CommandError(
+    throw new MisfitError(
       `a window has ${options.contextLength! - 1} tokens, but memory allows ` +
         `${parts.info.contextLength}: give a smaller --context`,
     );

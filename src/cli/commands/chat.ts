@@ -1,7 +1,7 @@
 /** `chat`: a conversation in the terminal. @module */
 import { TemplateError } from "../../tokenizer/types.ts";
 import type { ChatMessage } from "../../tokenizer/types.ts";
-import { CommandError, defineCommand } from "../command.ts";
+import { CommandError, defineCommand, MisfitError } from "../command.ts";
 import { type Settings, valueFlag } from "../flags.ts";
 import { type GenerationResult, runGeneration } from "../generation.ts";
 import { type CliIo, EXIT } from "../io.ts";
@@ -77,7 +77,7 @@ class Conversation {
 
   constructor(session: Session, settings: ChatSettings, io: CliIo) {
     if (session.template === undefined || session.tokenizer === undefined) {
-      throw new CommandError("this model has no chat template: use generate");
+      throw new MisfitError("this model has no chat template: use generate");
     }
     this.#session = session;
     this.#settings = settings;

@@ -2,7 +2,8 @@
 import { wireReport } from "../../butler/report.ts";
 import type { KvReport } from "../../butler/settings.ts";
 import { GREEDY } from "../../engine/types.ts";
-import { CommandError, defineCommand } from "../command.ts";
+import { CommandError, defineCommand, MisfitError } from "../command.ts";
+import { engineFailure } from "../generation.ts";
 import { switchFlag, UsageError, valueFlag } from "../flags.ts";
 import {
   checkVocabulary,
@@ -64,7 +65,7 @@ export async function scoreIds(
   ) {
     if (event.type === "prefill") listener.onPrefill?.(event.processed, event.total);
     if (event.type === "done") kv = event.kv;
-    if (event.type === "error") throw new CommandError(event.error.message);
+    if (event.type === "error") throw engineFailure(event.error);
     if (event.type !== "token") continue;
     if (event.logprob === null) throw new CommandError("the engine gave no log-probability");
     // The first one was predicted by the prefill, not by a decoding step: it is not counted.
@@ -132,7 +133,7 @@ export function scoreCommand(open: OpenSession) {
         checkVocabulary(ids, model.vocabSize);
         const prefill = prefillLength(ids.length, settings.prefill);
         if (ids.length > contextLength) {
-          throw new CommandError(
+          throw new MisfitError(
             `the text has ${ids.length} tokens, but the context holds ${contextLength}: shorten ` +
               "it, or ask for more with --context",
           );
@@ -175,7 +176,7 @@ function prefillLength(numIds: number, asked: number | null): number {
   const prefill = asked ?? Math.max(1, Math.floor(numIds / 2));
   if (numIds - prefill >= 2) return prefill;
   if (asked === null) {
-    throw new CommandError(`there is nothing to score: ${numIds} tokens, at least 3 are needed`);
+    throw new MisfitError(`there is nothing to score: ${numIds} tokens, at least 3 are needed`);
   }
   throw new UsageError(
     `--prefill: ${numIds} tokens with ${prefill} prefilled leave nothing to score, the largest ` +

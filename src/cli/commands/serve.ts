@@ -4,7 +4,7 @@ import { TRAIN_HINT } from "../../butler/settings.ts";
 import { type App, createApp } from "../../server/app.ts";
 import { serve, type ServeOptions, type Serving } from "../../server/serve.ts";
 import type { ServedModel } from "../../server/served_model.ts";
-import { CommandError, defineCommand } from "../command.ts";
+import { CommandError, defineCommand, MisfitError } from "../command.ts";
 import { EngineKeeper } from "../engine_keeper.ts";
 import { valueFlag } from "../flags.ts";
 import {
@@ -47,8 +47,9 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       "An engine that is lost (its device, its worker) or hangs (--hang-timeout) is started once " +
       "more, with the weights loaded again; then the process ends with exit code 1. With " +
       "--supervise (./run serve, or deno run with --allow-run) a process of its own serves, and is " +
-      "started again when it fails, after pauses of 1 s to 60 s. Prefixes in --prefix-dir survive " +
-      "that.",
+      "started again when it fails, after pauses of 1 s to 60 s, but not where it cannot work as " +
+      "asked (exit code 2), nor an eleventh time where none of ten ran for a minute. Prefixes in " +
+      "--prefix-dir survive that.",
       "Without a key it listens on the loopback only, and answers to no web page but its own " +
       "(--api-key, --insecure, --cors-origin). Several keys in TOKENBUTLER_API_KEY are a JSON " +
       "array. Requests with different keys share no cached rows of prompts.",
@@ -188,6 +189,7 @@ async function listen(app: App, options: ServeOptions): Promise<Serving> {
   try {
     return await serve(app, options);
   } catch (error) {
+    // Whoever has it may be about to go: a server before this one that still answers.
     if (error instanceof Deno.errors.AddrInUse) {
       throw new CommandError(
         `${options.host}:${options.port} is in use: choose another --port, or 0 for a free one`,
@@ -195,10 +197,10 @@ async function listen(app: App, options: ServeOptions): Promise<Serving> {
       );
     }
     const why = error instanceof Error ? error.message : String(error);
-    throw new CommandError(
-      `cannot listen on ${options.host}:${options.port} (--host, --port): ${why}`,
-      { cause: error },
-    );
+    const message = `cannot listen on ${options.host}:${options.port} (--host, --port): ${why}`;
+    // An address or a name may come with the network; a permission does not come by itself.
+    const isFinal = error instanceof Error && "code" in error && error.code === "EACCES";
+    throw new (isFinal ? MisfitError : CommandError)(message, { cause: error });
   }
 }
 

@@ -25,7 +25,7 @@ import { type Samples, takeSamples } from "../../train/samples.ts";
 import { MEASURED_BUDGET, type TrainSettings } from "../../train/settings.ts";
 import { sizesOf, train, type TrainResult } from "../../train/train.ts";
 import { keptWindows } from "../../train/window_pool.ts";
-import { CommandError, defineCommand } from "../command.ts";
+import { defineCommand, MisfitError } from "../command.ts";
 import { UsageError } from "../flags.ts";
 import { readTextFile } from "../inputs.ts";
 import { type CliIo, EXIT } from "../io.ts";
@@ -173,11 +173,11 @@ async function fingerprintOf(path: string): Promise<string> {
 function checkShape(shape: PredictorShape, modelParameters: number, most: number): number {
   const { model } = shape;
   if (producersOf(shape).length === 0) {
-    throw new CommandError("a model of one layer has nothing to predict");
+    throw new MisfitError("a model of one layer has nothing to predict");
   }
   for (const [name, size] of [["states", model.hiddenSize], ["heads", model.headDim]] as const) {
     if (size % TRAIN_TILE === 0) continue;
-    throw new CommandError(
+    throw new MisfitError(
       `${name} of ${size} numbers, no multiple of ${TRAIN_TILE}, are not trained on`,
     );
   }
@@ -195,19 +195,19 @@ function makeFolder(path: string): void {
     Deno.mkdirSync(path, { recursive: true });
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    throw new CommandError(`--cache: cannot make the folder ${path}: ${why}`);
+    throw new MisfitError(`--cache: cannot make the folder ${path}: ${why}`);
   }
 }
 
 /** A predictor to go on from. */
 type Opened = StoredPredictor & { readonly digest: string };
 
-/** @throws {CommandError} If its sizes are not those that were asked for. */
+/** @throws {MisfitError} If its sizes are not those that were asked for. */
 async function openFrom(path: string, shape: PredictorShape): Promise<Opened> {
   const stored = readPredictor(path, shape.model);
   const { stride, inner } = stored.predictor.shape;
   if (stride !== shape.stride || inner !== shape.inner) {
-    throw new CommandError(
+    throw new MisfitError(
       `--from: ${path} has a stride of ${stride} and a width of ${inner}: give ` +
         `--stride ${stride} --inner ${inner}`,
     );
@@ -229,7 +229,7 @@ async function samplesOf(
 ): Promise<Samples> {
   const { tokenizer } = await openTextSide(path, "text");
   if (tokenizer === undefined) {
-    throw new CommandError("this model has no tokenizer: it cannot read the text");
+    throw new MisfitError("this model has no tokenizer: it cannot read the text");
   }
   const encode = (piece: string) => tokenizer.encode(piece, { parseSpecial: false, addBos: false });
   const bos = tokenizer.addsBos && tokenizer.bosId !== undefined ? [tokenizer.bosId] : [];

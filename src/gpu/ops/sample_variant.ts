@@ -41,7 +41,10 @@ function choose<T extends number>(
 ): T {
   const found = given === undefined ? table : choices.find((choice) => String(choice) === given);
   if (found === undefined) {
-    throw new DeviceError("failed", `${name} must be one of ${choices.join(", ")}, got ${given}`);
+    throw new DeviceError(
+      "bad_setting",
+      `${name} must be one of ${choices.join(", ")}, got ${given}`,
+    );
   }
   return found;
 }

@@ -13,11 +13,15 @@ export class StoreReadError extends Error {
 /** A folder that a flag names cannot be made, listed or written to. The message names the flag. */
 export class StoreFolderError extends Error {
   override readonly name = "StoreFolderError";
+  /** `full`: for want of room alone, which may come back. */
+  readonly code: "full" | "unusable";
 
   constructor(what: string, flag: string, reason: string, cause: unknown) {
     super(`${what} cannot be used: ${reason}. Name one that can be written to with ${flag}.`, {
       cause,
     });
+    const system = cause instanceof Error && "code" in cause ? cause.code : undefined;
+    this.code = system === "ENOSPC" || system === "EDQUOT" ? "full" : "unusable";
   }
 }
 

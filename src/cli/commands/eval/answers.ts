@@ -1,7 +1,7 @@
 /** Asks a model many questions, several at a time, each with settings of its own. @module */
 import { DEFAULT_CACHE, DEFAULT_TIERS, type EngineOptions, GREEDY } from "../../../engine/types.ts";
 import { type PplCase, type PplRows, requestOfCase } from "../../../eval/ppl.ts";
-import { CommandError } from "../../command.ts";
+import { MisfitError } from "../../command.ts";
 import { runGeneration } from "../../generation.ts";
 import { predictorOptions } from "../../kv_flags.ts";
 import { modelPath } from "../../model_flags.ts";
@@ -150,10 +150,10 @@ export class PromptWriter {
     this.#session = session;
   }
 
-  /** @throws {CommandError} If the model has no tokenizer. */
+  /** @throws {MisfitError} If the model has no tokenizer. */
   static async create(session: Session): Promise<PromptWriter> {
     if (session.tokenizer === undefined) {
-      throw new CommandError("this model has no tokenizer: it cannot read the questions");
+      throw new MisfitError("this model has no tokenizer: it cannot read the questions");
     }
     const empty = await session.template?.render([{ role: "user", content: "." }], {
       addGenerationPrompt: true,

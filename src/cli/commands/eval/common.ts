@@ -18,7 +18,7 @@ import { openModel } from "../../../model/open.ts";
 import { commit } from "../../../report/commit.ts";
 import type { Tokenizer } from "../../../tokenizer/types.ts";
 import { splitText } from "../../../train/samples.ts";
-import { CommandError } from "../../command.ts";
+import { MisfitError } from "../../command.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import type { CliIo } from "../../io.ts";
@@ -180,7 +180,7 @@ export function settingsFor(policy: PolicyName, resolve: () => KvSettings): KvSe
     return resolve();
   } catch (error) {
     if (!(error instanceof KvSettingsError)) throw error;
-    throw new CommandError(`${policy}: ${error.message}`);
+    throw new MisfitError(`${policy}: ${error.message}`);
   }
 }
 
@@ -195,7 +195,7 @@ export interface TextWindows {
 /**
  * Cuts the texts that flags name into windows.
  *
- * @throws {CommandError} If one of them is too short, or the model has no tokenizer.
+ * @throws {MisfitError} If one of them is too short, or the model has no tokenizer.
  */
 export async function readWindows(
   { text, part, windows: count, tokens }: Settings<typeof textFlags> & {
@@ -222,7 +222,7 @@ export async function readWindows(
       .filter((ids) => ids.length === tokens);
     if (windows.length === 0) {
       const where = part === "all" ? "" : "last twentieth ";
-      throw new CommandError(
+      throw new MisfitError(
         `${file}: its ${where}has no window of ${tokens} tokens: ` +
           "take --part all if training did not see it, or fewer --tokens",
       );
@@ -231,11 +231,11 @@ export async function readWindows(
   });
 }
 
-/** The tokenizer of a model. @throws {CommandError} If it has none. */
+/** The tokenizer of a model. @throws {MisfitError} If it has none. */
 export async function tokenizerOf(path: string): Promise<Tokenizer> {
   const { tokenizer } = await openTextSide(path, "text");
   if (tokenizer !== undefined) return tokenizer;
-  throw new CommandError("this model has no tokenizer: it cannot read the text");
+  throw new MisfitError("this model has no tokenizer: it cannot read the text");
 }
 
 /** Sequences that have room of their own at the same time. */
@@ -244,7 +244,7 @@ const SEQUENCES = 8;
 /**
  * An engine in this isolate for sequences of so many tokens; its notes are printed.
  *
- * @throws {CommandError} If memory does not allow them.
+ * @throws {MisfitError} If memory does not allow them.
  */
 export async function openParts(
   subject: Subject,
@@ -277,7 +277,7 @@ export async function openParts(
   for (const note of parts.info.notes) io.stderr(`note: ${note}\n`);
   if (parts.info.contextLength >= tokens) return parts;
   parts.dispose();
-  throw new CommandError(`memory allows windows of ${parts.info.contextLength} tokens: take fewer`);
+  throw new MisfitError(`memory allows windows of ${parts.info.contextLength} tokens: take fewer`);
 }
 
 /** What figures rest on, beside the evaluation's own settings. */

@@ -13,7 +13,7 @@ import { digestOfText } from "../../../eval/digests.ts";
 import { Results } from "../../../eval/results.ts";
 import { lineCharts } from "../../../report/chart.ts";
 import { z } from "zod";
-import { CommandError, defineCommand } from "../../command.ts";
+import { defineCommand, MisfitError } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
@@ -148,7 +148,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
   try {
     const { info } = session.engine;
     if (info.contextLength < settings.tokens) {
-      throw new CommandError(`memory allows ${info.contextLength} tokens: take fewer --tokens`);
+      throw new MisfitError(`memory allows ${info.contextLength} tokens: take fewer --tokens`);
     }
     const policies = choosePolicies(settings.policies, SELECTING, info, io);
     const results = new Results<LongbenchFigure>(settings.out, {
@@ -194,12 +194,12 @@ async function loadAll(folder: string, { datasets, samples }: Flags): Promise<Lo
     const parsed = text.split("\n").flatMap((line, index) =>
       line.trim() === "" ? [] : [parseSample(path, index + 1, line)]
     );
-    if (parsed.length === 0) throw new CommandError(`--data: ${path} has no samples`);
+    if (parsed.length === 0) throw new MisfitError(`--data: ${path} has no samples`);
     const digest = await digestOfText(text);
     found.push({ dataset, digest, samples: parsed.slice(0, samples ?? parsed.length) });
   }
   if (found.length > 0) return found;
-  throw new CommandError(
+  throw new MisfitError(
     `--data: ${folder} has no file of a known data set, such as ${DATASETS[0]!.name}.jsonl`,
   );
 }
@@ -208,7 +208,7 @@ function parseSample(path: string, line: number, text: string): DatasetSample {
   try {
     return sampleSchema.parse(JSON.parse(text));
   } catch {
-    throw new CommandError(
+    throw new MisfitError(
       `--data: line ${line} of ${path} is no sample: wanted JSON with input, context and answers`,
     );
   }

@@ -10,7 +10,7 @@ import {
   type RulerTask,
   stringMatch,
 } from "../../../eval/ruler/tasks.ts";
-import { CommandError, defineCommand } from "../../command.ts";
+import { defineCommand, MisfitError } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
@@ -153,7 +153,7 @@ async function run(settings: Flags, io: CliIo, open: OpenSession): Promise<numbe
     const { info } = session.engine;
     const longest = Math.max(...lengths);
     if (info.contextLength < longest) {
-      throw new CommandError(`memory allows ${info.contextLength} tokens: take fewer --tokens`);
+      throw new MisfitError(`memory allows ${info.contextLength} tokens: take fewer --tokens`);
     }
     const policies = choosePolicies(settings.policies, SELECTING, info, io);
     const text = settings.text === null ? null : fileName(settings.text);
@@ -249,7 +249,7 @@ async function makeSamples(
     for (let room = tokens - 2;; room -= 4) {
       const sample = fitSample(task, { seed, index, essay, tokens }, room, count);
       if (sample === null) {
-        throw new CommandError(`${task.name}: no sample fits ${tokens} tokens: take more --tokens`);
+        throw new MisfitError(`${task.name}: no sample fits ${tokens} tokens: take more --tokens`);
       }
       const promptIds = await writer.ids(sample.prompt, sample.prefix);
       const maxTokens = answerTokens(sample);

@@ -4,7 +4,7 @@ import { DEFAULT_CACHE } from "../../../engine/types.ts";
 import { capture, type CaptureWindow } from "../../../train/capture.ts";
 import { CaptureFile } from "../../../train/capture_file.ts";
 import type { TrainSettings } from "../../../train/settings.ts";
-import { CommandError } from "../../command.ts";
+import { MisfitError } from "../../command.ts";
 import { modelPath } from "../../model_flags.ts";
 import { timedBar } from "../../progress.ts";
 import type { TrainJob } from "./job.ts";
@@ -22,7 +22,7 @@ export interface Captured extends Disposable {
 /**
  * Opens the captures of a cache folder and makes what they lack.
  *
- * @throws {CommandError} If memory does not allow a window.
+ * @throws {MisfitError} If memory does not allow a window.
  * @throws {TrainError} If a file cannot be written or is of other windows.
  */
 export async function captureAll(job: TrainJob, cache: string): Promise<Captured> {
@@ -94,7 +94,7 @@ export function contextOf({ tokens, heldOutTokens, tableTokens }: TrainSettings)
 /**
  * An engine with room for a window.
  *
- * @throws {CommandError} If memory does not allow one.
+ * @throws {MisfitError} If memory does not allow one.
  */
 export async function openEngine(
   { flags, open, kernels, settings }: TrainJob,
@@ -115,7 +115,7 @@ export async function openEngine(
   );
   if (parts.info.contextLength >= longest) return parts;
   parts.dispose();
-  throw new CommandError(
+  throw new MisfitError(
     `a window has ${longest} tokens, but memory allows ${parts.info.contextLength}: take fewer ` +
       "with --tokens",
   );
