@@ -3,6 +3,7 @@ import { runCommand } from "../src/cli/cli.ts";
 import { defineCommand } from "../src/cli/command.ts";
 import { type Flags, type Settings, valueFlag } from "../src/cli/flags.ts";
 import { type CliIo, EXIT } from "../src/cli/io.ts";
+import { jobFlags } from "../src/cli/job_flags.ts";
 import { integer } from "../src/cli/values.ts";
 import { z } from "zod";
 import type { Benchmark } from "./mod.ts";
@@ -29,13 +30,13 @@ export function defineBenchmark<const F extends Flags>(spec: BenchmarkSpec<F>): 
       ...spec.notes ?? [],
       "Standard output gets a line of JSON for each case, standard error the table.",
     ],
-    flags: spec.flags,
+    flags: jobFlags(name.replace(" ", "-"), spec.flags),
     async run(settings, io) {
       await spec.measure(settings, io);
       return EXIT.ok;
     },
   });
-  return { run: (args, io) => runCommand(command, args, io) };
+  return { command, run: (args, io) => runCommand(command, args, io) };
 }
 
 const group = "Measurement";

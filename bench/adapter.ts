@@ -28,7 +28,7 @@ async function measure({ rounds }: Settings<typeof flags>, io: CliIo): Promise<v
   report.finish(ratesNotes(rates));
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "adapter",
   summary: "what the adapter can do at best: memory and matrix products",
   flags,

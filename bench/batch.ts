@@ -65,7 +65,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   report.finish([loopNote(loops.reduce((a, b) => (a.wallMs < b.wallMs ? a : b)))]);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "batch",
   summary: "tokens a second of several sequences together, compared with one",
   flags,

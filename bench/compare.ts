@@ -114,7 +114,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   io.stderr(`${table(rows).join("\n")}\n${only} cases of the older run have no counterpart\n`);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "compare",
   summary: "two runs of a benchmark side by side",
   notes: ["A difference means something only where the loop in JavaScript took equally long."],

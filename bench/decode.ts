@@ -72,7 +72,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   ]);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "decode",
   summary: "time of a decode step by context, and the host's part of it",
   flags,

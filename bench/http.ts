@@ -224,7 +224,7 @@ function costNote(
     "serving thread";
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "http",
   summary: "what HTTP and streaming cost, against the engine called directly",
   notes: [

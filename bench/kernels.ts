@@ -140,7 +140,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   ]);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "kernels",
   summary: "where the time of a step goes, by part of the model",
   flags,

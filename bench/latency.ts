@@ -194,7 +194,7 @@ function finish(
   writeFile(svg, lineCharts(charts), "--svg");
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "latency",
   summary: "milliseconds a token by context, policy, interval and place of the rows",
   notes: [

@@ -82,7 +82,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   ]);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "limit",
   summary: "how far a decode step is from what the adapter could do",
   flags,

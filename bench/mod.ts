@@ -1,8 +1,11 @@
 /** The benchmarks that `bench NAME` knows; each is a file of this folder. @module */
+import type { AnyCommand } from "../src/cli/command.ts";
 import type { CliIo } from "../src/cli/io.ts";
 
 /** One benchmark. */
 export interface Benchmark {
+  /** Its command line. */
+  readonly command: AnyCommand;
   /**
    * @param args What follows the name on the command line.
    * @returns The exit code.

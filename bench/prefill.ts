@@ -61,7 +61,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   report.finish([loopNote(loops.reduce((a, b) => (a.wallMs < b.wallMs ? a : b)))]);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "prefill",
   summary: "how fast prompts are processed, by length",
   flags,

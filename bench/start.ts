@@ -55,7 +55,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   report.finish([`processor time until ready, at least: ${Math.round(Math.min(...cpuMs))} ms`]);
 }
 
-export const { run } = defineBenchmark({
+export const { command, run } = defineBenchmark({
   name: "start",
   summary: "how long an engine takes to start",
   notes: [

@@ -4,6 +4,7 @@
  * their bounds are the same.
  */
 import { assert } from "std-testing";
+import { BENCHMARKS } from "../bench/mod.ts";
 import { COMMANDS } from "../src/cli/cli.ts";
 import { envName, type Flag, flagName } from "../src/cli/flags.ts";
 import { commandHelp } from "../src/cli/help.ts";
@@ -263,9 +264,15 @@ Deno.test("README names every command, with the summary that --help has", () => 
   }
 });
 
-Deno.test("variables that the pages and the deployment files name are flags of serve", async () => {
+Deno.test("variables that the pages and the deployment files name are flags of serve, or of the named job", async () => {
   const serve = COMMANDS.find(({ name }) => name === "serve")!;
-  const known = new Set(Object.keys((await serve.load()).command.flags).map(envName));
+  const train = COMMANDS.find(({ name }) => name === "train")!;
+  const bench = BENCHMARKS.find(({ name }) => name === "http")!;
+  const known = new Set(
+    (await Promise.all([serve, train, bench].map(({ load }) => load())))
+      .flatMap(({ command }) => Object.entries(command.flags))
+      .map(([key, flag]) => envName(key, flag)),
+  );
   known.add("TOKENBUTLER_DEBUG");
   let numNamed = 0;
   const texts = [

@@ -73,7 +73,7 @@ export const COMMANDS: readonly Entry[] = [
 ];
 
 /** Names that `./run` and `deno task` know beside the commands; for the hint on a mistyped name. */
-const TASKS = ["test", "check", "fmt", "lint", "ok", "compile"];
+const TASKS = ["test", "test:long", "fuzz", "soak", "check", "fmt", "lint", "ok", "compile"];
 
 /** Runs a command line and answers the exit code. Never throws. */
 export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
@@ -81,7 +81,7 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
   try {
     const [first, ...rest] = args;
     if (first === undefined || first === "--help" || first === "-h" || first === "help") {
-      io.stdout(programHelp(COMMANDS));
+      io.stdout(programHelp(COMMANDS, startedAs(io)));
       return EXIT.ok;
     }
     if (first === "--version" || first === "-V") {
@@ -106,14 +106,28 @@ export async function runCommand(
 ): Promise<number> {
   const asked = command.ownsArguments === true ? args.slice(0, 1) : args;
   if (asksForHelp(command.flags, asked)) {
-    io.stdout(commandHelp(command));
+    io.stdout(commandHelp(command, startedAs(io)));
     return EXIT.ok;
   }
-  if (command.ownsArguments === true) return await command.run({}, io, args);
-  const { settings, positionals } = resolveFlags(command.flags, args, (name) => io.env(name));
-  const [extra] = positionals;
-  if (extra !== undefined) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
-  return await command.run(settings, io, []);
+  try {
+    if (command.ownsArguments === true) return await command.run({}, io, args);
+    const { settings, positionals } = resolveFlags(command.flags, args, (name) => io.env(name));
+    const [extra] = positionals;
+    if (extra !== undefined) throw new UsageError(`unexpected argument ${JSON.stringify(extra)}`);
+    return await command.run(settings, io, []);
+  } catch (error) {
+    // The innermost command is the one that was meant: `bench http` and not `bench`.
+    if (error instanceof UsageError) error.command ??= command.name;
+    throw error;
+  }
+}
+
+/** Variable in which a script says what was typed to start it. */
+export const STARTED_AS = "TOKENBUTLER_STARTED_AS";
+
+/** What to type before the name of a command. */
+function startedAs(io: CliIo): string {
+  return io.env(STARTED_AS) || PROGRAM;
 }
 
 function unknownCommand(first: string): UsageError {
@@ -135,12 +149,9 @@ export function reportError(error: unknown, command: string, io: CliIo): number 
   const usage = error instanceof UsageError;
   const expected = usage || error instanceof CommandError;
   const message = error instanceof Error ? error.message : String(error);
-  io.stderr(`${PROGRAM}${command === "" ? "" : ` ${command}`}: ${message}\n`);
-  if (usage) {
-    // The script that starts the program says how it is called.
-    const typed = io.env("TOKENBUTLER_STARTED_AS") || PROGRAM;
-    io.stderr(`Try: ${typed} ${command === "" ? "" : `${command} `}--help\n`);
-  }
+  const words = (usage ? error.command : undefined) ?? command;
+  io.stderr(`${PROGRAM}${words === "" ? "" : ` ${words}`}: ${message}\n`);
+  if (usage) io.stderr(`Try: ${startedAs(io)} ${words === "" ? "" : `${words} `}--help\n`);
   if (isDebug(io) && error instanceof Error) {
     for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
       io.stderr(`${cause.stack ?? cause.message}\n`);

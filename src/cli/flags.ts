@@ -1,7 +1,8 @@
 /**
  * Flags are declared once, and parsing, `--help` and the reading of the environment all come from
  * that declaration. A flag under the key `maxSeqs` is written `--max-seqs` on the command line and
- * `TOKENBUTLER_MAX_SEQS` in the environment; the command line wins.
+ * `TOKENBUTLER_MAX_SEQS` in the environment; the command line wins. A variable means the same for
+ * every command (`job_flags.ts`).
  *
  * @module
  */
@@ -26,6 +27,8 @@ export interface Flag<Value> {
   readonly fallback: Value;
   /** The fallback in words, where its value alone would not explain it. */
   readonly fallbackText?: string;
+  /** The command that alone has it, which its variable then names; `-` stands between words. */
+  readonly job?: string;
   /** Its value is shown nowhere, not even a wrong one. */
   readonly secret?: boolean;
   /** Text to value; null for a switch. */
@@ -78,6 +81,8 @@ export function triStateFlag(
 /** Something wrong on the command line or in the environment. Exit code 2, with a hint at `--help`. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
+  /** Words of the command whose `--help` tells more, where they are known: `bench http`. */
+  command: string | undefined;
 }
 
 /** `maxSeqs` to `max-seqs`. */
@@ -85,9 +90,10 @@ export function flagName(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
-/** `maxSeqs` to `TOKENBUTLER_MAX_SEQS`. */
-export function envName(key: string): string {
-  return `TOKENBUTLER_${flagName(key).replaceAll("-", "_").toUpperCase()}`;
+/** `maxSeqs` to `TOKENBUTLER_MAX_SEQS`, `seed` of `train` to `TOKENBUTLER_TRAIN_SEED`. */
+export function envName(key: string, { job }: Pick<Flag<unknown>, "job">): string {
+  const name = job === undefined ? flagName(key) : `${job}-${flagName(key)}`;
+  return `TOKENBUTLER_${name.replaceAll("-", "_").toUpperCase()}`;
 }
 
 /** What the command line and the environment say. */
@@ -128,10 +134,11 @@ export function resolveFlags<F extends Flags>(
       settings[key] = readValue(flag, texts, `--${flagName(key)}`);
       continue;
     }
-    const variable = env(envName(key));
+    const name = envName(key, flag);
+    const variable = env(name);
     // An empty variable is how shells and service files write "not set".
     if (variable === undefined || variable === "") settings[key] = flag.fallback;
-    else settings[key] = readVariable(flag, variable, envName(key));
+    else settings[key] = readVariable(flag, variable, name);
   }
   return { settings: settings as Settings<F>, positionals: written.positionals };
 }

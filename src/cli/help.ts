@@ -38,17 +38,21 @@ function flagEntry(key: string, flag: Flag<unknown>): string {
     : `; also ${flag.aliases.map((alias) => `--${alias}`).join(", ")}`;
   const repeated = flag.kind === "list" ? " (can be given several times)" : "";
   const body = wrap(`${flag.help}${repeated}${aliases}`, COLUMN);
-  const source = wrap(`${envName(key)}, default: ${fallbackText(flag)}`, COLUMN);
+  const source = wrap(`${envName(key, flag)}, default: ${fallbackText(flag)}`, COLUMN);
   const pad = " ".repeat(COLUMN);
   const gap = head.length + 2 > COLUMN ? `\n${pad}` : " ".repeat(COLUMN - head.length);
   return `${head}${gap}${body}\n${pad}${source}`;
 }
 
-/** The help text of one command: every flag with its environment variable and its default. */
-export function commandHelp(command: AnyCommand): string {
+/**
+ * The help text of one command: every flag with its environment variable and its default.
+ *
+ * @param typed What one types before the command's name.
+ */
+export function commandHelp(command: AnyCommand, typed = PROGRAM): string {
   const parts = [`${PROGRAM} ${command.name}: ${command.summary}`];
   parts.push(
-    command.usage.map((line, index) => `${index === 0 ? "Usage:" : "      "} ${PROGRAM} ${line}`)
+    command.usage.map((line, index) => `${index === 0 ? "Usage:" : "      "} ${typed} ${line}`)
       .join("\n"),
   );
   const groups = new Map<string, string[]>();
@@ -66,15 +70,26 @@ export function commandHelp(command: AnyCommand): string {
   return `${parts.join("\n\n")}\n`;
 }
 
-/** The help text of the program. */
-export function programHelp(commands: readonly { name: string; summary: string }[]): string {
+/** The help text of the program; `typed` is what one types before the name of a command. */
+export function programHelp(
+  commands: readonly { name: string; summary: string }[],
+  typed = PROGRAM,
+): string {
   const list = commands.map(({ name, summary }) => `  ${name.padEnd(10)} ${wrap(summary, 13)}`);
   return [
     `${PROGRAM}: serves a language model on a GPU through WebGPU, with the OpenAI HTTP API`,
-    `Usage: ${PROGRAM} COMMAND [FLAGS]`,
+    `Usage: ${typed} COMMAND [FLAGS]`,
     `Commands\n${list.join("\n")}`,
-    `${PROGRAM} COMMAND --help lists the flags of a command, their environment variables and\n` +
-    "defaults. --version prints the versions of program and Deno, and the adapter.",
+    wrap(
+      `${typed} COMMAND --help lists the flags of a command, their environment variables and ` +
+        "defaults. --version prints the versions of program and Deno, and the adapter.",
+      0,
+    ),
+    wrap(
+      "What tests the program is no command of it but a task of the project, as fuzz and soak are: " +
+        "./run --help lists those.",
+      0,
+    ),
     wrap(
       "TOKENBUTLER_DEBUG=1 prints the stack of an error. TOKENBUTLER_CWD names the folder that " +
         "relative file names are taken from; the tasks of deno.json set it.",

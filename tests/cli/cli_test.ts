@@ -21,6 +21,8 @@ Deno.test("runCli() answers a mistyped command with the nearest one and exit cod
     ["xyzzy", /unknown command "xyzzy"\n/],
     ["tset", /unknown command "tset"; did you mean test\?/],
     ["test", /test is a task: \.\/run test, or deno task test/],
+    ["soak", /soak is a task: \.\/run soak, or deno task soak/],
+    ["fuz", /unknown command "fuz"; did you mean fuzz\?/],
     ["--model", /the command comes first, and "--model" is none/],
   ];
   for (const [name, message] of cases) {
@@ -57,13 +59,19 @@ Deno.test("runCli() refuses bad flags of every command in two lines and with exi
     [["tokenize"], /one of --text, --text-file, --ids is needed/],
     [["doctor", "--verbose"], /unknown flag --verbose/],
     [["bench", "nothing-like-it"], /unknown benchmark "nothing-like-it"/],
+    [["bench", "http", "--streems", "1"], /^tokenbutler bench http: unknown flag --streems; did/],
+    [["bench", "compare"], /--before is required/],
+    [["eval", "ppl"], /--text is needed/],
+    [["eval", "ppll"], /unknown evaluation "ppll"; did you mean ppl\?/],
   ];
   for (const [args, message] of cases) {
     const result = await fails(args);
     assert.equal(result.code, 2, `${args.join(" ")}: ${result.message}`);
     assert.match(result.message, message);
     assert.equal(result.message.trimEnd().split("\n").length, 2, result.message);
-    assert.match(result.message, new RegExp(`Try: tokenbutler ${args[0]} --help\n$`));
+    const isNested = ["http", "compare", "ppl"].includes(args[1] ?? "");
+    const words = args.slice(0, isNested ? 2 : 1).join(" ");
+    assert.match(result.message, new RegExp(`Try: tokenbutler ${words} --help\n$`));
   }
 });
 

@@ -57,8 +57,9 @@ function refused(args: readonly string[], env: Readonly<Record<string, string>> 
 
 Deno.test("flagName() and envName() follow one rule", () => {
   assert.equal(flagName("maxSeqs"), "max-seqs");
-  assert.equal(envName("maxSeqs"), "TOKENBUTLER_MAX_SEQS");
-  assert.equal(envName("json"), "TOKENBUTLER_JSON");
+  assert.equal(envName("maxSeqs", {}), "TOKENBUTLER_MAX_SEQS");
+  assert.equal(envName("json", {}), "TOKENBUTLER_JSON");
+  assert.equal(envName("warmUp", { job: "bench-http" }), "TOKENBUTLER_BENCH_HTTP_WARM_UP");
 });
 
 Deno.test("resolveFlags() gives the defaults where nothing is said", () => {
@@ -151,7 +152,7 @@ Deno.test("a flag and its variable give the same settings", () => {
       for (const [key, value] of Object.entries(settings)) {
         if (key === "json") args.push("--json");
         else for (const one of [value].flat()) args.push(`--${flagName(key)}=${one}`);
-        env[envName(key)] = Array.isArray(value) ? JSON.stringify(value) : value;
+        env[envName(key, {})] = Array.isArray(value) ? JSON.stringify(value) : value;
       }
       assert.deepEqual(outcome(() => resolve(args)), outcome(() => resolve([], env)));
     }),

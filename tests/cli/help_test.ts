@@ -2,6 +2,9 @@ import { assert } from "std-testing";
 import { COMMANDS, runCli } from "../../src/cli/cli.ts";
 import { envName, flagName } from "../../src/cli/flags.ts";
 import { wrap } from "../../src/cli/help.ts";
+import { taskCode } from "../_task.ts";
+import { command as fuzz } from "../fuzz/mod.ts";
+import { command as soak } from "../soak/mod.ts";
 import { FakeIo } from "./_io.ts";
 
 async function helpOf(...args: string[]): Promise<string> {
@@ -29,7 +32,7 @@ Deno.test("check 20: --help of every command lists every flag with its variable 
           : flag.fallback === null || Array.isArray(flag.fallback)
           ? "none"
           : String(flag.fallback));
-      assert.ok(entry.includes(`${envName(key)}, default: ${fallback}`), entry);
+      assert.ok(entry.includes(`${envName(key, flag)}, default: ${fallback}`), entry);
       assert.ok(entry.includes(flag.help), entry);
       for (const alias of flag.aliases ?? []) assert.ok(entry.includes(`--${alias}`), entry);
     }
@@ -57,6 +60,39 @@ Deno.test("--help of the program lists every command", async () => {
     const help = await helpOf(...args);
     for (const { name, summary } of COMMANDS) {
       assert.match(help, new RegExp(`^  ${name} +${summary}$`, "m"));
+    }
+  }
+});
+
+Deno.test("help and hints name what was typed to start the program", async () => {
+  const env = { TOKENBUTLER_STARTED_AS: "./run" };
+  const said = async (...args: string[]) => {
+    const io = new FakeIo({ env });
+    await runCli(args, io);
+    return io.out + io.err;
+  };
+  assert.match(await said("--help"), /^Usage: \.\/run COMMAND/m);
+  assert.match(await said("serve", "--help"), /^Usage: \.\/run serve \[flags\]$/m);
+  assert.match(await said("bench", "http", "--help"), /^Usage: \.\/run bench http \[flags\]$/m);
+  assert.match(await said("eval", "ppl", "--x"), /^Try: \.\/run eval ppl --help$/m);
+});
+
+Deno.test("fuzz and soak name what starts them, in help and in hints", async () => {
+  for (const command of [fuzz, soak]) {
+    const { name } = command;
+    for (
+      const [env, typed] of [[{}, "deno task"], [
+        { TOKENBUTLER_STARTED_AS: "./run" },
+        "./run",
+      ]] as const
+    ) {
+      const help = new FakeIo({ env });
+      assert.equal(await taskCode(command, ["--help"], help), 0);
+      assert.ok(help.out.includes(`\nUsage: ${typed} ${name} [flags]\n`), help.out);
+      const wrong = new FakeIo({ env });
+      assert.equal(await taskCode(command, ["--sed", "1"], wrong), 2);
+      assert.match(wrong.err, /unknown flag --sed; did you mean --seed\?/);
+      assert.ok(wrong.err.endsWith(`\nTry: ${typed} ${name} --help\n`), wrong.err);
     }
   }
 });

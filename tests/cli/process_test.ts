@@ -46,7 +46,7 @@ Deno.test("generate and score print one line, by ./run and by deno task, from an
     assert.ok(Math.abs(mean - (nll[0] + nll[1] + nll[2]) / 3) < 1e-9);
 
     const wrong = await run([...task, "score", "--ids", "no such.json"], taskOptions);
-    assert.equal(wrong.code, 1);
+    assert.equal(wrong.code, 2);
     assert.match(wrong.stderr, /cannot read "no such\.json": there is no such file/);
   } finally {
     await Deno.remove(folder, { recursive: true });

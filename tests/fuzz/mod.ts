@@ -4,12 +4,13 @@
  *
  * @module
  */
-import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { defineCommand } from "../../src/cli/command.ts";
-import { type Settings, UsageError, valueFlag } from "../../src/cli/flags.ts";
-import { type CliIo, EXIT, processIo } from "../../src/cli/io.ts";
+import { type Settings, valueFlag } from "../../src/cli/flags.ts";
+import { type CliIo, EXIT } from "../../src/cli/io.ts";
+import { jobFlags } from "../../src/cli/job_flags.ts";
 import { timedBar } from "../../src/cli/progress.ts";
 import { integer, wordList } from "../../src/cli/values.ts";
+import { runTask } from "../_task.ts";
 import { type FuzzCase, runCases } from "./_cases.ts";
 import { FILE_TARGETS, fileCases } from "./_files.ts";
 import { lineCases } from "./_lines.ts";
@@ -21,7 +22,7 @@ const TARGETS = FILE_TARGETS.map((make) => make());
 const NAMES = [...TARGETS.map(({ name }) => name), ...SERVER_KINDS.map(([name]) => name)];
 
 const group = "Fuzzing";
-const flags = {
+const flags = jobFlags("fuzz", {
   seed: valueFlag({
     group,
     help: "what the spoiled inputs are drawn from",
@@ -52,7 +53,7 @@ const flags = {
     fallback: null,
     fallbackText: "all",
   }),
-};
+});
 
 async function fuzz(
   { count, first, only, ...asked }: Settings<typeof flags>,
@@ -97,7 +98,8 @@ async function fuzz(
   if (server.logged.length > 0) throw new Error(`the server logged: ${server.logged.join("; ")}`);
 }
 
-const command = defineCommand({
+/** The command line. */
+export const command = defineCommand({
   name: "fuzz",
   summary: "spoils files and requests, and stops at the first that is not refused as it should",
   usage: ["fuzz [flags]"],
@@ -109,12 +111,4 @@ const command = defineCommand({
   },
 });
 
-if (import.meta.main) {
-  const io = processIo();
-  const code = await runCommand(command, Deno.args, io)
-    .catch((error) => {
-      if (!(error instanceof UsageError)) console.error(error);
-      return reportError(error, command.name, io);
-    });
-  Deno.exit(code);
-}
+if (import.meta.main) await runTask(command);

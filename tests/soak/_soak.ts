@@ -122,6 +122,30 @@ export function growth(bytes: readonly number[]): number {
   return last / first - 1;
 }
 
+/** Memory may have grown by so much after the warm-up. */
+export const MOST_GROWTH = 0.05;
+/** Runs of fewer minutes are over while caches and compiled code still fill memory. */
+export const MEMORY_MINUTES = 10;
+
+/** What a run says about the memory of its server, by the bytes of each look. */
+export function judgeMemory(
+  bytes: readonly number[],
+  minutes: number,
+): { readonly verdict: "fine" | "grew" | "not judged"; readonly text: string } {
+  if (minutes < MEMORY_MINUTES) {
+    return {
+      verdict: "not judged",
+      text:
+        `memory was not judged: that takes ${MEMORY_MINUTES} minutes, and this run had ${minutes}`,
+    };
+  }
+  const grew = growth(bytes) > MOST_GROWTH;
+  const least = `${MOST_GROWTH * 100} %`;
+  return grew
+    ? { verdict: "grew", text: `memory grew by more than ${least}` }
+    : { verdict: "fine", text: `memory grew by no more than ${least}` };
+}
+
 /** Middle of the tenth after the first quarter, and of the last tenth. */
 export function tenths(values: readonly number[]): readonly [number, number] {
   const tenth = Math.max(1, Math.floor(values.length / 10));

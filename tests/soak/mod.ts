@@ -4,23 +4,31 @@
  *
  * @module
  */
-import { reportError, runCommand } from "../../src/cli/cli.ts";
 import { defineCommand } from "../../src/cli/command.ts";
-import { type Settings, UsageError, valueFlag } from "../../src/cli/flags.ts";
-import { type CliIo, EXIT, processIo } from "../../src/cli/io.ts";
+import { type Settings, valueFlag } from "../../src/cli/flags.ts";
+import { type CliIo, EXIT } from "../../src/cli/io.ts";
+import { jobFlags } from "../../src/cli/job_flags.ts";
 import { timedBar } from "../../src/cli/progress.ts";
 import { decimal, integer } from "../../src/cli/values.ts";
+import { runTask } from "../_task.ts";
 import { MANNER_NAMES } from "./_clients.ts";
 import { startServer } from "./_server_process.ts";
-import { growth, problemsOf, soak, type SoakResult, tenths } from "./_soak.ts";
+import {
+  growth,
+  judgeMemory,
+  MEMORY_MINUTES,
+  MOST_GROWTH,
+  problemsOf,
+  soak,
+  type SoakResult,
+  tenths,
+} from "./_soak.ts";
 
-/** Memory may have grown by so much after the warm-up. */
-const MOST_GROWTH = 0.05;
 /** Runs of so many minutes meet every manner. */
 const ALL_MANNERS_MINUTES = 2;
 
 const group = "Soaking";
-const flags = {
+const flags = jobFlags("soak", {
   seed: valueFlag({
     group,
     help: "what the clients' doings are drawn from",
@@ -33,7 +41,8 @@ const flags = {
     group,
     help:
       "how long; fractions too. Fails where an answer is missing or wrong, pages stay in use, or " +
-      "memory grows by more than 5 % after the first quarter, which takes some minutes to be told",
+      `memory grows by more than ${MOST_GROWTH * 100} % after the first quarter, which is judged ` +
+      `from ${MEMORY_MINUTES} minutes on`,
     placeholder: "N",
     schema: decimal(0.1, 100_000),
     fallback: 20,
@@ -45,7 +54,7 @@ const flags = {
     schema: integer(1, 1000),
     fallback: 50,
   }),
-};
+});
 
 const mebibytes = (bytes: number) => `${Math.round(bytes / 2 ** 20)} MiB`;
 
@@ -54,9 +63,11 @@ function show({ outcomes, samples, before, after }: SoakResult): void {
   const most = (pick: (sample: SoakResult["samples"][number]) => number) =>
     samples.reduce((most, sample) => Math.max(most, pick(sample)), 0);
   console.log(
-    `at most ${most(({ running }) => running)} ran, ${most(({ waiting }) => waiting)} waited, ` +
-      `${most(({ parked }) => parked)} were parked; pages in use: ${before.pages} before, ` +
-      `${after.pages} after`,
+    `at the ${samples.length} looks, one a second, at most ${
+      most(({ running }) => running)
+    } ran, ` +
+      `${most(({ waiting }) => waiting)} waited, ${most(({ parked }) => parked)} were parked; ` +
+      `pages in use: ${before.pages} before, ${after.pages} after`,
   );
   for (
     const [name, pick] of [
@@ -104,9 +115,9 @@ async function run(
   const code = await server.end();
   console.log(`the server wrote ${server.numLines} lines and ended with ${code}`);
   const problems = problemsOf(result);
-  if (growth(result.samples.map(({ residentBytes }) => residentBytes)) > MOST_GROWTH) {
-    problems.push(`memory grew by more than ${MOST_GROWTH * 100} %`);
-  }
+  const memory = judgeMemory(result.samples.map(({ residentBytes }) => residentBytes), minutes);
+  if (memory.verdict === "grew") problems.push(memory.text);
+  else console.log(memory.text);
   const met = new Set([...result.outcomes.keys()].map((key) => key.replace(/:.*/, "")));
   const missed = MANNER_NAMES.filter((name) => !met.has(name));
   if (minutes >= ALL_MANNERS_MINUTES && missed.length > 0) {
@@ -118,7 +129,8 @@ async function run(
   return problems.length === 0;
 }
 
-const command = defineCommand({
+/** The command line. */
+export const command = defineCommand({
   name: "soak",
   summary: "lets clients stream, stop, leave, read slowly and send rubbish, and watches the server",
   usage: ["soak [flags]"],
@@ -128,12 +140,4 @@ const command = defineCommand({
   },
 });
 
-if (import.meta.main) {
-  const io = processIo();
-  const code = await runCommand(command, Deno.args, io)
-    .catch((error) => {
-      if (!(error instanceof UsageError)) console.error(error);
-      return reportError(error, command.name, io);
-    });
-  if (code !== EXIT.ok) Deno.exit(code);
-}
+if (import.meta.main) await runTask(command);

@@ -3,7 +3,7 @@ import { calibrate, type CalibrationResult } from "../../butler/calibration/cali
 import { defaultCalibrationPath, PROJECTED_DIM } from "../../butler/calibration/file.ts";
 import { MOST_KEY_ROWS, openKeys, readKeys } from "../../butler/calibration/read_keys.ts";
 import { cutWindows } from "../../butler/calibration/windows.ts";
-import { checkWritable, writeCalibration } from "../../butler/calibration/write.ts";
+import { writeCalibration } from "../../butler/calibration/write.ts";
 import { createEngineParts, type EngineParts } from "../../engine/create.ts";
 import { DEFAULT_CACHE, type EngineOptions } from "../../engine/types.ts";
 import { openModel } from "../../model/open.ts";
@@ -13,10 +13,12 @@ import { defineCommand, MisfitError } from "../command.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../flags.ts";
 import { readTextFile } from "../inputs.ts";
 import { type CliIo, EXIT } from "../io.ts";
+import { jobFlags } from "../job_flags.ts";
 import { engineFlags, modelPath } from "../model_flags.ts";
 import { loadProgress, progressBar } from "../progress.ts";
 import { openTextSide } from "../text_side.ts";
 import { integer, text } from "../values.ts";
+import { checkOutputs } from "../outputs.ts";
 import { VERSION } from "../version.ts";
 
 /**
@@ -27,7 +29,7 @@ const CHUNK = 256;
 
 const { model, prefillChunk, kernel } = engineFlags;
 
-const flags = {
+const flags = jobFlags("calibrate", {
   text: listFlag({
     group: "Calibration",
     help: "a UTF-8 file with text like that which the model will read",
@@ -65,7 +67,7 @@ const flags = {
   model,
   prefillChunk: { ...prefillChunk, fallbackText: `${CHUNK}, so that files are repeatable` },
   kernel,
-} as const;
+});
 
 /** Makes the engine; tests put one in its place that they close. */
 export type OpenParts = typeof createEngineParts;
@@ -94,7 +96,7 @@ async function run(settings: Settings<typeof flags>, io: CliIo, open: OpenParts)
   const texts = settings.text.map((path) => readTextFile(path, "--text"));
   const path = modelPath(settings);
   const out = settings.out ?? defaultCalibrationPath(path);
-  checkWritable(out);
+  checkOutputs({ out });
   const config = await configOf(path);
   const context = Math.min(settings.context, config.contextLength);
   const windows = await windowsOf(path, texts, { tokens: settings.tokens, context });

@@ -4,7 +4,8 @@ import { type AnyCommand, defineCommand } from "../command.ts";
 import { UsageError } from "../flags.ts";
 import { nearest } from "../../suggest.ts";
 
-interface Evaluation {
+/** One evaluation. */
+export interface Evaluation {
   readonly name: string;
   /** The question it answers. */
   readonly summary: string;
@@ -12,7 +13,7 @@ interface Evaluation {
 }
 
 /** All evaluations, in the order of the help text. */
-const EVALUATIONS: readonly Evaluation[] = [
+export const EVALUATIONS: readonly Evaluation[] = [
   {
     name: "ppl",
     summary: "perplexity of a text by policy and rows, as a multiple of dense attention's",

@@ -1,5 +1,4 @@
 /** `train`: a predictor for the tokenbutler policy, from text that runs through the model. @module */
-import { checkWritable } from "../../butler/calibration/write.ts";
 import type { BudgetTable } from "../../butler/budget_table.ts";
 import {
   defaultPredictorPath,
@@ -89,7 +88,7 @@ async function run(flags: TrainFlags, io: CliIo, open: OpenParts): Promise<numbe
   const share = checkShape(shape, numParameters, flags.maxParameters);
   const from = flags.from === null ? null : await openFrom(flags.from, shape);
   if (!flags.dryRun) {
-    checkWritable(out);
+    checkOutputs({ out });
     checkOutputs({ svg: flags.svg });
     makeFolder(cache);
   }

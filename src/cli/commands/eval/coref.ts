@@ -17,6 +17,7 @@ import { CommandError, defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
+import { jobFlags } from "../../job_flags.ts";
 import { timedBar } from "../../progress.ts";
 import { integer, text } from "../../values.ts";
 import {
@@ -41,7 +42,7 @@ import { checkOutputs, writePicture } from "../../outputs.ts";
 
 const group = "Evaluation";
 
-const flags = {
+const flags = jobFlags("eval-coref", {
   ...policiesFlag("policies to compare; dense and oracle come always", POLICY_NAMES),
   keep: valueFlag({
     group,
@@ -85,7 +86,7 @@ const flags = {
   ...batchFlag,
   ...outputFlags,
   ...subjectFlags,
-} as const;
+});
 
 type Flags = Settings<typeof flags>;
 

@@ -17,6 +17,7 @@ import { defineCommand, MisfitError } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
+import { jobFlags } from "../../job_flags.ts";
 import { type OpenSession, openSession } from "../../session.ts";
 import { integer, text, wordList } from "../../values.ts";
 import {
@@ -45,7 +46,7 @@ import { checkOutputs, writePicture } from "../../outputs.ts";
 
 const group = "Evaluation";
 
-const flags = {
+const flags = jobFlags("eval-longbench", {
   data: valueFlag({
     group,
     help: "folder with the data sets' files, NAME.jsonl",
@@ -96,7 +97,7 @@ const flags = {
   }),
   ...outputFlags,
   ...subjectFlags,
-} as const;
+});
 
 type Flags = Settings<typeof flags>;
 

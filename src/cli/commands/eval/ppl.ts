@@ -19,6 +19,7 @@ import { defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
+import { jobFlags } from "../../job_flags.ts";
 import { timedBar } from "../../progress.ts";
 import { integer, oneOf, text } from "../../values.ts";
 import {
@@ -47,7 +48,7 @@ import { POLICY_NAMES } from "../../../butler/settings.ts";
 
 const group = "Evaluation";
 
-const flags = {
+const flags = jobFlags("eval-ppl", {
   ...textFlags,
   ...policiesFlag("policies to compare with dense attention", POLICY_NAMES),
   totals: valueFlag({
@@ -93,7 +94,7 @@ const flags = {
   ...batchFlag,
   ...outputFlags,
   ...subjectFlags,
-} as const;
+});
 
 type Flags = Settings<typeof flags>;
 

@@ -21,6 +21,7 @@ import { defineCommand } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { type CliIo, EXIT } from "../../io.ts";
 import { modelPath } from "../../model_flags.ts";
+import { jobFlags } from "../../job_flags.ts";
 import { timedBar } from "../../progress.ts";
 import { integer } from "../../values.ts";
 import {
@@ -48,7 +49,7 @@ const group = "Evaluation";
 /** Policies that choose by the keys alone: what the others choose depends on what they attended to. */
 const MEASURED = ["oracle", "quest", "streaming", "loki", "tokenbutler"] as const;
 
-const flags = {
+const flags = jobFlags("eval-recall", {
   ...textFlags,
   ...policiesFlag("policies to measure; those that choose by the keys alone", MEASURED),
   budget: valueFlag({
@@ -83,7 +84,7 @@ const flags = {
   ...batchFlag,
   ...outputFlags,
   ...subjectFlags,
-} as const;
+});
 
 type Flags = Settings<typeof flags>;
 

@@ -14,6 +14,7 @@ import { defineCommand, MisfitError } from "../../command.ts";
 import { type Settings, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import { type CliIo, EXIT } from "../../io.ts";
+import { jobFlags } from "../../job_flags.ts";
 import { type OpenSession, openSession } from "../../session.ts";
 import { decimal, integer, text, wordList } from "../../values.ts";
 import {
@@ -42,7 +43,7 @@ import { printRuler, type RulerFigure } from "./ruler_report.ts";
 
 const group = "Evaluation";
 
-const flags = {
+const flags = jobFlags("eval-ruler", {
   tasks: valueFlag({
     group,
     help: `tasks: ${RULER_TASKS.map(({ name }) => name).join(", ")}`,
@@ -108,7 +109,7 @@ const flags = {
   }),
   ...outputFlags,
   ...subjectFlags,
-} as const;
+});
 
 type Flags = Settings<typeof flags>;
 

@@ -4,6 +4,7 @@ import { PREDICTOR_NAME } from "../../../model/side_files.ts";
 import { LOSSES } from "../../../train/objective.ts";
 import { MEASURED_BUDGET, TRAIN_DEFAULTS, type TrainSettings } from "../../../train/settings.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
+import { jobFlags } from "../../job_flags.ts";
 import { engineFlags } from "../../model_flags.ts";
 import { decimal, integer, oneOf, sizeBytes, text } from "../../values.ts";
 
@@ -23,7 +24,7 @@ function count(help: string, min: number, max: number, fallback: number) {
 }
 
 /** Flags of `train`. */
-export const trainFlags = {
+export const trainFlags = jobFlags("train", {
   text: listFlag({
     group: "Training",
     help:
@@ -153,7 +154,7 @@ export const trainFlags = {
   json: switchFlag({ group: "Output", help: "prints one line of JSON about the predictor" }),
   model,
   kernel,
-} as const;
+});
 
 /** Values of the flags. */
 export type TrainFlags = Settings<typeof trainFlags>;
