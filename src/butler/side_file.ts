@@ -6,7 +6,7 @@
  */
 import { ModelFileError } from "../model/errors.ts";
 import { ModelFile } from "../model/model_file.ts";
-import { readSafetensorsMetadata } from "../model/safetensors.ts";
+import { beginsAsSafetensors, readSafetensorsMetadata } from "../model/safetensors.ts";
 import type { StoredTensor } from "../model/tensors.ts";
 
 /** Why such a file was refused. */
@@ -54,6 +54,13 @@ export function readSideFile<T>(
     );
   const file = openFile(path, kind);
   try {
+    if (!beginsAsSafetensors(file)) {
+      throw kind.fail(
+        "wrong_format",
+        `${path} is no ${kind.noun}: it does not begin as one does. Name the file that ` +
+          `${kind.command} made`,
+      );
+    }
     const metadata = readSafetensorsMetadata(file);
     checkMetadata(path, kind, metadata, fingerprint);
     return read({ file, metadata, damaged });

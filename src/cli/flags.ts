@@ -66,7 +66,7 @@ export function listFlag<Value>(
   return { kind: "list", fallback: [], ...spec };
 }
 
-/** A flag without a value; `--no-NAME` says no where the environment says yes. */
+/** A flag without a value; `--no-NAME` or `--NAME=false` says no where the environment says yes. */
 export function switchFlag(spec: Common): Flag<boolean> {
   return { kind: "switch", fallback: false, schema: null, ...spec };
 }
@@ -177,10 +177,16 @@ function collect(flags: Flags, args: readonly string[]): Written {
     if (key === undefined || flag === undefined) throw unknownFlag(token.written, keys.keys());
     const isNegated = !keys.has(token.name);
     if (flag.kind === "switch") {
-      if (token.value !== undefined) {
-        throw new UsageError(`${token.written} takes no value, but got ${shown(token.value)}`);
+      if (token.value !== undefined && isNegated) {
+        throw new UsageError(
+          `${token.written} takes no value, but got ${shown(token.value)}: say it alone, or ` +
+            `--${flagName(key)}=true or =false`,
+        );
       }
-      values.set(key, [isNegated ? "0" : "1"]);
+      const isOn = token.value === undefined
+        ? !isNegated
+        : check({ schema: booleanWord }, token.value, token.written);
+      values.set(key, [isOn ? "1" : "0"]);
       continue;
     }
     if (isNegated) {

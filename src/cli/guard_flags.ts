@@ -6,15 +6,14 @@ import { MOST_TOGETHER } from "../server/listener/connections.ts";
 import { type ConnectionLimits, DEFAULT_CONNECTION_LIMITS } from "../server/listener/listener.ts";
 import { MAX_COMPLETIONS } from "../server/schemas.ts";
 import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "./flags.ts";
-import { readTextFile } from "./inputs.ts";
+import { KEY_PATTERN, keysOfFile } from "./key_file.ts";
 import { decimal, integer, text } from "./values.ts";
 
 const access = "Access";
 const limits = "Limits";
 const SECOND = 1000;
 
-/** Visible ASCII: what a header can carry. */
-const apiKey = text.regex(/^[\x21-\x7e]+$/, "wanted visible ASCII characters without blanks");
+const apiKey = text.regex(KEY_PATTERN, "wanted visible ASCII characters without blanks");
 const hostName = text.regex(/^[^\s/:@]+$/, "wanted a host name without scheme and port");
 const corsOrigin = text.refine(
   isOriginEntry,
@@ -121,22 +120,6 @@ export const limitFlags = {
     fallback: DEFAULT_CONNECTION_LIMITS.maxConnectionsPerAddress,
   }),
 } as const;
-
-function keysOfFile(path: string): string[] {
-  const lines = readTextFile(path, "--api-key-file").split(/\r?\n/).map((line) => line.trim());
-  const keys = lines.filter((line) => line !== "" && !line.startsWith("#"));
-  if (keys.length === 0) throw new UsageError(`--api-key-file: ${path} has no keys`);
-  for (const [index, key] of keys.entries()) {
-    // A key is not shown, also not one that is wrong.
-    if (!apiKey.safeParse(key).success) {
-      throw new UsageError(
-        `--api-key-file: key ${index + 1} of ${path} has blanks or other characters that no ` +
-          "header can carry",
-      );
-    }
-  }
-  return keys;
-}
 
 /**
  * Who may ask a server on an address.

@@ -64,7 +64,7 @@ export function commandHelp(command: AnyCommand, typed = PROGRAM): string {
   parts.push(wrap(
     "A flag beats its environment variable. A variable of a flag that can be given several times " +
       "holds one value, or a JSON array of strings. Switches: 1, true, on, yes or 0, false, off, " +
-      "no; --no-NAME on the command line.",
+      "no, on the command line --NAME, --no-NAME or --NAME=false.",
     0,
   ));
   return `${parts.join("\n\n")}\n`;

@@ -56,6 +56,17 @@ function readHeader(file: ModelFile): Header {
 }
 
 /**
+ * Whether a file may be one of these: the brace of a header follows its length. A file of another kind
+ * is told from a damaged one by that; too short a file is not judged.
+ */
+export function beginsAsSafetensors(file: ModelFile): boolean {
+  const start = new Uint8Array(9);
+  if (file.size < start.length) return true;
+  file.readFully(start, 0);
+  return start[8] === "{".charCodeAt(0);
+}
+
+/**
  * Reads the free text that a file says of itself; empty if it says nothing.
  *
  * @throws {ModelFileError} `truncated` or `malformed`.

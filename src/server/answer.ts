@@ -92,10 +92,10 @@ export interface PlannedAnswer {
  *
  * @throws {RequestError} If the queue is full.
  */
-function answerSignal(context: RequestContext, numSequences: number) {
+function answerSignal(context: RequestContext, { specs, numAnswers }: PlannedAnswer) {
   const { request, cameMs, stopping, watch, admission, model } = context;
   const { requestTimeoutMs } = context.limits;
-  const leave = admission.admit(numSequences, model.engine.info.maxSequences);
+  const leave = admission.admit(specs.length, model.engine.info.maxSequences, numAnswers);
   const controller = new AbortController();
   const abort = (reason: Error) => controller.abort(reason);
   const timer = requestTimeoutMs === null ? undefined : setTimeout(
@@ -138,7 +138,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     ids: [] as number[],
     reason: "length" as FinishEvent["reason"],
   }));
-  const { signal, release } = answerSignal(context, specs.length);
+  const { signal, release } = answerSignal(context, planned);
   try {
     for await (const event of generate(context.model, specs, signal, context.watch)) {
       const part = parts[event.index];
@@ -169,7 +169,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
 }
 
 function streamed(context: RequestContext, planned: PlannedAnswer): Response {
-  const { signal, abort, release } = answerSignal(context, planned.specs.length);
+  const { signal, abort, release } = answerSignal(context, planned);
   const messages = streamMessages(context, planned, signal, release);
   const { engine } = context.model;
   const body = eventStream(messages, {

@@ -92,14 +92,22 @@ async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Arr
  * The body of a request as a JSON object. Members that are null are left out: clients send them
  * for "not set".
  *
+ * @param example A body that would do, for whoever sends none.
  * @throws {RequestError} 413 over the limit; 408 if it stops coming; 429 if too much is coming; 400
  * for what is not UTF-8, not JSON, no object, or too many small things.
  */
 export async function readJsonObject(
   request: Request,
   limits: BodyLimits,
+  example?: string,
 ): Promise<Record<string, unknown>> {
   const bytes = await readBytes(request, limits);
+  if (bytes.length === 0) {
+    const such = example === undefined ? "" : `, such as ${example}`;
+    throw badRequest(`The request has no body, and needs one: a JSON object${such}.`, {
+      code: "invalid_json",
+    });
+  }
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));

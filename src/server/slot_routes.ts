@@ -28,6 +28,9 @@ export const slotFileSchema = z.object({
   }),
 });
 
+/** For whoever saves or restores without a name. */
+const EXAMPLE = '{"filename": "talk"}';
+
 /** The routes. */
 export function slotRoutes(operated: Operated): OperatorRoute[] {
   return [
@@ -121,7 +124,7 @@ async function actOnSlot(operated: Operated, request: OperatorRequest): Promise<
     const { numTokens } = await act(engine, { action, slot });
     return Response.json({ id_slot: slot, n_erased: numTokens });
   }
-  const raw = await readJsonObject(request.raw, operated.bodyLimits);
+  const raw = await readJsonObject(request.raw, operated.bodyLimits, EXAMPLE);
   const { filename } = parseBody(slotFileSchema, raw);
   const { engine } = operated.model();
   const { numTokens, bytes, ms } = await act(engine, { action, slot, filename });

@@ -89,6 +89,20 @@ Deno.test("readCalibration() refuses other formats and versions", async () => {
   await refused(withHeader((h) => h.replace('"8192"', '"many"')), "damaged", /tokens is "many"/);
 });
 
+Deno.test("readCalibration() tells a file of another kind from a damaged one", async () => {
+  for (
+    const text of ["# A page of text", '{"json": true, "longer": 1}', "GGUF\u0003\0\0\0\u0001\0\0"]
+  ) {
+    await refused(
+      new TextEncoder().encode(text),
+      "wrong_format",
+      /is no calibration: it does not begin as one does\. Name the file that .*calibrate made/,
+    );
+  }
+  await refused(BYTES.slice(0, BYTES.length - 8), "damaged", /is damaged/);
+  await refused(BYTES.slice(0, 5), "damaged", /is damaged/);
+});
+
 Deno.test("readCalibration() refuses wrong shapes, types and names", async () => {
   await refused(BYTES, "damaged", /not F32 of \[3, 2, 32, 16\]/, { ...MODEL, headDim: 32 });
   await refused(BYTES, "damaged", /is F32 of \[3, 2, 24, 16\]/, { ...MODEL, numLayers: 2 });

@@ -174,7 +174,14 @@ Deno.test("resolveFlags() refuses missing and superfluous values", () => {
     refused(["--model", "--json"]),
     /--model needs a value, but the flag --json follows/,
   );
-  assert.equal(refused(["--json=yes"]), '--json takes no value, but got "yes"');
+  assert.equal(
+    refused(["--json=maybe"]),
+    '--json: wanted 1, true, on, yes, 0, false, off or no, got "maybe"',
+  );
+  assert.equal(
+    refused(["--no-json=true"]),
+    '--no-json takes no value, but got "true": say it alone, or --json=true or =false',
+  );
   assert.equal(refused(["--model", ""]), '--model: wanted a value, got ""');
 });
 
@@ -201,4 +208,17 @@ Deno.test("resolveFlags() names source, rule and value of a bad value", () => {
     assert.ok(message.startsWith(want), `${message} does not start with ${want}`);
   }
   assert.ok(refused(["--max-seqs", "9".repeat(500)]).length < 200);
+});
+
+Deno.test("a switch takes yes and no behind an equals sign, and the last one counts", () => {
+  const json = (args: string[], env: Record<string, string> = {}) =>
+    resolve(args, env).settings.json;
+  for (const word of ["true", "1", "on", "YES"]) assert.equal(json([`--json=${word}`]), true);
+  for (const word of ["false", "0", "off", "No"]) {
+    assert.equal(json([`--json=${word}`], { TOKENBUTLER_JSON: "1" }), false);
+  }
+  assert.equal(json(["--json", "--json=false"]), false);
+  assert.equal(json(["--json=false", "--json"]), true);
+  // What follows in an argument of its own is none of its.
+  assert.deepEqual(resolve(["--json", "false"]).positionals, ["false"]);
 });

@@ -59,6 +59,10 @@ Deno.test("./run gives the permission to start processes to a supervisor alone",
     ["serve", ["serve"], { TOKENBUTLER_SUPERVISE: "0" }],
     ["serve", ["serve", "--supervise", "--no-supervise"], {}],
     ["serve", ["serve", "--no-supervise"], { TOKENBUTLER_SUPERVISE: "1" }],
+    ["supervise", ["serve", "--supervise=true"], {}],
+    ["supervise", ["serve", "--supervise=On"], {}],
+    ["serve", ["serve", "--supervise=false"], { TOKENBUTLER_SUPERVISE: "1" }],
+    ["serve", ["serve", "--supervise", "--supervise=0"], {}],
     ["cli", ["chat", "--supervise"], { TOKENBUTLER_SUPERVISE: "1" }],
   ] as const;
   for (const [set, args, env] of cases) {

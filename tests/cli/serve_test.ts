@@ -144,6 +144,25 @@ Deno.test("serve asks for a key where it was given one, and names hosts that it 
   assert.equal(await server.code, 0);
 });
 
+Deno.test("serve warns once of a file of keys that every user can read, and starts", async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.writeTextFile(path, "secret-key\n");
+  for (const [mode, times] of [[0o644, 1], [0o600, 0]] as const) {
+    await Deno.chmod(path, mode);
+    const server = start(
+      ["--port", "0", "--api-key-file", path],
+      () => Promise.resolve(new FakeEngine()),
+    );
+    await server.url;
+    const warnings = server.io.err.match(/^warning: --api-key-file: every user .* can read /gm);
+    assert.equal(warnings?.length ?? 0, times, server.io.err);
+    assert.ok(!server.io.err.includes("secret-key"));
+    server.io.interrupt("SIGTERM");
+    assert.equal(await server.code, 0);
+  }
+  await Deno.remove(path);
+});
+
 Deno.test("serve on the loopback answers no other name, and says so when everybody may ask", async () => {
   const local = start(["--port", "0"], () => Promise.resolve(new FakeEngine()));
   const { port } = new URL(await local.url);

@@ -36,7 +36,7 @@ Deno.test("Admission refuses for good what it could never take on", () => {
   const refusal = refusedBy(() => new Admission(2).admit(7, 4));
   assert.equal(refusal.status, 400);
   assert.equal(refusal.headers["x-should-retry"], "false");
-  assert.match(refusal.message, /asks for 7 answers.*at most 6/);
+  assert.match(refusal.message, /has 7 prompts.*at most 6/);
 });
 
 Deno.test("Admission asks to come again when about one of those that run has ended", () => {
@@ -127,9 +127,27 @@ Deno.test("a request of more answers than can be taken at once is 400, as is n o
   assert.equal((await postCompletion(server, { ...body, n: 2 })).choices.length, 4);
   const many = await postFailing(server, "/v1/completions", { ...body, n: 3 }, 400);
   assert.equal(many.code, "too_many_answers");
+  assert.equal(many.param, "prompt");
+  assert.match(many.message, /has 6 answers \(2 prompts, `n` is 3\).*takes at most 5 at once/);
+  // Nobody said `n`: it is the prompts that are too many.
+  const prompts = { prompt: [..."abcdef"], max_tokens: 1 };
+  const several = await postFailing(server, "/v1/completions", prompts, 400);
+  assert.equal(several.param, "prompt");
+  assert.match(several.message, /^The request has 6 prompts, and this server takes at most 5/);
   const n = await postFailing(server, "/v1/completions", { prompt: "a", n: 4 }, 400);
   assert.match(n.message, /from 1 to 3, but is 4/);
   assert.equal(n.param, "n");
+});
+
+Deno.test("a conversation of more answers than places names n", async () => {
+  await using server = await openFakeServer({
+    maxSequences: 1,
+    app: { limits: { maxQueue: 1, maxAnswers: 16 } },
+  });
+  const body = { messages: [{ role: "user", content: "x" }], max_tokens: 1, n: 3 };
+  const error = await postFailing(server, "/v1/chat/completions", body, 400);
+  assert.equal(error.param, "n");
+  assert.match(error.message, /has 3 answers \(`n`\), and this server takes at most 2 at once/);
 });
 
 Deno.test("a prompt over --max-prompt-chars is 400, as text and as a conversation", async () => {

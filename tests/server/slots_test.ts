@@ -108,7 +108,7 @@ Deno.test("files of another model and damaged ones are refused, a running slot i
     await postFailing(server, "/slots/0?action=restore", { filename: name }, status);
   const foreign = await failing("talk", 422);
   assert.equal(foreign.code, "slot_file_foreign");
-  assert.match(foreign.message, /another model/);
+  assert.match(foreign.message, /^The slot file talk was saved .*another model/);
   assert.equal((await failing("link", 404)).code, "slot_file_missing");
   await using same = await openReal(dir);
   const damaged = await postFailing(same, "/slots/0?action=restore", { filename: "damaged" }, 422);
@@ -169,6 +169,14 @@ Deno.test("what is asked of slots wrongly, or of none, is refused by name", asyn
   const file = { filename: "x" };
   assert.equal(await failing("/slots/0", file, 400), "invalid_value");
   assert.equal(await failing("/slots/0?action=copy", file, 400), "invalid_value");
+  for (const action of ["save", "restore"]) {
+    const bare = await fetch(`${server.url}/slots/0?action=${action}`, { method: "POST" });
+    assert.equal(bare.status, 400);
+    assert.equal(
+      (await bare.json()).error.message,
+      'The request has no body, and needs one: a JSON object, such as {"filename": "talk"}.',
+    );
+  }
   assert.equal(await failing("/slots/x?action=save", file, 400), "invalid_value");
   assert.equal(await failing("/slots/2?action=save", file, 400), "slot_unknown");
   assert.equal(await failing("/slots/0?action=save", file, 404), "slot_empty");

@@ -15,6 +15,7 @@ import {
   limitFlags,
   requestLimits,
 } from "../guard_flags.ts";
+import { keyFileWarning } from "../key_file.ts";
 import { interruptGuard } from "../interrupt.ts";
 import { type CliIo, EXIT } from "../io.ts";
 import { lifeFlags, streamPace, unreadMs } from "../life_flags.ts";
@@ -123,6 +124,8 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         const limits = { ...connectionLimits(settings), unreadMs: unreadMs(settings) };
         server = await listen(app, { host, port, signal: guard.signal, drainMs, limits });
         noteDrain(server, guard.signal, settings.drainTimeout, io);
+        const warning = settings.apiKeyFile === null ? null : keyFileWarning(settings.apiKeyFile);
+        if (warning !== null) io.stderr(`warning: ${warning}\n`);
         for (const note of guardNotes(guardSettings, settings.host)) io.stderr(`note: ${note}\n`);
         keeper = new EngineKeeper({
           open: () => open(options, io, hangMs),

@@ -210,7 +210,7 @@ export class SlotFolder {
     this.#reading(name, () => readFully(this.#files, handle, header, 0));
     const view = new DataView(header.buffer);
     if (new TextDecoder("latin1").decode(header.subarray(0, 8)) !== MAGIC) {
-      throw new SlotError("slot_file_foreign", `${name} is no slot file`);
+      throw new SlotError("slot_file_foreign", `the file ${name} is no slot file`);
     }
     if (view.getUint32(124, true) !== crc32(header.subarray(0, 124))) {
       throw damaged(name, "wrong checksum in its header");
@@ -222,7 +222,7 @@ export class SlotFolder {
     if (!isOurs) {
       throw new SlotError(
         "slot_file_foreign",
-        `${name} was saved by another version, with another model, or with another --context or ` +
+        `the slot file ${name} was saved by another version, with another model, or with another --context or ` +
           "--kv-type",
       );
     }
@@ -237,7 +237,7 @@ export class SlotFolder {
     if (numTokens > maxTokens) {
       throw new SlotError(
         "slot_file_too_long",
-        `${name} has ${numTokens} tokens, and the context has ${maxTokens}`,
+        `the slot file ${name} has ${numTokens} tokens, and the context has ${maxTokens}`,
       );
     }
     const rest = new Uint8Array(at - HEADER_BYTES);
@@ -263,14 +263,17 @@ export class SlotFolder {
       if (entry.name === name) {
         // Nobody who only has a key may put a conversation in the place of the model, say.
         if (entry.isFile && this.#isOurs(name)) continue;
-        throw new SlotError("slot_file_unwritable", `${name} is no slot file and is not replaced`);
+        throw new SlotError(
+          "slot_file_unwritable",
+          `the file ${name} is no slot file and is not replaced`,
+        );
       }
       if (entry.isFile) total += this.#sizeOf(entry.name);
     }
     if (total <= this.#most) return;
     throw new SlotError(
       "slot_folder_full",
-      `${name} needs ${size} bytes, and slot files would have ${total} together, which is more ` +
+      `the slot file ${name} needs ${size} bytes, and slot files would have ${total} together, which is more ` +
         `than ${this.#most} (--slot-dir-size)`,
     );
   }

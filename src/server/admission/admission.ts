@@ -39,12 +39,13 @@ export class Admission {
   /**
    * Takes on the sequences of a request, all or none.
    *
+   * @param n Answers to each of its prompts, for the message.
    * @returns Gives them back; harmless when called again.
    * @throws {RequestError} 429 while there is no room; 400 if there never can be.
    */
-  admit(numSequences: number, numPlaces: number): () => void {
+  admit(numSequences: number, numPlaces: number, n = 1): () => void {
     const most = numPlaces + this.maxQueue;
-    if (numSequences > most) throw tooManySequences(numSequences, most);
+    if (numSequences > most) throw tooManySequences(numSequences, n, most);
     if (this.#numTaken + numSequences > most) throw this.refusal(numPlaces);
     this.#numTaken += numSequences;
     const began = this.nowMs();

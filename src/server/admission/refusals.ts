@@ -21,12 +21,23 @@ export function receivingTooMuch(): RequestError {
   );
 }
 
-/** 400: more sequences in one request than could ever be taken. */
-export function tooManySequences(count: number, most: number): RequestError {
+/** 400: more sequences in one request, `n` for each of its prompts, than could ever be taken. */
+export function tooManySequences(count: number, n: number, most: number): RequestError {
+  const prompts = count / n;
+  const asked = n === 1
+    ? `${prompts} prompts`
+    : prompts === 1
+    ? `${n} answers (\`n\`)`
+    : `${count} answers (${prompts} prompts, \`n\` is ${n})`;
   return badRequest(
-    `The request asks for ${count} answers (prompts times \`n\`), and this server takes at most ` +
-      `${most} at once.`,
-    { param: "n", code: "too_many_answers", headers: { "x-should-retry": "false" } },
+    `The request has ${asked}, and this server takes at most ${most} at once: send several ` +
+      "requests.",
+    {
+      // The one that was given, or the first to make smaller.
+      param: prompts > 1 ? "prompt" : "n",
+      code: "too_many_answers",
+      headers: { "x-should-retry": "false" },
+    },
   );
 }
 

@@ -148,7 +148,7 @@ Deno.test("a file that no slot was saved in is not replaced, and a slot's own is
     files.contents.set(`/slots/${name}`, { bytes, mtimeMs: 0 });
     assert.throws(() => save(name), {
       code: "slot_file_unwritable",
-      message: `${name} is no slot file and is not replaced`,
+      message: `the file ${name} is no slot file and is not replaced`,
     });
     assert.equal(files.contents.get(`/slots/${name}`)!.bytes, bytes);
   }
