@@ -18,7 +18,7 @@ const PROSE = { "README.md": README, "SECURITY.md": read("SECURITY.md") };
 const DEPLOY = ["Dockerfile", "compose.yaml", "kubernetes.yaml", "tokenbutler.service"];
 
 const DOCUMENT = openApiDocument(ROUTES, "1.2.3");
-const PAGE = docsPage(ROUTES, "1.2.3", "tiny");
+const PAGE = docsPage(ROUTES, { version: "1.2.3", modelName: "tiny", needsKey: true })("http://x");
 /** `--help` of the command that has routes, as one line. */
 const HELP = await helpOf("serve");
 

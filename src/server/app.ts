@@ -188,7 +188,8 @@ export function createApp(options: AppOptions): App {
     model,
     bodyLimits,
   };
-  const described = { routes: () => declared, version, servedName };
+  const needsKey = (options.guard?.apiKeys.length ?? 0) > 0;
+  const described = { routes: () => declared, version, servedName, needsKey };
   for (
     const { method, path, handler } of [
       ...operatorRoutes(options.operator ?? {}, operated),

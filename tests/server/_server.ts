@@ -33,11 +33,12 @@ function compared(app: App): { readonly app: App; readonly undescribed: string[]
   const compare = (request: Request, response: Response) => {
     const { pathname } = new URL(request.url);
     const method = request.method === "HEAD" ? "get" : request.method.toLowerCase();
-    const route = routes.find(({ pattern, methods }) =>
-      pattern.test(pathname) && method in methods
-    );
-    if (route === undefined) return;
-    const { responses } = route.methods[method] as { responses: Readonly<Record<string, unknown>> };
+    const route = routes.find(({ pattern }) => pattern.test(pathname));
+    // Preflights are the guard's, before there is a route.
+    if (route === undefined || method === "options") return;
+    // What a wrong method is answered stands with the right one.
+    const operation = route.methods[method] ?? Object.values(route.methods)[0];
+    const { responses } = operation as { responses: Readonly<Record<string, unknown>> };
     const { status } = response;
     const knows = String(status) in responses || status === GONE;
     const tells = status !== 429 || Number(response.headers.get("retry-after")) >= 1;

@@ -57,7 +57,7 @@ Deno.test("/openapi.json says of every field what it takes and what it means", a
         [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name),
         parameters.filter((each) => each.in === "path").map(({ name }) => name),
       );
-      for (const status of [200, 400, 408, 429, 431, 500, 503]) {
+      for (const status of [200, 400, 405, 408, 429, 431, 500, 503]) {
         assert.ok(status in responses, path);
       }
       assert.equal(requestBody !== undefined, method === "post");
@@ -226,12 +226,75 @@ Deno.test("/docs is one page with every field, which loads nothing and runs noth
     }
   }
   assert.ok(page.includes("<code>kv.recall_every</code>"));
-  for (const path of PUBLIC_PATHS) assert.ok(page.includes(`<code>${path}</code>`), path);
   for (const status of Object.keys(ERRORS)) assert.ok(page.includes(`<code>${status}</code>`));
 });
 
 Deno.test("a name is text in the page, whatever it is", () => {
-  const page = docsPage(allRoutes(), "1", "<script>alert(1)</script>");
+  const modelName = "<script>alert(1)</script>";
+  const page = docsPage(allRoutes(), { version: "1", modelName, needsKey: false })("http://<b>");
+  assert.ok(!page.includes("<b>") && !page.includes("\0"));
   assert.ok(!page.includes("<script>"));
   assert.ok(page.includes("&lt;script&gt;"));
+});
+
+Deno.test("/docs shows the address that it was loaded from, and a key where one is needed", async () => {
+  const guard = { ...NO_GUARD, apiKeys: ["right"] };
+  await using server = await openFakeServer({ app: { guard } });
+  await using open = await openWhole();
+  const key = { authorization: "Bearer right" };
+  const page = async (url: string, headers: Record<string, string> = {}) => {
+    const response = await fetch(`${url}/docs`, { headers });
+    assert.equal(response.headers.get("cache-control"), "no-store");
+    return (await response.text()).replaceAll("&#39;", "'");
+  };
+  const kept = await page(server.url, key);
+  const commands = [...kept.matchAll(/<pre>([^]*?)<\/pre>/g)].map(([, text]) => text!);
+  assert.ok(commands.length >= 5);
+  for (const text of commands) {
+    assert.ok(text.startsWith(`curl -X POST '${server.url}/`), text);
+    assert.ok(text.includes(" -H 'authorization: Bearer KEY' "), text);
+  }
+  for (const path of PUBLIC_PATHS) assert.ok(kept.includes(`<code>${path}</code>`), path);
+  assert.ok(!kept.includes("right"));
+
+  const free = await page(open.url);
+  assert.ok(free.includes(`curl -X POST '${open.url}/slots/0?action=save'`));
+  assert.ok(!/authorization: bearer/i.test(free));
+  assert.match(free, /started without keys/);
+
+  // Behind a proxy, and by the other name of this machine: the page is made once, the address is not.
+  const { port } = new URL(open.url);
+  const other = `http://localhost:${port}`;
+  assert.ok((await page(other)).includes(`curl -X POST '${other}/tokenize'`));
+  const tls = await page(open.url, { "x-forwarded-proto": "https" });
+  assert.ok(tls.includes(`curl -X POST 'https://127.0.0.1:${port}/tokenize'`));
+  assert.ok(!(await page(open.url, { "x-forwarded-proto": "';id" })).includes(";id"));
+});
+
+Deno.test("no name of a host gets out of the quotes of an example", async () => {
+  const app = createApp({ model: new Promise(() => {}), servedName: SERVED_NAME, version: "1" });
+  const page = async (url: string) =>
+    (await (await app.fetch(new Request(url))).text()).replaceAll("&#39;", "'");
+  for (const url of ["http://a'$(id)'.example/docs", "http://a`id`/docs", "http://a;id/docs"]) {
+    const text = await page(url);
+    assert.ok(text.includes("curl -X POST 'http://127.0.0.1:8080/tokenize'"), url);
+    assert.ok(!text.includes("id)") && !text.includes("`id") && !text.includes(";id"), url);
+  }
+  assert.ok((await page("http://[::1]:9/docs")).includes("'http://[::1]:9/tokenize'"));
+});
+
+Deno.test("a wrong method is 405 with Allow on every route, as described", async () => {
+  await using server = await openWhole();
+  const { paths } = openApiDocument(allRoutes(), "1");
+  for (const { method, path } of allRoutes()) {
+    const url = `${server.url}${path.replace("{id}", "0").replace("{name}", SERVED_NAME)}`;
+    const response = await fetch(url, { method: method === "GET" ? "POST" : "GET" });
+    await response.body?.cancel();
+    assert.equal(response.status, 405, path);
+    assert.ok(response.headers.get("allow")?.startsWith(method), path);
+    const { responses } = paths[path]![method.toLowerCase()] as {
+      responses: Record<string, { headers?: Json }>;
+    };
+    assert.ok("Allow" in (responses["405"]?.headers ?? {}), path);
+  }
 });

@@ -27,6 +27,7 @@ export const ERRORS: Readonly<Record<number, string>> = {
   401: "a key is needed, and this is none",
   403: "the address or page that the request comes from may not use this server",
   404: "there is no such thing",
+  405: "the route takes another method, which `Allow` names",
   408: "the request did not come in time",
   409: "the slot is in use: come again after `Retry-After` seconds",
   413: "the body is too large",
@@ -39,13 +40,18 @@ export const ERRORS: Readonly<Record<number, string>> = {
   504: "the answer took longer than it may",
   507: "there is no room for the file",
 };
-/** Those that any route can answer with: the last two before there is a route. */
-const EVERYWHERE = [400, 401, 403, 404, 500, 503, 408, 429, 431];
+/** Those that any route can answer with: the last three before there is a route. */
+const EVERYWHERE = [400, 401, 403, 404, 405, 500, 503, 408, 429, 431];
 /** Those of bodies. */
 const WITH_BODY = [413];
-/** Every 429 says it. */
-const RETRY_AFTER = {
-  "Retry-After": { description: "seconds to wait", schema: { type: "integer", minimum: 1 } },
+/** Headers that every answer of a status has. */
+const HEADERS: Readonly<Record<number, object>> = {
+  405: {
+    Allow: { description: "the methods that the route takes", schema: { type: "string" } },
+  },
+  429: {
+    "Retry-After": { description: "seconds to wait", schema: { type: "integer", minimum: 1 } },
+  },
 };
 
 /** The descriptions of the routes that a server has, in the order of the table. */
@@ -170,7 +176,7 @@ function errors({ body, errors = [] }: RouteDescription): Json {
   return Object.fromEntries(
     statuses.map((status) => [status, {
       description: ERRORS[status],
-      ...status === 429 ? { headers: RETRY_AFTER } : {},
+      ...status in HEADERS ? { headers: HEADERS[status] } : {},
       content,
     }]),
   );

@@ -3,13 +3,17 @@ import { PUBLIC_PATHS } from "../guard/guard.ts";
 import { bodySchema, describedRoutes, ERRORS, type Json, type ServedRoute } from "./document.ts";
 import type { RouteDescription } from "./routes.ts";
 
-/** Headers of the page: it runs nothing and loads nothing, whatever is in it. */
+/**
+ * Headers of the page: it runs nothing and loads nothing, whatever is in it. Nobody keeps it for others,
+ * who may have another address for the server.
+ */
 export const PAGE_HEADERS: Readonly<Record<string, string>> = {
   "content-type": "text/html; charset=utf-8",
   "content-security-policy":
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; " +
     "frame-ancestors 'none'",
   "x-content-type-options": "nosniff",
+  "cache-control": "no-store",
 };
 
 const STYLE = `
@@ -31,11 +35,33 @@ td.type code { white-space: normal; }
 @media (max-width: 40rem) { body { font-size: 15px; } }
 `;
 
-/** Makes the page. */
+/** What stands in the place of the address until somebody asks for the page; never in a text. */
+const ADDRESS = "\0";
+
+/** What a page shows beside the routes. */
+export interface PageOptions {
+  readonly version: string;
+  readonly modelName: string;
+  /** Whether requests need a key: examples have one then. */
+  readonly needsKey: boolean;
+}
+
+/**
+ * Makes the page.
+ *
+ * @returns The page for whoever has reached the server at an address (`http://HOST:PORT`).
+ */
 export function docsPage(
   served: readonly ServedRoute[],
-  version: string,
-  modelName: string,
+  options: PageOptions,
+): (address: string) => string {
+  const parts = pageText(served, options).split(ADDRESS);
+  return (address) => parts.join(escape(address));
+}
+
+function pageText(
+  served: readonly ServedRoute[],
+  { version, modelName, needsKey }: PageOptions,
 ): string {
   const routes = describedRoutes(served);
   const tags = [...new Set(routes.map(({ tag }) => tag))];
@@ -56,13 +82,11 @@ API works with the address of this server and <code>/v1</code> behind it. For pr
 <code>kv</code> and those that would change the answer and are not built. Every answer has an
 <code>x-request-id</code>; every error is <code>{"error": {"message", "type", "param",
 "code"}}</code>.</p>
-<p>A server that was started with keys takes one as <code>Authorization: Bearer KEY</code> or
-<code>x-api-key: KEY</code>. Without one it answers
-${[...PUBLIC_PATHS].map(code).join(", ")} alone.</p>
+<p>${keyText(needsKey)}</p>
 <nav aria-label="Routes"><ul>
 ${routes.map((route) => `<li><a href="#${anchor(route)}">${title(route)}</a></li>`).join("\n")}
 </ul></nav>
-${tags.map((tag) => section(tag, routes.filter((route) => route.tag === tag))).join("\n")}
+${tags.map((tag) => section(tag, routes.filter((route) => route.tag === tag), needsKey)).join("\n")}
 <h2>Errors</h2>
 ${errorTable()}
 </body>
@@ -70,11 +94,19 @@ ${errorTable()}
 `;
 }
 
-function section(tag: string, routes: readonly RouteDescription[]): string {
-  return `<h2>${escape(tag)}</h2>\n${routes.map(routeText).join("\n")}`;
+function keyText(needsKey: boolean): string {
+  if (!needsKey) return "This server was started without keys: whoever reaches it may ask.";
+  return "Requests need one of the keys that this server was started with, as " +
+    `${code("Authorization: Bearer KEY")} or ${code("x-api-key: KEY")}. Without one it answers ` +
+    `${[...PUBLIC_PATHS].map(code).join(", ")} alone.`;
 }
 
-function routeText(route: RouteDescription): string {
+function section(tag: string, routes: readonly RouteDescription[], needsKey: boolean): string {
+  const texts = routes.map((route) => routeText(route, needsKey));
+  return `<h2>${escape(tag)}</h2>\n${texts.join("\n")}`;
+}
+
+function routeText(route: RouteDescription, needsKey: boolean): string {
   const { method, path, summary, details, parameters = [], body } = route;
   const rows = [
     ...parameters.map(({ name, schema, description, required, in: place }) =>
@@ -87,7 +119,7 @@ function routeText(route: RouteDescription): string {
     `<p>${prose(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)}</p>`,
     details === undefined ? "" : `<p>${prose(details)}</p>`,
     rows.length === 0 ? "" : table(rows),
-    body === undefined ? "" : `<pre>${escape(curl(method, path, body.example))}</pre>`,
+    body === undefined ? "" : `<pre>${escape(curl(method, path, body.example, needsKey))}</pre>`,
   ].filter((part) => part !== "").join("\n");
 }
 
@@ -149,10 +181,11 @@ function typeText(schema: Json): string {
   return `${type ?? "any"}${range}${length}`;
 }
 
-function curl(method: string, path: string, example: object): string {
+function curl(method: string, path: string, example: object, needsKey: boolean): string {
   const query = path.startsWith("/slots/") ? "?action=save" : "";
-  const address = `http://127.0.0.1:8080${path.replace("{id}", "0")}${query}`;
-  return `curl -X ${method} '${address}' -H 'content-type: application/json' \\\n  -d '${
+  const address = `${ADDRESS}${path.replace("{id}", "0")}${query}`;
+  const key = needsKey ? " \\\n  -H 'authorization: Bearer KEY'" : "";
+  return `curl -X ${method} '${address}' -H 'content-type: application/json'${key} \\\n  -d '${
     JSON.stringify(example)
   }'`;
 }

@@ -171,6 +171,7 @@ export const ROUTES: readonly RouteDescription[] = [
     path: "/ready",
     tag: "Operation",
     summary: "200 only while a new request would be taken in",
+    details: "503 as on /health, and 429 with `Retry-After` while the queue is full.",
     answer: answers.healthAnswer,
   },
   {
