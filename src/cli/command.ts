@@ -9,6 +9,8 @@ export interface Command<F extends Flags = Flags> {
   readonly summary: string;
   /** Forms of the command line, without the program's name. */
   readonly usage: readonly string[];
+  /** What its first argument may be, for `--help`. */
+  readonly choices?: readonly { readonly name: string; readonly summary: string }[];
   /** Paragraphs under the flags in `--help`. */
   readonly notes?: readonly string[];
   readonly flags: F;

@@ -37,7 +37,10 @@ function flagEntry(key: string, flag: Flag<unknown>): string {
     ? ""
     : `; also ${flag.aliases.map((alias) => `--${alias}`).join(", ")}`;
   const repeated = flag.kind === "list" ? " (can be given several times)" : "";
-  const body = wrap(`${flag.help}${repeated}${aliases}`, COLUMN);
+  // Nobody types a switch that is on already.
+  const isOffer = flag.kind === "switch" && flag.fallback !== false;
+  const off = isOffer ? ` (--no-${flagName(key)}: off)` : "";
+  const body = wrap(`${flag.help}${repeated}${off}${aliases}`, COLUMN);
   const source = wrap(`${envName(key, flag)}, default: ${fallbackText(flag)}`, COLUMN);
   const pad = " ".repeat(COLUMN);
   const gap = head.length + 2 > COLUMN ? `\n${pad}` : " ".repeat(COLUMN - head.length);
@@ -60,7 +63,9 @@ export function commandHelp(command: AnyCommand, typed = PROGRAM): string {
     groups.set(flag.group, [...groups.get(flag.group) ?? [], flagEntry(key, flag)]);
   }
   for (const [group, entries] of groups) parts.push(`${group}\n${entries.join("\n")}`);
+  if (command.choices !== undefined) parts.push(`NAME is one of\n${nameList(command.choices)}`);
   for (const note of command.notes ?? []) parts.push(wrap(note, 0));
+  if (groups.size === 0) return `${parts.join("\n\n")}\n`;
   parts.push(wrap(
     "A flag beats its environment variable. A variable of a flag that can be given several times " +
       "holds one value, or a JSON array of strings. Switches: 1, true, on, yes or 0, false, off, " +
@@ -70,16 +75,20 @@ export function commandHelp(command: AnyCommand, typed = PROGRAM): string {
   return `${parts.join("\n\n")}\n`;
 }
 
+/** Names with a line each. */
+function nameList(entries: readonly { readonly name: string; readonly summary: string }[]): string {
+  return entries.map(({ name, summary }) => `  ${name.padEnd(10)} ${wrap(summary, 13)}`).join("\n");
+}
+
 /** The help text of the program; `typed` is what one types before the name of a command. */
 export function programHelp(
   commands: readonly { name: string; summary: string }[],
   typed = PROGRAM,
 ): string {
-  const list = commands.map(({ name, summary }) => `  ${name.padEnd(10)} ${wrap(summary, 13)}`);
   return [
     `${PROGRAM}: serves a language model on a GPU through WebGPU, with the OpenAI HTTP API`,
     `Usage: ${typed} COMMAND [FLAGS]`,
-    `Commands\n${list.join("\n")}`,
+    `Commands\n${nameList(commands)}`,
     wrap(
       `${typed} COMMAND --help lists the flags of a command, their environment variables and ` +
         "defaults. --version prints the versions of program and Deno, and the adapter.",
@@ -88,6 +97,11 @@ export function programHelp(
     wrap(
       "What tests the program is no command of it but a task of the project, as fuzz and soak are: " +
         "./run --help lists those.",
+      0,
+    ),
+    wrap(
+      "Exit codes: 0 is success, 2 that what was asked for cannot work as asked, 1 any other " +
+        "failure. A signal ends a command with 130 or 143, serve and chat with 0.",
       0,
     ),
     wrap(

@@ -55,7 +55,7 @@ export const SELF_CHECKS: readonly SelfCheck[] = [
     run: (scratch, plan) => checkProduct(scratch, plan, "Q8_0", 4),
   },
   {
-    name: "product with a lane for a token",
+    name: "product, a lane for a token",
     limit: ARITHMETIC,
     run: (scratch, plan) =>
       plan.laneTiles.length === 0

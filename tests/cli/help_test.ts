@@ -1,5 +1,7 @@
 import { assert } from "std-testing";
 import { COMMANDS, runCli } from "../../src/cli/cli.ts";
+import { BENCHMARKS } from "../../bench/mod.ts";
+import { EVALUATIONS } from "../../src/cli/commands/eval.ts";
 import { envName, flagName } from "../../src/cli/flags.ts";
 import { wrap } from "../../src/cli/help.ts";
 import { taskCode } from "../_task.ts";
@@ -75,6 +77,26 @@ Deno.test("help and hints name what was typed to start the program", async () =>
   assert.match(await said("serve", "--help"), /^Usage: \.\/run serve \[flags\]$/m);
   assert.match(await said("bench", "http", "--help"), /^Usage: \.\/run bench http \[flags\]$/m);
   assert.match(await said("eval", "ppl", "--x"), /^Try: \.\/run eval ppl --help$/m);
+});
+
+Deno.test("--help of bench and eval lists what there is, and names no flags where there are none", async () => {
+  for (const [name, entries] of [["bench", BENCHMARKS], ["eval", EVALUATIONS]] as const) {
+    const help = await helpOf(name, "--help");
+    const list = help.slice(help.indexOf("NAME is one of\n")).trimEnd();
+    const names = [...list.matchAll(/^ {2}(\w+) /gm)].map(([, name]) => name);
+    assert.deepEqual(names, entries.map(({ name }) => name));
+    assert.ok(!list.includes("\n\n"), list);
+  }
+});
+
+Deno.test("--help says how a switch is turned off that may be on by itself", async () => {
+  const help = (await helpOf("serve", "--help")).replace(/\s+/g, " ");
+  assert.ok(help.includes("Prometheus' text format (--no-metrics: off) TOKENBUTLER_METRICS"));
+  assert.ok(!help.includes("--no-supervise"));
+});
+
+Deno.test("--help of the program has the exit codes", async () => {
+  assert.match(await helpOf(), /Exit codes: 0 is success, 2 .* cannot work as asked, 1 any other/);
 });
 
 Deno.test("fuzz and soak name what starts them, in help and in hints", async () => {

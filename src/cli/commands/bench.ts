@@ -8,7 +8,7 @@ export const command = defineCommand({
   name: "bench",
   summary: "measures speed",
   usage: ["bench NAME [flags of that benchmark]", "bench NAME --help"],
-  notes: BENCHMARKS.map(({ name, summary }) => `${name.padEnd(12)} ${summary}`),
+  choices: BENCHMARKS,
   flags: {},
   // What follows the name belongs to the benchmark, its --help too.
   ownsArguments: true,

@@ -45,7 +45,7 @@ export const command = defineCommand({
   name: "eval",
   summary: "measures what selection costs in quality",
   usage: ["eval NAME [flags of that evaluation]", "eval NAME --help"],
-  notes: EVALUATIONS.map(({ name, summary }) => `${name.padEnd(12)} ${summary}`),
+  choices: EVALUATIONS,
   flags: {},
   // What follows the name belongs to the evaluation, its --help too.
   ownsArguments: true,

@@ -44,7 +44,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       "Prints its address on standard output when the model can answer; /health gives 503 until " +
       "then. Ctrl-C or SIGTERM ends it, with exit code 0: at once where nothing runs, else new " +
       "requests get 503 and running answers may complete (--drain-timeout). A second one ends it " +
-      "at once.",
+      "at once and cuts streams off.",
       "An engine that is lost (its device, its worker) or hangs (--hang-timeout) is started once " +
       "more, with the weights loaded again; then the process ends with exit code 1. With " +
       "--supervise (./run serve, or deno run with --allow-run) a process of its own serves, and is " +
