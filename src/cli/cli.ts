@@ -117,7 +117,9 @@ export async function runCommand(
     return await command.run(settings, io, []);
   } catch (error) {
     // The innermost command is the one that was meant: `bench http` and not `bench`.
-    if (error instanceof UsageError) error.command ??= command.name;
+    if (error instanceof UsageError || error instanceof CommandError) {
+      error.command ??= command.name;
+    }
     throw error;
   }
 }
@@ -149,7 +151,7 @@ export function reportError(error: unknown, command: string, io: CliIo): number 
   const usage = error instanceof UsageError;
   const expected = usage || error instanceof CommandError;
   const message = error instanceof Error ? error.message : String(error);
-  const words = (usage ? error.command : undefined) ?? command;
+  const words = (expected ? error.command : undefined) ?? command;
   io.stderr(`${PROGRAM}${words === "" ? "" : ` ${words}`}: ${message}\n`);
   if (usage) io.stderr(`Try: ${startedAs(io)} ${words === "" ? "" : `${words} `}--help\n`);
   if (isDebug(io) && error instanceof Error) {

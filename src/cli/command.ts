@@ -34,6 +34,8 @@ export function defineCommand<const F extends Flags>(command: Command<F>): AnyCo
 /** A failure that a person can act on. Exit code 1; printed without a stack. */
 export class CommandError extends Error {
   override readonly name: string = "CommandError";
+  /** Words of the command that failed, where they are known: `bench http`. */
+  command: string | undefined;
 }
 
 /**

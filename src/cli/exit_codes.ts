@@ -16,6 +16,8 @@ import { EXIT } from "./io.ts";
  * a disk that is full, a device that is away or that others use.
  */
 const MISFITS: ReadonlyMap<string, readonly string[]> = new Map([
+  // The program was started without a right that the command needs.
+  ["NotCapable", []],
   ["KvSettingsError", []],
   ["ModelFileError", []],
   ["CalibrationError", ["bad_keys", "not_writable"]],

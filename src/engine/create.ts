@@ -12,7 +12,7 @@ import { findPredictor, readPredictor } from "../butler/predictor/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
 import { type Calibration, findCalibration, readCalibration } from "../butler/calibration/file.ts";
 import { resolveKv } from "../butler/settings.ts";
-import { limitCaps, openDevice } from "../gpu/device.ts";
+import { DeviceError, limitCaps, openDevice } from "../gpu/device.ts";
 import { Kernels } from "../gpu/kernels.ts";
 import { contextLimit, selectPlan } from "../gpu/plan.ts";
 import { DeviceTier, kvBytesPerToken } from "../kv/device_tier.ts";
@@ -166,6 +166,13 @@ async function build(
       tier.contextLength,
       Math.max(tier.numPages * BLOCK_ROWS, storedRows(store)),
     );
+    if (contextLength < 1) {
+      throw new DeviceError(
+        "too_small",
+        `no tier has room for ${BLOCK_ROWS} rows of the KV cache, which is where it begins: give ` +
+          "more with --kv-device, --kv-host or --kv-disk",
+      );
+    }
     const maxPrefill = options.prefillChunk ?? Math.min(MAX_CHUNK, contextLength);
     const runner = await ModelRunner.create(
       {

@@ -131,6 +131,9 @@ export function selectPlan(
   for (const [name, text] of Object.entries(overrides)) {
     if (!(name in base)) continue;
     const old = chosen[name];
+    if (typeof old === "boolean" && text !== "true" && text !== "false") {
+      throw new DeviceError("bad_setting", `kernel setting ${name}=${text} is not true or false`);
+    }
     const value = Array.isArray(old)
       ? (text === "none" ? [] : text.split(",").map(Number))
       : typeof old === "boolean"

@@ -103,7 +103,10 @@ Deno.test("runCli() names files that cannot be read, with exit code 2", async ()
       [["eval", "ppl", "--text", `${folder}/none`], /--text: cannot read .*no such file/],
       [["calibrate", "--text", `${folder}/none`], /--text: cannot read .*no such file/],
       [["train", "--text", `${folder}/none`], /--text: cannot read .*no such file/],
-      [["bench", "compare", "--before", `${folder}/none`, "--after", "x"], /none cannot be read/],
+      [
+        ["bench", "compare", "--before", `${folder}/none`, "--after", "x"],
+        /^tokenbutler bench compare: .*none cannot be read/,
+      ],
     ];
     for (const [args, message] of cases) {
       const result = await fails(args);

@@ -107,7 +107,7 @@ Deno.test("eval ruler refuses what cannot be, and says why", async () => {
     ["--tasks nonsense", /wanted some of niah_single_1, /],
     ["--rows 20", /--rows must be at least 36 at 1024 tokens/],
     ["--rows x", /--rows wants counts \(128\) or shares/],
-    ["--tokens 1,x", /--tokens wants whole numbers/],
+    ["--tokens 1,x", /--tokens: wanted whole numbers below 10 million .*, got "1,x"/],
     ["--tokens 4096", /memory allows 2048 tokens/],
     ["--tokens 256 --rows 64 --tasks fwe", /fwe: no sample fits 256 tokens/],
     ["--text /none", /there is no such file/],

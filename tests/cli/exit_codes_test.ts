@@ -39,6 +39,7 @@ Deno.test("exitCodeOf() tells what cannot work as asked from what may pass, also
     [new StoreFolderError("the folder", "--kv-disk", "full", system("ENOSPC")), 1],
     // Whatever it was: it worked before.
     [new EngineLostError("does not start again", { cause: misfit }), 1],
+    [new Deno.errors.NotCapable("Requires net access"), 2],
     [new TypeError("a defect"), 1],
   ];
   for (const [error, code] of cases) {
@@ -63,6 +64,8 @@ Deno.test("what a model or a device does not suit ends every command with exit c
     [[...generate, "--kernel", "nosuch=1"], /there is no kernel setting nosuch/],
     [[...generate, "--kernel", "readback=never"], /readback must be one of/],
     [[...generate, "--kv-device", "1"], /no room for a page of keys.*--kv-device is 1 bytes/],
+    [[...generate, "--kernel", "subgroups=maybe"], /subgroups=maybe is not true or false/],
+    [[...generate, "--kv-device", "20KiB", "--kv-host", "1"], /no tier has room for 32 rows/],
     [[...generate, "--policy", "loki"], /loki.*calibration/],
     [[...generate, "--predictor", "none.safetensors"], /none\.safetensors/],
     [[...generate, "--calibration", "none.safetensors"], /none\.safetensors/],
@@ -71,7 +74,7 @@ Deno.test("what a model or a device does not suit ends every command with exit c
     [["serve", "--port", "0", "--model", MODEL, "--slot-dir", "deno.json"], /--slot-dir/],
   ];
   for (const [args, message] of cases) {
-    await t.step(args.slice(-2).join(" "), async () => {
+    await t.step(args.slice(-3).join(" "), async () => {
       const { code, stderr } = await run(args);
       assert.match(stderr, message);
       assert.equal(code, 2, stderr);

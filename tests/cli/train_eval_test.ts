@@ -304,7 +304,11 @@ Deno.test("train and eval refuse what cannot work, with exit code 2, and say wha
       [evalCommand, "pll", /did you mean ppl/],
       [evalCommand, "ppl", /--text is needed/],
       [evalCommand, `ppl ${text} --totals 20`, /--totals must be at least 36/],
-      [evalCommand, `ppl ${text} --totals x`, /--totals wants whole numbers/],
+      [
+        evalCommand,
+        `ppl ${text} --totals x`,
+        /--totals: wanted whole numbers below 10 million .*, got "x"/,
+      ],
       [evalCommand, `ppl ${text} --policies none`, /wanted some of dense, /],
       [evalCommand, `ppl ${text} --text ${folder}/a.txt`, /two files are called a\.txt/],
       [evalCommand, `ppl ${text} --out ${folder}/no/out`, /--out: .*folder does not exist/],

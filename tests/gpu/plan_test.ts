@@ -100,6 +100,7 @@ Deno.test("selectPlan() refuses overrides that are no numbers", () => {
     refuses(CAPS.plain, { matmulLanes: bad }, /matmulLanes=.* is not a whole number above 0/);
   }
   refuses(CAPS.plain, { tokenTiles: "1,x" }, /tokenTiles=1,x/);
+  refuses(CAPS.nvidia, { subgroups: "maybe" }, /subgroups=maybe is not true or false/);
 });
 
 Deno.test("selectPlan() refuses overrides that the adapter or the kernels cannot take", () => {

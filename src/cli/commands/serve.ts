@@ -202,7 +202,8 @@ async function listen(app: App, options: ServeOptions): Promise<Serving> {
     const why = error instanceof Error ? error.message : String(error);
     const message = `cannot listen on ${options.host}:${options.port} (--host, --port): ${why}`;
     // An address or a name may come with the network; a permission does not come by itself.
-    const isFinal = error instanceof Error && "code" in error && error.code === "EACCES";
+    const isFinal = error instanceof Deno.errors.NotCapable ||
+      error instanceof Error && "code" in error && error.code === "EACCES";
     throw new (isFinal ? MisfitError : CommandError)(message, { cause: error });
   }
 }

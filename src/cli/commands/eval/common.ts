@@ -19,7 +19,7 @@ import { commit } from "../../../report/commit.ts";
 import type { Tokenizer } from "../../../tokenizer/types.ts";
 import { splitText } from "../../../train/samples.ts";
 import { MisfitError } from "../../command.ts";
-import { listFlag, type Settings, switchFlag, UsageError, valueFlag } from "../../flags.ts";
+import { listFlag, type Settings, shown, switchFlag, UsageError, valueFlag } from "../../flags.ts";
 import { readTextFile } from "../../inputs.ts";
 import type { CliIo } from "../../io.ts";
 import { predictorOptions } from "../../kv_flags.ts";
@@ -322,7 +322,9 @@ export function fileName(path: string): string {
 /** Whole numbers with commas between them. */
 export function numbers(flag: string, list: string): number[] {
   if (!/^\d{1,7}(,\d{1,7})*$/.test(list)) {
-    throw new UsageError(`${flag} wants whole numbers with commas between them`);
+    throw new UsageError(
+      `${flag}: wanted whole numbers below 10 million with commas between them, got ${shown(list)}`,
+    );
   }
   return list.split(",").map(Number);
 }
