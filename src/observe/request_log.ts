@@ -33,7 +33,7 @@ export function requestLog(
     ended(sequence) {
       const level = textOf === null ? "debug" : "info";
       if (!logger.enabled(level)) return;
-      const { exchange, request, numTokens, outcome, errorCode, timings, kv } = sequence;
+      const { exchange, request, numTokens, cachedTokens, outcome, errorCode, kv } = sequence;
       const { queueMs, prefillMs, decodeMs } = sequence.phases;
       logger.log(level, "sequence", {
         request_id: exchange.id,
@@ -41,7 +41,7 @@ export function requestLog(
         outcome: outcome ?? undefined,
         error: errorCode ?? undefined,
         prompt_tokens: request.promptIds.length,
-        cached_tokens: timings?.cachedTokens,
+        cached_tokens: cachedTokens,
         generated_tokens: numTokens,
         queue_ms: rounded(queueMs),
         prefill_ms: rounded(prefillMs),
@@ -85,7 +85,7 @@ function generation({ handle: { beganMs }, sequences }: ExchangeRecord) {
   return {
     sequences: sequences.length,
     prompt_tokens: sum(sequences, ({ request }) => request.promptIds.length),
-    cached_tokens: sum(sequences, ({ timings }) => timings?.cachedTokens ?? 0),
+    cached_tokens: sum(sequences, ({ cachedTokens }) => cachedTokens),
     generated_tokens: sum(sequences, ({ numTokens }) => numTokens),
     first_token_ms: firsts.length === 0 ? undefined : rounded(Math.min(...firsts) - beganMs),
     outcome: [...new Set(sequences.map(({ outcome }) => outcome ?? "abort"))].join(","),

@@ -29,14 +29,25 @@ export function createMetrics(
   },
 ): Metrics {
   const groups = [vllmMetrics(modelName), llamaCppMetrics(), ownMetrics(modelName, version)];
+  let last: Engine | null = null;
+  const past = new WeakSet<Engine>();
+  // An engine that was waited for may answer after the one that took its place.
+  const collect = (engine: Engine, stats: EngineStats) => {
+    if (past.has(engine)) return;
+    if (engine !== last) {
+      if (last !== null) past.add(last);
+      last = engine;
+      for (const group of groups) group.engineChanged();
+    }
+    for (const group of groups) group.collect(stats, engine.info);
+  };
   const counting = groups.filter((group) => group.token !== undefined);
   return {
     async page(engine) {
       const stats = engine === null ? null : await statsOf(engine, statsWithinMs);
-      for (const group of groups) {
-        if (engine === null || stats === "gone") group.engineGone();
-        else if (stats !== null) group.collect(stats, engine.info);
-      }
+      if (engine === null || stats === "gone") {
+        for (const group of groups) group.engineGone();
+      } else if (stats !== null) collect(engine, stats);
       return (await Promise.all(groups.map((group) => group.text()))).join("\n");
     },
     token(sequence: SequenceRecord, gapMs: number | null) {
