@@ -91,7 +91,14 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       let keeper: EngineKeeper | undefined;
       const drainMs = settings.drainTimeout * 1000;
       const hangMs = settings.hangTimeout === 0 ? null : settings.hangTimeout * 1000;
-      using guard = interruptGuard(processIo, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
+      let cut = () => {};
+      using guard = interruptGuard(
+        processIo,
+        EXIT.ok,
+        () => keeper?.isUp ? drainMs : 0,
+        // What is cut off has its line in the log all the same.
+        () => cut(),
+      );
       const given = engineOptions(settings, settings.maxSeqs);
       const options = { ...given, tiers: { ...given.tiers, ...slotOptions(settings) } };
       const guardSettings = guardOptions(settings, settings.host);
@@ -116,6 +123,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
           slots: settings.slots ?? true,
         },
       });
+      cut = () => app.cut();
       let server: Serving | undefined;
       try {
         const { host, port } = settings;

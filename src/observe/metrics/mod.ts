@@ -1,7 +1,7 @@
 /** The page of `/metrics`: groups of metrics under the names that dashboards know. @module */
 import { statsWithin } from "../../engine/stats_within.ts";
 import type { Engine, EngineStats } from "../../engine/types.ts";
-import type { ExchangeRecord, Sink } from "../types.ts";
+import type { ExchangeRecord, RefusedConnection, Sink } from "../types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
 import { llamaCppMetrics } from "./llama_cpp.ts";
 import { ownMetrics } from "./own.ts";
@@ -59,8 +59,8 @@ export function createMetrics(
     exchanged(exchange: ExchangeRecord) {
       for (const group of groups) group.exchanged?.(exchange);
     },
-    refused(code: string) {
-      for (const group of groups) group.refused?.(code);
+    refused(connection: RefusedConnection) {
+      for (const group of groups) group.refused?.(connection);
     },
     engineLost(code: string) {
       for (const group of groups) group.engineLost?.(code);

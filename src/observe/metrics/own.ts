@@ -2,7 +2,7 @@
 import { ROW_BOUNDS, SHARE_BOUNDS } from "../../engine/totals.ts";
 import type { EngineInfo, EngineStats } from "../../engine/types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
-import type { ExchangeRecord, Sink } from "../types.ts";
+import type { ExchangeRecord, RefusedConnection, Sink } from "../types.ts";
 import { MetricSet } from "./metric_set.ts";
 import type { MetricGroup } from "./types.ts";
 
@@ -144,11 +144,13 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       sequences.inc({ policy: kv?.policy ?? "none", outcome: outcome! });
     },
     exchanged({ handle: { beganMs }, route, method, status, endedMs }: ExchangeRecord) {
+      // A server that ends is not asked for figures any more.
+      if (status === null) return;
       const known = METHODS.has(method) ? method : "other";
       http.inc({ handler: route, method: known, status: String(status) });
       duration.observe({ handler: route, method: known }, (endedMs - beganMs) / 1000);
     },
-    refused(code: string) {
+    refused({ code }: RefusedConnection) {
       refused.inc({ reason: code });
     },
     engineLost(code: string) {
