@@ -113,7 +113,10 @@ Deno.test("--supervise: a process that was killed is followed by another, which 
   const prefixes = await Deno.makeTempDir({ prefix: "tokenbutler-" });
   const port = freePort();
   const url = `http://127.0.0.1:${port}`;
-  const flags = ["--port", String(port), "--prefix-dir", prefixes, "--supervise"];
+  const flags = [
+    ...["--port", String(port), "--prefix-dir", prefixes, "--supervise"],
+    ...["--log-format", "json"],
+  ];
   const began = performance.now();
   const supervisor = start([...SERVE, ...flags]);
   const pids: number[] = [];
@@ -166,6 +169,11 @@ Deno.test("--supervise: a process that was killed is followed by another, which 
     stopped = true;
     assert.equal(code, 0, stderr);
     assert.equal(pids.length, 2, stderr);
+    // What the supervisor says is in the form of the log too.
+    const said = stderr.split("\n").filter((line) => /process \d+ /.test(line))
+      .map((line) => JSON.parse(line));
+    assert.deepEqual(said.map(({ level }) => level), ["info", "warn", "info"]);
+    assert.ok(said.every(({ time, message }) => Date.parse(time) > 0 && /^process/.test(message)));
   } finally {
     // Harmless after a test that went well: both have ended.
     if (!stopped) {
