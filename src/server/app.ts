@@ -101,7 +101,9 @@ export function createApp(options: AppOptions): App {
   const created = Math.floor(Date.now() / 1000);
   const pace: StreamPace = { ...DEFAULT_PACE, ...options.pace };
   const stopping = new AbortController();
-  const life = new ModelLife(options.model, (error) => {
+  const life = new ModelLife(options.model, (error, engine) => {
+    // What it did since the last scrape; it answers only until it is closed.
+    void options.operator?.metrics?.remember(engine);
     log?.error(error.message, error.cause);
     observer?.engineLost(String(error.body.error.code));
   });

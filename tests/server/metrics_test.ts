@@ -158,6 +158,19 @@ Deno.test("an answer that is given up and one that fails have their own outcomes
   assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
 });
 
+Deno.test("what an engine did before it was lost is on the page, though nobody had asked it", async () => {
+  await using server = await openMeasured();
+  await postCompletion(server, { prompt: "abcdef", max_tokens: 4 });
+  server.engine.lose({ code: "device_lost", message: "the device was lost" });
+  await (await fetch(`${server.url}/health`)).body?.cancel();
+  const { samples } = await scrape(server);
+  assert.equal(samples.get("llamacpp:prompt_tokens_total"), 6);
+  assert.equal(samples.get(`vllm:prefix_cache_queries_total{${VLLM}}`), 6);
+  assert.equal(samples.get("llamacpp:n_decode_total"), 4);
+  assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
+  assert.equal(samples.get(`tokenbutler_kv_bytes{tier="device",${MODEL}}`), 0);
+});
+
 Deno.test("/metrics answers while the model loads, and is not there unless it is asked for", async () => {
   const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
   await using loading = await openFakeServer({
