@@ -6,6 +6,7 @@
  */
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import type { SequenceNeed } from "../kv/types.ts";
+import type { TokenRules } from "./logit_rules.ts";
 import type {
   DecodeRow,
   LogitAdjustment,
@@ -25,12 +26,6 @@ import type {
   RequestTimings,
   TokenLogprob,
 } from "./types.ts";
-
-/** What changes the logits of a sequence before sampling; told of every chosen token. */
-export interface TokenRules {
-  push(id: number): void;
-  adjustments(): readonly LogitAdjustment[];
-}
 
 /** Where the events of a sequence go. Must not throw. */
 export type EmitEvent = (event: EngineEvent) => void;
