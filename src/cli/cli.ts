@@ -8,7 +8,9 @@ import { asksForHelp, resolveFlags, UsageError } from "./flags.ts";
 import { commandHelp, PROGRAM, programHelp } from "./help.ts";
 import { type CliIo, EXIT, isDebug } from "./io.ts";
 import { exitCodeOf } from "./exit_codes.ts";
+import type { Logger } from "../observe/logger.ts";
 import { nearest } from "../suggest.ts";
+import { logFatal } from "./log_io.ts";
 import { versionText } from "./version.ts";
 
 /** A command that is loaded when it is used: `tokenize` need not wait for the engine's modules. */
@@ -78,6 +80,7 @@ const TASKS = ["test", "test:long", "fuzz", "soak", "check", "fmt", "lint", "ok"
 /** Runs a command line and answers the exit code. Never throws. */
 export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
   let name = "";
+  let log: Logger | null = null;
   try {
     const [first, ...rest] = args;
     if (first === undefined || first === "--help" || first === "-h" || first === "help") {
@@ -92,9 +95,10 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
     if (entry === undefined) throw unknownCommand(first);
     name = entry.name;
     const { command } = await entry.load();
+    log = command.errorLog?.(rest, io) ?? null;
     return await runCommand(command, rest, io);
   } catch (error) {
-    return reportError(error, name, io);
+    return reportError(error, name, io, log);
   }
 }
 
@@ -144,24 +148,44 @@ function unknownCommand(first: string): UsageError {
   return new UsageError(`unknown command ${JSON.stringify(first)}${hint}`);
 }
 
-/** Prints an error as a person needs it and answers the exit code that goes with it. */
-export function reportError(error: unknown, command: string, io: CliIo): number {
+/**
+ * Prints an error as a person needs it and answers the exit code that goes with it.
+ *
+ * @param log Where it goes instead; null: nowhere.
+ */
+export function reportError(
+  error: unknown,
+  command: string,
+  io: CliIo,
+  log: Logger | null = null,
+): number {
   // Whoever reads our output has enough (`| head`): nothing is wrong, and nobody is listening.
   if (error instanceof Deno.errors.BrokenPipe) return EXIT.ok;
-  const usage = error instanceof UsageError;
-  const expected = usage || error instanceof CommandError;
   const message = error instanceof Error ? error.message : String(error);
-  const words = (expected ? error.command : undefined) ?? command;
-  io.stderr(`${PROGRAM}${words === "" ? "" : ` ${words}`}: ${message}\n`);
-  if (usage) io.stderr(`Try: ${startedAs(io)} ${words === "" ? "" : `${words} `}--help\n`);
-  if (isDebug(io) && error instanceof Error) {
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
-      io.stderr(`${cause.stack ?? cause.message}\n`);
-    }
-  } else if (!expected && !isNamedError(error)) {
-    io.stderr("This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.\n");
-  }
+  const isExpected = error instanceof UsageError || error instanceof CommandError;
+  const words = (isExpected ? error.command : undefined) ?? command;
+  const hint = hintOf(error, words, io);
+  if (log !== null) logFatal(log, { message, hint, error }, io);
+  else printError(`${PROGRAM}${words === "" ? "" : ` ${words}`}: ${message}`, hint, error, io);
   return exitCodeOf(error);
+}
+
+function hintOf(error: unknown, command: string, io: CliIo): string | null {
+  if (error instanceof UsageError) {
+    return `Try: ${startedAs(io)} ${command === "" ? "" : `${command} `}--help`;
+  }
+  const isStackShown = isDebug(io) && error instanceof Error;
+  if (isStackShown || error instanceof CommandError || isNamedError(error)) return null;
+  return "This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.";
+}
+
+function printError(line: string, hint: string | null, error: unknown, io: CliIo): void {
+  io.stderr(`${line}\n`);
+  if (hint !== null) io.stderr(`${hint}\n`);
+  if (!isDebug(io)) return;
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    io.stderr(`${cause.stack ?? cause.message}\n`);
+  }
 }
 
 /** Errors of the program's own kinds and of the system: their messages stand for themselves. */

@@ -26,7 +26,7 @@ export interface SupervisorParts {
   readonly start: () => ChildProcess;
   /** Calls the handler at each interrupt until the answer is disposed of. */
   readonly onInterrupt: (handler: (signal: Interrupt) => void) => Disposable;
-  readonly say: (line: string) => void;
+  readonly say: (line: string, isTrouble: boolean) => void;
   readonly nowMs: () => number;
   /** Ends early when the signal fires. */
   readonly pause: (ms: number, signal: AbortSignal) => Promise<void>;
@@ -96,24 +96,24 @@ export async function supervise(parts: SupervisorParts): Promise<number> {
   for (let starts = 1;; starts++) {
     const began = parts.nowMs();
     child = parts.start();
-    parts.say(`process ${child.pid} serves`);
+    parts.say(`process ${child.pid} serves`, false);
     const { code, signal } = await child.ended;
     if (ending.signal.aborted || code === EXIT.ok) return code;
     const ranMs = parts.nowMs() - began;
     const how = signal === null ? `exit code ${code}` : signal;
     const ended = `process ${child.pid} ended with ${how} after ${Math.round(ranMs / 1000)} s`;
     if (code === EXIT.usage) {
-      parts.say(`${ended}: it cannot work as asked, and is not started again`);
+      parts.say(`${ended}: it cannot work as asked, and is not started again`, true);
       return code;
     }
     wasWell ||= ranMs >= STEADY_MS;
     if (!wasWell && starts >= FIRST_STARTS) {
-      parts.say(`${ended}; none of ${starts} ran for a minute, and no other is started`);
+      parts.say(`${ended}; none of ${starts} ran for a minute, and no other is started`, true);
       return EXIT.failure;
     }
     pauseMs = nextPause(pauseMs, ranMs);
     const left = wasWell ? "" : ` (start ${starts + 1} of ${FIRST_STARTS})`;
-    parts.say(`${ended}; the next one starts in ${pauseMs / 1000} s${left}`);
+    parts.say(`${ended}; the next one starts in ${pauseMs / 1000} s${left}`, true);
     await parts.pause(pauseMs, ending.signal);
     if (ending.signal.aborted) return EXIT.ok;
   }

@@ -30,7 +30,7 @@ function open(ends: readonly (ProcessEnd & { readonly ranMs?: number })[]) {
       handler = take;
       return { [Symbol.dispose]: () => handler = undefined };
     },
-    say: (line) => void lines.push(line),
+    say: (line, isTrouble) => void lines.push(`${isTrouble ? "trouble: " : ""}${line}`),
     nowMs: () => nowMs,
     pause: (ms) => {
       nowMs += ms;
@@ -51,9 +51,9 @@ Deno.test("supervise() starts a process again until it ends well", async () => {
   assert.deepEqual(pauses, [1000, 2000]);
   assert.deepEqual(lines, [
     "process 101 serves",
-    "process 101 ended with exit code 1 after 0 s; the next one starts in 1 s (start 2 of 10)",
+    "trouble: process 101 ended with exit code 1 after 0 s; the next one starts in 1 s (start 2 of 10)",
     "process 102 serves",
-    "process 102 ended with SIGKILL after 0 s; the next one starts in 2 s (start 3 of 10)",
+    "trouble: process 102 ended with SIGKILL after 0 s; the next one starts in 2 s (start 3 of 10)",
     "process 103 serves",
   ]);
   assert.ok(!listens());
@@ -65,7 +65,7 @@ Deno.test("supervise() does not repeat what cannot work as asked, and says so", 
   assert.deepEqual(pauses, [1000]);
   assert.equal(
     lines.at(-1),
-    "process 102 ended with exit code 2 after 0 s: it cannot work as asked, and is not started again",
+    "trouble: process 102 ended with exit code 2 after 0 s: it cannot work as asked, and is not started again",
   );
 });
 
@@ -77,7 +77,7 @@ Deno.test("supervise() gives up a process that never ran for a minute, after fou
   assert.ok(waited > 180_000 && waited < 300_000, `${waited} ms`);
   assert.equal(
     lines.at(-1),
-    "process 110 ended with SIGKILL after 1 s; none of 10 ran for a minute, and no other is started",
+    "trouble: process 110 ended with SIGKILL after 1 s; none of 10 ran for a minute, and no other is started",
   );
 });
 
