@@ -12,8 +12,9 @@ import type { Predictor } from "./predictor/predictor.ts";
 import { servedLayers } from "./predictor/shape.ts";
 import { Producers } from "./producers.ts";
 import { type RowTableOptions, RowTables } from "./row_tables.ts";
-import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
-import { createScorer, type KeyTransit, type Scorer, type ScorerOptions } from "./scorers.ts";
+import { SCORER_KINDS, type ScorerKind } from "./scorers/kinds.ts";
+import { createScorer } from "./scorers/mod.ts";
+import type { KeyTransit, Scorer, ScorerOptions } from "./scorers/types.ts";
 import { SelectionBuffers } from "./selection_buffers.ts";
 
 /** What {@linkcode SelectionResources} are made of. */

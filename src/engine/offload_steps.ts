@@ -5,7 +5,7 @@
  * @module
  */
 import type { ParkedLists } from "../butler/parked_lists.ts";
-import type { KeyTransit } from "../butler/scorers.ts";
+import type { KeyTransit } from "../butler/scorers/types.ts";
 import type { Selector } from "../butler/selector.ts";
 import { stepsKept } from "../butler/settings.ts";
 import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";

@@ -8,7 +8,7 @@
  * @module
  */
 import type { HeadLists } from "../butler/parked_lists.ts";
-import type { Scorer } from "../butler/scorers.ts";
+import type { Scorer } from "../butler/scorers/types.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Selector } from "../butler/selector.ts";
 import type { SelectedView } from "../butler/slots.ts";

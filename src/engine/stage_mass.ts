@@ -11,7 +11,7 @@ import { ROW_KEEPS } from "../gpu/ops/list_params.ts";
 import { listMassSpec, listMassWorkgroups, MASS_PARAMS } from "../gpu/ops/list_mass.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import type { Stage } from "../kv/stage.ts";
-import { attendedForm } from "../butler/mass_scorer.ts";
+import { attendedForm } from "../butler/scorers/mass.ts";
 import type { ForwardOptions } from "./forward_parts.ts";
 import type { Submission } from "./submission.ts";
 

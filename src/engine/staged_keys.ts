@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Scorer } from "../butler/scorers.ts";
+import type { Scorer } from "../butler/scorers/types.ts";
 import { wholeBlocks } from "../kv/block_reader.ts";
 import { BLOCK_ROWS } from "../kv/slab_pool.ts";
 import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";

@@ -13,7 +13,7 @@ import {
   NO_SPLIT,
   partialStride,
 } from "../gpu/ops/attention.ts";
-import type { ObservedKeys } from "../butler/scorers.ts";
+import type { ObservedKeys } from "../butler/scorers/types.ts";
 import { type BlockReader, throwFirst, wholeBlocks } from "../kv/block_reader.ts";
 import type { OffloadedRows } from "../kv/offloaded.ts";
 import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
