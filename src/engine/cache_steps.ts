@@ -8,7 +8,9 @@
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
 import type { ImportanceKeys } from "../gpu/ops/importance_project.ts";
-import { type LayerWork, type ParkedSelection, Selector } from "../butler/selector.ts";
+import type { LayerWork } from "../butler/decode_selection.ts";
+import { Selector } from "../butler/selector.ts";
+import type { ParkedSelection } from "../butler/slot_selection.ts";
 import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
 import type { SelectorRow } from "../butler/row_tables.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
@@ -218,17 +220,17 @@ export class CacheSteps {
 
   /** Before a prefill chunk: whether its rows need something written beside them. */
   preparePrefill(slot: number, first: number, count: number, total: number): boolean {
-    return this.#selector.preparePrefill(slot, first, count, total);
+    return this.#selector.prefill.prepare(slot, first, count, total);
   }
 
   /** Rows whose importance is written in this step, by scorer. */
   get storeCounts(): readonly number[] {
-    return this.#selector.storeCounts;
+    return this.#selector.resources.tables.storeCounts;
   }
 
   /** After a chunk's rows were written in a layer. */
   encodePrefill(submission: Submission, slot: number, layer: number): void {
-    this.#selector.encodePrefill(submission.pass, slot, layer, "cache");
+    this.#selector.prefill.encode(submission.pass, slot, layer, "cache");
   }
 
   /** Whether a slot can take rows over: what is kept beside them follows from their keys alone. */
@@ -248,7 +250,7 @@ export class CacheSteps {
     if (rows === null) return this.encodePrefill(submission, slot, layer);
     const chunk = { slot, rows, start: first, count, tails: [] };
     this.#offload!.prefill.loadKeys(submission, layer, chunk);
-    this.#selector.encodePrefill(submission.pass, slot, layer, "chunk");
+    this.#selector.prefill.encode(submission.pass, slot, layer, "chunk");
   }
 
   /**
@@ -257,9 +259,9 @@ export class CacheSteps {
    * @returns Whether it is one; nothing was done otherwise.
    */
   encodeObserved(submission: Submission, slot: number, layer: number, numRows: number): boolean {
-    if (!this.#selector.observes(slot, layer)) return false;
+    if (!this.#selector.prefill.observes(slot, layer)) return false;
     this.#observed!.encode(submission.pass, layer, numRows);
-    this.#selector.encodeObserved(submission.pass, slot, layer);
+    this.#selector.prefill.encodeObserved(submission.pass, slot, layer);
     return true;
   }
 
@@ -282,11 +284,11 @@ export class CacheSteps {
   ): Promise<void> {
     const { slot } = chunk;
     const store = ({ pass }: Submission) => {
-      if (stores) this.#selector.encodePrefill(pass, slot, layer, "chunk");
+      if (stores) this.#selector.prefill.encode(pass, slot, layer, "chunk");
     };
     const observe: ObserveKeys = ({ pass }, keys) =>
-      this.#selector.observeKeys(pass, slot, layer, keys);
-    const observes = stores && this.#selector.observes(slot, layer);
+      this.#selector.prefill.observeKeys(pass, slot, layer, keys);
+    const observes = stores && this.#selector.prefill.observes(slot, layer);
     const { prefill } = this.#offload!;
     await prefill.encodeLayer(submission, layer, chunk, store, observes ? observe : null);
   }
@@ -307,7 +309,7 @@ export class CacheSteps {
     const offloaded = rows.map(({ slot, position }, row) => ({ row, slot, n: position + 1 }))
       .filter(({ slot }) => this.#options.cache.offloaded(slot) !== null);
     if (offloaded.length > 0) this.#offload!.beginDecode(offloaded);
-    const layers = this.#selector.prepareDecode(rows);
+    const layers = this.#selector.decode.prepare(rows);
     for (const { slot, position } of rows) {
       const view = this.#selector.view(slot);
       const tally = this.#tallies.get(slot);
@@ -324,7 +326,7 @@ export class CacheSteps {
       rowsSplits: splits(most((layer) => layer.rowsKeys)),
       allSplits: splits(rows.reduce((longest, row) => Math.max(longest, row.position + 1), 0)),
       stageSplits: this.#offload?.stageSplits ?? 1,
-      storeCounts: [...this.#selector.storeCounts],
+      storeCounts: [...this.#selector.resources.tables.storeCounts],
       offloaded,
       sampled: rows.map(({ slot, position }, row) => ({
         row,
@@ -346,10 +348,10 @@ export class CacheSteps {
     const work = layers[layer]!;
     const offset = STEP_SLOTS.layers * this.#stride;
     const staged = offloaded.filter(({ slot }) =>
-      this.#selector.stagedScorer(slot, layer) !== null
+      this.#selector.decode.stagedScorer(slot, layer) !== null
     );
-    if (staged.length > 0) this.#selector.limitRecipes(layer, "exact", null);
-    this.#selector.encodeDecode(submission.pass, layer, numRows, layers, offset);
+    if (staged.length > 0) this.#selector.decode.limitRecipes(layer, "exact", null);
+    this.#selector.decode.encode(submission.pass, layer, numRows, layers, offset);
     if (observer !== null) {
       if (offloaded.length > 0) throw new Error("selections below the device cannot be observed");
       observer.selected(submission, layer, numRows);
@@ -414,7 +416,7 @@ export class CacheSteps {
     const denseSplits = dense ? plan.denseSplits : 0;
     const rowsSplits = rows ? plan.rowsSplits : 0;
     const place = denseSplits >= rowsSplits ? STEP_SLOTS.layers : STEP_SLOTS.selected;
-    this.#selector.encodeAttended(
+    this.#selector.decode.encodeAttended(
       submission.pass,
       layer,
       plan.numRows,

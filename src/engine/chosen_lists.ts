@@ -41,7 +41,7 @@ export class ChosenLists implements Disposable {
     selector: Selector,
   ): Promise<boolean> {
     const chosen = rows.flatMap((row) =>
-      selector.chosenAt(row.slot, layer).filter((of) => {
+      selector.decode.chosenAt(row.slot, layer).filter((of) => {
         const view = selector.view(row.slot)!.layer(of);
         return view.kind === "selected" && view.fresh;
       }).map((of) => ({ row, layer: of }))

@@ -245,7 +245,7 @@ export class OffloadSteps {
     for (const [index, row] of rows.entries()) {
       const { slot } = row;
       const streamed = streams[index]!;
-      if (isEmpty(streamed) || !selector.accumulates(slot, layer)) continue;
+      if (isEmpty(streamed) || !selector.decode.accumulates(slot, layer)) continue;
       if (this.#failures.has(slot)) continue;
       const { stored } = this.#rowsOf(slot);
       try {
@@ -342,10 +342,10 @@ export class OffloadSteps {
     selector: Selector,
     stepOffset: number,
   ): Promise<number> {
-    const staged = selector.stagedScorer(slot, layer);
+    const staged = selector.decode.stagedScorer(slot, layer);
     if (staged === null) return 0;
     submission.submit();
-    selector.limitRecipes(layer, "exact", slot);
+    selector.decode.limitRecipes(layer, "exact", slot);
     const { scorer, end } = staged;
     try {
       return await this.keys.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);

@@ -155,7 +155,7 @@ export class RowPlacement {
     submission.submit();
     buffers.writeSelection(layer, slot, out);
     this.#layersOf(this.#headers, slot, "")[layer] = "";
-    if (selector.accumulates(slot, layer)) {
+    if (selector.decode.accumulates(slot, layer)) {
       buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
     }
     const streamed = { first: 0, end: 0, lists: plans.map((plan) => plan.streamed) };
