@@ -19,13 +19,13 @@ import { addMoved, countStep, isMeasured, newTally, reportOf, type Tally } from 
 import { POLICIES } from "../butler/policies/mod.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
-import type { AheadLists } from "./ahead.ts";
+import type { AheadLists } from "./offload/ahead.ts";
 import type { Forward } from "./forward.ts";
-import { OffloadSteps } from "./offload_steps.ts";
-import type { OffloadedRow } from "./row_placement.ts";
+import { OffloadSteps } from "./offload/offload_steps.ts";
+import type { OffloadedRow } from "./offload/row_placement.ts";
 import { RecallMeter, type SampledRow } from "./recall_meter.ts";
-import type { ObserveKeys, StagedChunk } from "./staged_prefill.ts";
-import { isEmpty } from "./stage_passes.ts";
+import type { ObserveKeys, StagedChunk } from "./offload/staged_prefill.ts";
+import { isEmpty } from "./offload/stage_passes.ts";
 import {
   type BoundAttention,
   ONLY_PASS,

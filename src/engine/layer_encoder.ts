@@ -8,7 +8,7 @@ import type { CacheSteps, DecodePlan } from "./cache_steps.ts";
 import type { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
 import type { PrefillObserver, SelectionObserver } from "./observer.ts";
-import type { StagedChunk } from "./staged_prefill.ts";
+import type { StagedChunk } from "./offload/staged_prefill.ts";
 import type { Submission } from "./submission.ts";
 
 /** What the rows of a plain step share. */

@@ -24,7 +24,7 @@ import {
 import { Readback } from "../gpu/readback.ts";
 import type { Forward } from "./forward.ts";
 import { attentionVariant, maxSplits } from "./forward_parts.ts";
-import type { OffloadSteps } from "./offload_steps.ts";
+import type { OffloadSteps } from "./offload/offload_steps.ts";
 import type { Submission } from "./submission.ts";
 
 /** Sums over sampled steps. */

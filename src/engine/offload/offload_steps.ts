@@ -4,24 +4,24 @@
  *
  * @module
  */
-import type { ParkedLists } from "../butler/parked_lists.ts";
-import type { KeyTransit } from "../butler/scorers/types.ts";
-import type { Selector } from "../butler/selector.ts";
-import { stepsKept } from "../butler/settings.ts";
-import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
-import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
-import { RowFetcher } from "../kv/row_fetcher.ts";
-import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
-import type { TieredCache } from "../kv/tiered_cache.ts";
+import type { ParkedLists } from "../../butler/parked_lists.ts";
+import type { KeyTransit } from "../../butler/scorers/types.ts";
+import type { Selector } from "../../butler/selector.ts";
+import { stepsKept } from "../../butler/settings.ts";
+import { BlockReader, READ_BYTES, wholeBlocks } from "../../kv/block_reader.ts";
+import { type OffloadedRows, requireOffloaded } from "../../kv/offloaded.ts";
+import { RowFetcher } from "../../kv/row_fetcher.ts";
+import { BLOCK_ROWS, NO_PAGE } from "../../kv/slab_pool.ts";
+import type { TieredCache } from "../../kv/tiered_cache.ts";
 import { FetchAhead } from "./ahead.ts";
 import { ChosenLists } from "./chosen_lists.ts";
-import type { Forward } from "./forward.ts";
-import type { SelectedAttention } from "./selected_attention.ts";
+import type { Forward } from "../forward.ts";
+import type { SelectedAttention } from "../selected_attention.ts";
 import { type StagedChunk, StagedPrefill } from "./staged_prefill.ts";
 import { isEmpty, StagePasses, type Streamed } from "./stage_passes.ts";
 import { type Moved, type OffloadedRow, RowPlacement } from "./row_placement.ts";
 import { StagedKeys } from "./staged_keys.ts";
-import type { Submission } from "./submission.ts";
+import type { Submission } from "../submission.ts";
 import { Transit } from "./transit.ts";
 
 /** What {@linkcode OffloadSteps} is made of. */
