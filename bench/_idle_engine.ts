@@ -1,12 +1,13 @@
 /** An engine whose runner costs nothing, so that only the loop around it is left. @module */
 import type { LocalEngine } from "../src/engine/local_engine.ts";
-import type { Runner } from "../src/engine/runner_types.ts";
+import { NO_STEPS, type Runner } from "../src/engine/runner_types.ts";
 import { serveEngine, type WorkerScope } from "../src/engine/worker_host.ts";
 import { fakeEngine } from "../tests/engine/_fake_engine.ts";
 
 const RUNNER: Runner = {
   begin: () => Promise.resolve(),
   report: () => null,
+  totals: NO_STEPS,
   park: () => Promise.resolve(null),
   restore: () => Promise.reject(new Error("nothing is parked")),
   decode: (rows) => Promise.resolve(rows.map(({ token }) => ({ token, logprob: null }))),

@@ -10,6 +10,7 @@ import process from "node:process";
 import type { Settings } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import { engineFlags, engineOptions } from "../src/cli/model_flags.ts";
+import { logIo } from "../src/cli/log_io.ts";
 import { observe } from "../src/cli/observe_flags.ts";
 import { openTextSide } from "../src/cli/text_side.ts";
 import { startEngine } from "../src/engine/start.ts";
@@ -76,7 +77,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const model = { engine: watched, ...side };
   // As `serve` does by default, but for where the lines of the log go.
   const seen = { logFormat: "json", logLevel: "info", logPrompts: false, metrics: true } as const;
-  const { observer } = await observe(seen, { ...io, stderr: () => {} }, { ...side });
+  const { observer } = await observe(seen, logIo(seen, { ...io, stderr: () => {} }), { ...side });
   const app = createApp({ model, servedName: side.name, version: "bench", observer });
   const server = await serve(app, { host: "127.0.0.1", port: 0 });
   const client = new Worker(new URL("./_http_client.ts", import.meta.url), { type: "module" });

@@ -7,7 +7,9 @@ import { type AnyCommand, CommandError } from "./command.ts";
 import { asksForHelp, resolveFlags, UsageError } from "./flags.ts";
 import { commandHelp, PROGRAM, programHelp } from "./help.ts";
 import { type CliIo, EXIT, isDebug } from "./io.ts";
+import type { Logger } from "../observe/logger.ts";
 import { nearest } from "../suggest.ts";
+import { logFatal } from "./log_io.ts";
 import { versionText } from "./version.ts";
 
 /** A command that is loaded when it is used: `tokenize` need not wait for the engine's modules. */
@@ -77,6 +79,7 @@ const TASKS = ["test", "check", "fmt", "lint", "ok", "compile"];
 /** Runs a command line and answers the exit code. Never throws. */
 export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
   let name = "";
+  let log: Logger | null = null;
   try {
     const [first, ...rest] = args;
     if (first === undefined || first === "--help" || first === "-h" || first === "help") {
@@ -91,9 +94,10 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
     if (entry === undefined) throw unknownCommand(first);
     name = entry.name;
     const { command } = await entry.load();
+    log = command.errorLog?.(rest, io) ?? null;
     return await runCommand(command, rest, io);
   } catch (error) {
-    return reportError(error, name, io);
+    return reportError(error, name, io, log);
   }
 }
 
@@ -127,27 +131,44 @@ function unknownCommand(first: string): UsageError {
   return new UsageError(`unknown command ${JSON.stringify(first)}${hint}`);
 }
 
-/** Prints an error as a person needs it and answers the exit code that goes with it. */
-export function reportError(error: unknown, command: string, io: CliIo): number {
+/**
+ * Prints an error as a person needs it and answers the exit code that goes with it.
+ *
+ * @param log Where it goes instead; null: nowhere.
+ */
+export function reportError(
+  error: unknown,
+  command: string,
+  io: CliIo,
+  log: Logger | null = null,
+): number {
   // Whoever reads our output has enough (`| head`): nothing is wrong, and nobody is listening.
   if (error instanceof Deno.errors.BrokenPipe) return EXIT.ok;
-  const usage = error instanceof UsageError;
-  const expected = usage || error instanceof CommandError;
   const message = error instanceof Error ? error.message : String(error);
-  io.stderr(`${PROGRAM}${command === "" ? "" : ` ${command}`}: ${message}\n`);
-  if (usage) {
+  const hint = hintOf(error, command, io);
+  if (log !== null) logFatal(log, { message, hint, error }, io);
+  else printError(`${PROGRAM}${command === "" ? "" : ` ${command}`}: ${message}`, hint, error, io);
+  return error instanceof UsageError ? EXIT.usage : EXIT.failure;
+}
+
+function hintOf(error: unknown, command: string, io: CliIo): string | null {
+  if (error instanceof UsageError) {
     // The script that starts the program says how it is called.
     const typed = io.env("TOKENBUTLER_STARTED_AS") || PROGRAM;
-    io.stderr(`Try: ${typed} ${command === "" ? "" : `${command} `}--help\n`);
+    return `Try: ${typed} ${command === "" ? "" : `${command} `}--help`;
   }
-  if (isDebug(io) && error instanceof Error) {
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
-      io.stderr(`${cause.stack ?? cause.message}\n`);
-    }
-  } else if (!expected && !isNamedError(error)) {
-    io.stderr("This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.\n");
+  const isStackShown = isDebug(io) && error instanceof Error;
+  if (isStackShown || error instanceof CommandError || isNamedError(error)) return null;
+  return "This looks like a defect. TOKENBUTLER_DEBUG=1 prints where it happened.";
+}
+
+function printError(line: string, hint: string | null, error: unknown, io: CliIo): void {
+  io.stderr(`${line}\n`);
+  if (hint !== null) io.stderr(`${hint}\n`);
+  if (!isDebug(io)) return;
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    io.stderr(`${cause.stack ?? cause.message}\n`);
   }
-  return usage ? EXIT.usage : EXIT.failure;
 }
 
 /** Errors of the program's own kinds and of the system: their messages stand for themselves. */

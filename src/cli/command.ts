@@ -1,4 +1,5 @@
 /** What a command is, and the table's view of it. @module */
+import type { Logger } from "../observe/logger.ts";
 import type { Flags, Settings } from "./flags.ts";
 import type { CliIo } from "./io.ts";
 
@@ -14,6 +15,12 @@ export interface Command<F extends Flags = Flags> {
   readonly flags: F;
   /** Takes all arguments as they are, flags too, unless `--help` comes first. */
   readonly ownsArguments?: boolean;
+  /**
+   * Where an error goes that ends it, the arguments being wrong included.
+   *
+   * @returns Null: to standard error as text.
+   */
+  readonly errorLog?: (args: readonly string[], io: CliIo) => Logger | null;
   /**
    * @param rest All arguments when `ownsArguments`, else none.
    * @returns The exit code.

@@ -136,6 +136,23 @@ export function resolveFlags<F extends Flags>(
   return { settings: settings as Settings<F>, positionals: written.positionals };
 }
 
+/**
+ * One setting of a command line that may be wrong elsewhere; its fallback where it is wrong itself.
+ */
+export function peekFlag(
+  flags: Flags,
+  key: string,
+  args: readonly string[],
+  env: (name: string) => string | undefined,
+): unknown {
+  const flag = flags[key]!;
+  const names = [flagName(key), ...flag.aliases ?? []];
+  const written = splitArguments(args, optionShapes(flags))
+    .flatMap((token) => token.kind === "option" && names.includes(token.name) ? [token.value] : []);
+  const result = flag.schema?.safeParse(written.at(-1) ?? env(envName(key)));
+  return result?.success ? result.data : flag.fallback;
+}
+
 function optionShapes(flags: Flags): Record<string, OptionShape> {
   const shapes: Record<string, OptionShape> = { help: { type: "boolean", short: "h" } };
   for (const [key, flag] of Object.entries(flags)) {

@@ -10,7 +10,11 @@ const GRACE_MS = 4000;
  * @param exitCode Exit code of a process that had to be ended.
  * @returns Disposing of it lifts the limit.
  */
-export function exitLimit(io: CliIo, exitCode: number, graceMs = GRACE_MS): Disposable {
+export function exitLimit(
+  io: Pick<CliIo, "exit">,
+  exitCode: number,
+  graceMs = GRACE_MS,
+): Disposable {
   const timer = setTimeout(() => io.exit(exitCode), graceMs);
   return { [Symbol.dispose]: () => clearTimeout(timer) };
 }
@@ -27,19 +31,30 @@ export interface InterruptGuard extends Disposable {
  *
  * @param exitCode Exit code of a process that had to be ended.
  * @param moreMs Asked at the interrupt: time beyond the four seconds.
+ * @param lastWords Called before the process has to be ended; takes no time.
  */
 export function interruptGuard(
   io: CliIo,
   exitCode: number,
   moreMs: () => number = () => 0,
+  lastWords: () => void = () => {},
 ): InterruptGuard {
   const controller = new AbortController();
+  const ending = {
+    exit(code: number): never {
+      try {
+        lastWords();
+      } finally {
+        io.exit(code);
+      }
+    },
+  };
   let received: Interrupt | undefined;
   let limit: Disposable | undefined;
   const listener = io.onInterrupt((signal) => {
-    if (received !== undefined) io.exit(exitCode);
+    if (received !== undefined) ending.exit(exitCode);
     received = signal;
-    limit = exitLimit(io, exitCode, GRACE_MS + moreMs());
+    limit = exitLimit(ending, exitCode, GRACE_MS + moreMs());
     controller.abort();
   });
   return {

@@ -1,5 +1,5 @@
 /** The flags of `serve` about metrics and logs, and what is made of them. @module */
-import { createLogger, LOG_FORMATS, LOG_LEVELS, type Logger, logText } from "../observe/logger.ts";
+import { createLogger, LOG_FORMATS, LOG_LEVELS, type Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics/mod.ts";
 import { Observer } from "../observe/observer.ts";
 import { requestLog } from "../observe/request_log.ts";
@@ -7,8 +7,16 @@ import { createTracing } from "../observe/tracing.ts";
 import type { Sink } from "../observe/types.ts";
 import type { ServerLog } from "../server/app.ts";
 import type { Tokenizer } from "../tokenizer/types.ts";
-import { type Settings, switchFlag, triStateFlag, valueFlag } from "./flags.ts";
+import {
+  type Flags,
+  peekFlag,
+  type Settings,
+  switchFlag,
+  triStateFlag,
+  valueFlag,
+} from "./flags.ts";
 import { type CliIo, isDebug } from "./io.ts";
+import type { LogIo } from "./log_io.ts";
 import { oneOf } from "./values.ts";
 import { VERSION } from "./version.ts";
 
@@ -30,7 +38,8 @@ export const observeFlags = {
   }),
   logLevel: valueFlag({
     group,
-    help: "least important lines that are logged: debug, info (a line a request), warn or error",
+    help: "least important lines on standard error, notes included: debug, info (a line a " +
+      "request), warn or error; what ends the program is always there",
     placeholder: "LEVEL",
     schema: oneOf(LOG_LEVELS),
     fallback: "info" as const,
@@ -41,11 +50,8 @@ export const observeFlags = {
   }),
 } as const;
 
-/** What a server says of itself, and where. */
+/** What a server says of itself. */
 export interface Observing {
-  readonly logger: Logger;
-  /** Surroundings whose messages go through the log where it is JSON. */
-  readonly io: CliIo;
   readonly serverLog: ServerLog;
   readonly observer: Observer;
   /** Undefined with `--no-metrics`. */
@@ -55,11 +61,10 @@ export interface Observing {
 /** Makes what the flags ask for. */
 export async function observe(
   settings: Settings<typeof observeFlags>,
-  io: CliIo,
+  { logger, io }: LogIo,
   served: { readonly name: string; readonly tokenizer?: Tokenizer | undefined },
 ): Promise<Observing> {
-  const { logFormat: format, logLevel: level, logPrompts } = settings;
-  const logger = createLogger({ format, level, write: (line) => io.stderr(line) });
+  const { logPrompts } = settings;
   const sinks: Sink[] = [requestLog(logger, logPrompts ? textOf(served.tokenizer) : null)];
   let metrics: Metrics | undefined;
   if (settings.metrics ?? true) {
@@ -70,8 +75,6 @@ export async function observe(
   const tracing = await createTracing(served.name, VERSION);
   if (tracing !== null) sinks.push(tracing);
   return {
-    logger,
-    io: format === "json" ? withLoggedMessages(io, logger) : io,
     serverLog: {
       error(message, cause, requestId) {
         const stack = isDebug(io) && cause instanceof Error ? cause.stack : undefined;
@@ -89,17 +92,14 @@ function textOf(tokenizer: Tokenizer | undefined) {
     tokenizer === undefined ? `[${ids.join(",")}]` : tokenizer.decode(ids);
 }
 
-/** A log of JSON has nothing else in it. */
-function withLoggedMessages(io: CliIo, logger: Logger): CliIo {
-  return {
-    stdout: (text) => io.stdout(text),
-    stderr: (text) => logText(logger, text),
-    stderrIsTerminal: false,
-    stdinIsTerminal: io.stdinIsTerminal,
-    env: (name) => io.env(name),
-    stdinLines: () => io.stdinLines(),
-    args: io.args,
-    onInterrupt: (handler) => io.onInterrupt(handler),
-    exit: (code) => io.exit(code),
-  };
+/**
+ * The log that an error of the command goes to: a log of JSON has nothing else in it. Also where the
+ * arguments are what is wrong.
+ *
+ * @returns Null: it is text, as the error is.
+ */
+export function errorLog(flags: Flags, args: readonly string[], io: CliIo): Logger | null {
+  const format = peekFlag(flags, "logFormat", args, (name) => io.env(name));
+  if (format !== "json") return null;
+  return createLogger({ format, level: "error", write: (line) => io.stderr(line) });
 }

@@ -26,7 +26,7 @@ export interface SupervisorParts {
   readonly start: () => ChildProcess;
   /** Calls the handler at each interrupt until the answer is disposed of. */
   readonly onInterrupt: (handler: (signal: Interrupt) => void) => Disposable;
-  readonly say: (line: string) => void;
+  readonly say: (line: string, isTrouble: boolean) => void;
   readonly nowMs: () => number;
   /** Ends early when the signal fires. */
   readonly pause: (ms: number, signal: AbortSignal) => Promise<void>;
@@ -89,7 +89,7 @@ export async function supervise(parts: SupervisorParts): Promise<number> {
   for (;;) {
     const began = parts.nowMs();
     child = parts.start();
-    parts.say(`process ${child.pid} serves`);
+    parts.say(`process ${child.pid} serves`, false);
     const { code, signal } = await child.ended;
     if (ending.signal.aborted || code === EXIT.ok || code === EXIT.usage) return code;
     const ranMs = parts.nowMs() - began;
@@ -98,6 +98,7 @@ export async function supervise(parts: SupervisorParts): Promise<number> {
     parts.say(
       `process ${child.pid} ended with ${how} after ${Math.round(ranMs / 1000)} s; ` +
         `the next one starts in ${pauseMs / 1000} s`,
+      true,
     );
     await parts.pause(pauseMs, ending.signal);
     if (ending.signal.aborted) return EXIT.ok;

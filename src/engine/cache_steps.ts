@@ -15,7 +15,15 @@ import { type ParkedLists, readLists } from "../butler/parked_lists.ts";
 import type { SelectorRow } from "../butler/row_tables.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { KvReport } from "../butler/settings_types.ts";
-import { addMoved, countStep, isMeasured, newTally, reportOf, type Tally } from "./tally.ts";
+import {
+  addMoved,
+  countStep,
+  isMeasured,
+  type MovedTotals,
+  newTally,
+  reportOf,
+  type Tally,
+} from "./tally.ts";
 import { POLICIES } from "../butler/policies/mod.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
@@ -45,6 +53,8 @@ export interface CacheStepsOptions {
   readonly calibration: Calibration | null;
   readonly predictor: Predictor | null;
   readonly importanceKeys: ImportanceKeys;
+  /** Gets what decode steps did, of all sequences. */
+  readonly totals: MovedTotals;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -198,7 +208,10 @@ export class CacheSteps {
     this.#tallies.set(slot, tally);
     if (this.#options.cache.offloaded(slot) === null) this.#selector.writeLists(slot, lists);
     else sent += this.#offload!.placeLists(submission, slot, numRows, lists, this.#selector);
-    if (tally.steps > 0) tally.bytes += sent;
+    if (tally.steps > 0) {
+      tally.bytes += sent;
+      this.#options.totals.bytes += sent;
+    }
     if (ahead !== null) this.#offload!.ahead.resume(slot, ahead);
     submission.submit();
   }
@@ -452,6 +465,7 @@ export class CacheSteps {
       const usedOf = (slot: number, layer: number) =>
         this.#offload?.ahead.used(slot, layer) ?? null;
       await this.#recall!.finish(submission, sampled, sumsOf, usedOf);
+      this.#options.totals.recallSteps += sampled.length;
     }
     if (offloaded.length === 0) return failures;
     await this.#offload!.endDecode(submission, offloaded, this.#selector);
@@ -459,6 +473,7 @@ export class CacheSteps {
       const tally = this.#tallies.get(slot);
       const moved = this.#offload!.moved(slot);
       if (tally !== undefined) addMoved(tally, moved);
+      addMoved(this.#options.totals, moved);
       const failure = this.#offload!.failure(slot);
       if (failure !== undefined) failures.set(slot, failure);
     }

@@ -19,6 +19,12 @@ export interface DenseTally {
 /** By slot. */
 export class DenseReports {
   readonly #tallies = new Map<number, DenseTally>();
+  readonly #totals: { bytes: number };
+
+  /** @param totals Gets what comes back after parking, of all sequences. */
+  constructor(totals: { bytes: number }) {
+    this.#totals = totals;
+  }
 
   /** A sequence begins in a slot. */
   begin(slot: number, settings: KvSettings): void {
@@ -27,7 +33,10 @@ export class DenseReports {
 
   /** It goes on there, after so many bytes of its rows were sent; before its first step none count. */
   resume(slot: number, parked: DenseTally, sent: number): void {
-    if (parked.steps > 0) parked.bytes += sent;
+    if (parked.steps > 0) {
+      parked.bytes += sent;
+      this.#totals.bytes += sent;
+    }
     this.#tallies.set(slot, parked);
   }
 

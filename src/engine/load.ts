@@ -32,9 +32,10 @@ export function loadOf({ kv, scheduler, steps, conversations, tierLoads }: {
     numPages,
     decodeSteps: steps.decodeSteps,
     decodedRows: steps.decodedRows,
-    stepSizes: { counts: steps.sizes.counts, sum: steps.sizes.sum },
+    stepSizes: steps.counts.stepSizes.now(),
     parkedSequences: scheduler.numParked,
     preemptions: steps.preemptions,
+    totals: steps.totals,
     ...tierLoads?.() ?? NO_TIERS,
     slots: scheduler.slots.map((sequence, slot) => ({
       running: sequence && runningSlot(sequence),

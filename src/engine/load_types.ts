@@ -5,7 +5,8 @@
  * @module
  */
 import type { KvReport } from "../butler/settings.ts";
-import type { StepSizes } from "./step_sizes.ts";
+import type { Buckets } from "./bucket_counts.ts";
+import type { EngineTotals } from "./totals.ts";
 import type { SamplingParams } from "./types.ts";
 
 /** A moment's view of an engine's load. */
@@ -18,11 +19,13 @@ export interface EngineStats {
   /** Rows of all decode steps: one for each sequence of a step. */
   readonly decodedRows: number;
   /** All steps by their tokens. */
-  readonly stepSizes: StepSizes;
+  readonly stepSizes: Buckets;
   /** Sequences whose rows lie below the device until they have a slot again. */
   readonly parkedSequences: number;
   /** Times that a sequence had to give up its slot. */
   readonly preemptions: number;
+  /** Its work since it was started. */
+  readonly totals: EngineTotals;
   /** Blocks that only wait to be found as the beginning of a prompt. */
   readonly cachedBlocks: number;
   /** Keys and values by tier, files with what belongs to them. */

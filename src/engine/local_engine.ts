@@ -320,7 +320,9 @@ export class LocalEngine implements Engine {
       this.#failStep(sequences, error);
     }
     this.#inStep = [];
+    const nowMs = performance.now();
     for (const sequence of sequences) {
+      this.#steps.counts.wentOn(sequence.takeProgress(nowMs));
       if (sequence.ended) this.#drop(sequence);
       else if (sequence.cancelled) this.#end(sequence, "cancelled");
     }
@@ -342,11 +344,15 @@ export class LocalEngine implements Engine {
   }
 
   #end(sequence: Sequence, reason: FinishReason): void {
-    this.#drop(sequence);
+    // While its slot is its own: what it says of its rows is asked there.
     sequence.finish(reason, performance.now());
+    this.#drop(sequence);
   }
 
   #drop(sequence: Sequence): void {
+    const { counts } = this.#steps;
+    counts.wentOn(sequence.takeProgress(performance.now()));
+    counts.left(sequence.reportKv());
     this.#conversations.leaves(sequence);
     this.#scheduler.remove(sequence);
     sequence.parked?.[Symbol.dispose]();

@@ -16,6 +16,12 @@ function isSame(a: Change, b: Change): boolean {
   return a.bias === b.bias && a.scale === b.scale && a.add === b.add;
 }
 
+/** What changes the logits of a sequence before sampling; told of every chosen token. */
+export interface TokenRules {
+  push(id: number): void;
+  adjustments(): readonly LogitAdjustment[];
+}
+
 /** What of a request the rules depend on. */
 export type LogitRulesRequest = Pick<
   GenerateRequest,
@@ -29,7 +35,7 @@ export type LogitRulesRequest = Pick<
  * The repetition penalty looks at the last `repeatLastN` tokens of prompt and answer, frequency and
  * presence penalty at the answer alone. A ban wins over everything.
  */
-export class LogitRules {
+export class LogitRules implements TokenRules {
   readonly #repetition: number;
   readonly #frequency: number;
   readonly #presence: number;

@@ -15,13 +15,15 @@ import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
 import type { ActivationBuffers, StepKind } from "./forward_parts.ts";
 import type { PrefillObserver, SelectionObserver } from "./observer.ts";
-import type {
-  DecodeRow,
-  ParkedRows,
-  PrefillChunk,
-  PrefillResult,
-  Runner,
-  Sampled,
+import {
+  type DecodeRow,
+  NO_STEPS,
+  type ParkedRows,
+  type PrefillChunk,
+  type PrefillResult,
+  type Runner,
+  type Sampled,
+  type StepTotals,
 } from "./runner_types.ts";
 import { CacheSteps } from "./cache_steps.ts";
 import { encodeChunk, encodePlain, encodePlanned } from "./layer_encoder.ts";
@@ -31,6 +33,7 @@ import { type ParkedSlot, parkSlot, restoreSlot } from "./slot_parking.ts";
 import { stepError } from "./step_errors.ts";
 import { NO_ROWS, StepInputs, type StepRow } from "./step_inputs.ts";
 import { Submission } from "./submission.ts";
+import type { MovedTotals } from "./tally.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Calibration } from "../butler/calibration/file.ts";
 import type { Predictor } from "../butler/predictor/predictor.ts";
@@ -92,7 +95,8 @@ export class ModelRunner implements Runner {
   readonly #sampler: Sampler;
   readonly #readback: Readback;
   readonly #inputs: StepInputs;
-  readonly #dense = new DenseReports();
+  readonly #totals: MovedTotals = { ...NO_STEPS };
+  readonly #dense = new DenseReports(this.#totals);
   #cache: CacheSteps | null = null;
   #parking: Parking | null = null;
   /** By slot: rows that are written. */
@@ -180,6 +184,7 @@ export class ModelRunner implements Runner {
       calibration: calibration ?? null,
       predictor: predictor ?? null,
       importanceKeys,
+      totals: this.#totals,
       ...(readback === undefined ? {} : { readback }),
     });
     await this.#cache.begin(slot, need);
@@ -188,6 +193,10 @@ export class ModelRunner implements Runner {
   report(slot: number): KvReport | null {
     const tiers = () => this.#options.cache.tiersOf(slot);
     return this.#dense.report(slot, tiers) ?? this.#cache?.report(slot) ?? null;
+  }
+
+  get totals(): StepTotals {
+    return this.#totals;
   }
 
   /** Lists of selected rows; for tests. Null until a sequence has some. */

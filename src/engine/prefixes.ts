@@ -42,18 +42,23 @@ export class PrefixUse {
     this.#prefixes = prefixes;
   }
 
-  /** Looks for the beginning of a sequence that has a slot and no rows. */
-  async adopt(sequence: Sequence): Promise<void> {
+  /**
+   * Looks for the beginning of a sequence that has a slot and no rows.
+   *
+   * @returns Tokens that were found; null: it was not to be looked for.
+   */
+  async adopt(sequence: Sequence): Promise<number | null> {
     const { slot, numPrompt, preempted, request } = sequence;
-    if (this.#prefixes === null || slot === null || preempted) return;
+    if (this.#prefixes === null || slot === null || preempted) return null;
     // Log-probabilities of a prompt come from its rows' own steps.
-    if (request.cachePrompt === false || request.promptLogprobs !== null) return;
+    if (request.cachePrompt === false || request.promptLogprobs !== null) return null;
     // One token is left to compute, for the logits after it.
     const most = Math.floor((numPrompt - 1) / BLOCK_ROWS);
-    if (most === 0) return;
+    if (most === 0) return 0;
     const { keys } = this.#of(sequence);
     const numRows = await this.#prefixes.adopt(slot, keys.slice(0, most));
     if (numRows > 0) sequence.adopt(numRows, performance.now());
+    return numRows;
   }
 
   /** Offers the whole blocks of a sequence that are not offered yet. */

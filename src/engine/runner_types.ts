@@ -89,6 +89,23 @@ export interface PrefillResult {
   readonly scores: readonly TokenLogprob[];
 }
 
+/** What the decode steps of a runner did since it was made, for all sequences alike. */
+export interface StepTotals {
+  /** Bytes of keys and values that came to the device from below, parked ones included. */
+  readonly bytes: number;
+  /**
+   * Rows that sequences below the device wanted, over KV heads and the layers that count, and those of
+   * them that were on the device.
+   */
+  readonly wanted: number;
+  readonly resident: number;
+  /** Times that the recall of a sequence was measured. */
+  readonly recallSteps: number;
+}
+
+/** Of a runner that has not done anything. */
+export const NO_STEPS: StepTotals = { bytes: 0, wanted: 0, resident: 0, recallSteps: 0 };
+
 /** Runs the model. Every call is one or more submissions and returns when they are done. */
 export interface Runner {
   /**
@@ -99,6 +116,8 @@ export interface Runner {
   begin(slot: number, need: SequenceNeed): Promise<void>;
   /** What the cache did for the sequence so far; null where there is nothing to tell. */
   report(slot: number): KvReport | null;
+  /** What its decode steps did so far. */
+  readonly totals: StepTotals;
   /**
    * Copies the rows of a sequence to a lower tier, so that its slot can be released.
    *

@@ -6,6 +6,7 @@
  */
 import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import type { SequenceNeed } from "../kv/types.ts";
+import type { TokenRules } from "./logit_rules.ts";
 import type {
   DecodeRow,
   LogitAdjustment,
@@ -15,6 +16,8 @@ import type {
   Sampled,
   SampleSpec,
 } from "./runner_types.ts";
+import { SequenceTimes } from "./sequence_times.ts";
+import type { Progress } from "./totals.ts";
 import type {
   EngineErrorData,
   EngineEvent,
@@ -23,12 +26,6 @@ import type {
   RequestTimings,
   TokenLogprob,
 } from "./types.ts";
-
-/** What changes the logits of a sequence before sampling; told of every chosen token. */
-export interface TokenRules {
-  push(id: number): void;
-  adjustments(): readonly LogitAdjustment[];
-}
 
 /** Where the events of a sequence go. Must not throw. */
 export type EmitEvent = (event: EngineEvent) => void;
@@ -81,9 +78,9 @@ export class Sequence {
   #numScored = 0;
   #ended = false;
 
-  readonly #arrivedMs: number;
-  #admittedMs: number | null = null;
-  #answeredMs: number | null = null;
+  readonly #times: SequenceTimes;
+  /** Tokens of the answer that {@linkcode takeProgress} told of. */
+  #numTold = 0;
 
   constructor(
     request: GenerateRequest,
@@ -99,7 +96,7 @@ export class Sequence {
     this.arrival = arrival;
     this.#rules = rules;
     this.#emit = emit;
-    this.#arrivedMs = nowMs;
+    this.#times = new SequenceTimes(nowMs);
     this.#tokens = [...request.promptIds];
     this.#stopIds = new Set(request.forcedIds === undefined ? request.stopTokenIds : []);
   }
@@ -168,7 +165,7 @@ export class Sequence {
     assertSequence(this.parked !== null || this.#numWritten === 0, "rows without a place");
     this.slot = slot;
     this.begun = false;
-    this.#admittedMs ??= nowMs;
+    this.#times.admitted(nowMs);
   }
 
   /** The first `count` tokens of prompt and answer. */
@@ -239,6 +236,11 @@ export class Sequence {
     };
   }
 
+  /** Prompt tokens of a chunk that never had rows before. */
+  newOf({ start, tokens }: PrefillChunk): number {
+    return Math.max(0, Math.min(start + tokens.length, this.numPrompt) - this.#numReported);
+  }
+
   /** Takes the result of a chunk. May end the sequence. */
   acceptPrefill(chunk: PrefillChunk, result: PrefillResult, nowMs: number): void {
     const numScores = chunk.scoring?.targets.length ?? 0;
@@ -253,7 +255,7 @@ export class Sequence {
     if (this.request.promptLogprobs !== null) this.#acceptScores(chunk.start, result.scores);
     if (result.sampled !== null) this.#acceptToken(result.sampled, nowMs);
     else if (this.numPending === 0) {
-      this.#answeredMs = nowMs;
+      this.#times.answered(nowMs);
       this.finish("length", nowMs);
     }
   }
@@ -265,7 +267,7 @@ export class Sequence {
   }
 
   #acceptToken({ token, logprob }: Sampled, nowMs: number): void {
-    this.#answeredMs ??= nowMs;
+    this.#times.answered(nowMs);
     this.#tokens.push(token);
     if (this.request.forcedIds === undefined) this.#rules.push(token);
     this.#emit({ type: "token", id: token, logprob });
@@ -279,6 +281,7 @@ export class Sequence {
   finish(reason: FinishReason, nowMs: number): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#times.ended(nowMs);
     this.#emit({ type: "done", reason, timings: this.#timings(nowMs), kv: this.#kvReport() });
   }
 
@@ -289,17 +292,19 @@ export class Sequence {
     this.#emit({ type: "error", error });
   }
 
+  /** How far it came since this was asked last. */
+  takeProgress(nowMs: number): Progress {
+    const generatedTokens = this.numGenerated - this.#numTold;
+    this.#numTold = this.numGenerated;
+    return { ...this.#times.takePhases(nowMs), generatedTokens };
+  }
+
   #sampleSpec(): SampleSpec {
     const { sampling, forcedIds, logprobs } = this.request;
+    const { temperature, topK, typicalP, topP, minP, seed } = sampling;
     const step = this.numGenerated;
     return {
-      temperature: sampling.temperature,
-      topK: sampling.topK,
-      typicalP: sampling.typicalP,
-      topP: sampling.topP,
-      minP: sampling.minP,
-      seed: sampling.seed,
-      step,
+      ...{ temperature, topK, typicalP, topP, minP, seed, step },
       adjustments: forcedIds === undefined ? this.#rules.adjustments() : NO_ADJUSTMENTS,
       forced: forcedIds?.[step] ?? null,
       logprobs,
@@ -322,7 +327,7 @@ export class Sequence {
       processed,
       total: this.numPrompt,
       cached: this.#numCached,
-      ms: nowMs - (this.#admittedMs ?? nowMs),
+      ms: this.#times.sinceSlot(nowMs),
     });
   }
 
@@ -332,15 +337,11 @@ export class Sequence {
   }
 
   #timings(nowMs: number): RequestTimings {
-    const admitted = this.#admittedMs;
-    const answered = this.#answeredMs;
     return {
-      queueMs: (admitted ?? nowMs) - this.#arrivedMs,
+      ...this.#times.phases(nowMs),
       promptTokens: this.#numReported - this.#numCached,
       cachedTokens: this.#numCached,
-      promptMs: admitted === null ? 0 : (answered ?? nowMs) - admitted,
       predictedTokens: this.numGenerated,
-      predictedMs: answered === null ? 0 : nowMs - answered,
     };
   }
 }

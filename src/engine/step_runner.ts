@@ -4,7 +4,7 @@ import type { PrefixUse } from "./prefixes.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
 import type { Scheduler, Step } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
-import { StepSizeCounts } from "./step_sizes.ts";
+import { type EngineTotals, TotalCounts } from "./totals.ts";
 
 /** Time that a prefill chunk should take, in milliseconds, and the bounds of its size. */
 export interface ChunkTarget {
@@ -39,8 +39,8 @@ export class StepRunner {
   decodeSteps = 0;
   /** Rows of all of them. */
   decodedRows = 0;
-  /** Tokens of steps, those of prompts too. */
-  readonly sizes = new StepSizeCounts();
+  /** Counts beside those of the runner. */
+  readonly counts = new TotalCounts();
   /** Times that a sequence gave up its slot. */
   preemptions = 0;
   readonly #options: StepRunnerOptions;
@@ -49,6 +49,11 @@ export class StepRunner {
   constructor(options: StepRunnerOptions) {
     this.#options = options;
     this.#prefillChunk = options.prefillChunk;
+  }
+
+  /** Work so far. */
+  get totals(): EngineTotals {
+    return this.counts.now(this.#options.runner.totals);
   }
 
   /** @throws Whatever makes the result of the whole step worthless. */
@@ -65,18 +70,21 @@ export class StepRunner {
     await this.#options.runner.begin(slot, sequence.need);
     sequence.begun = true;
     sequence.reportKv = () => this.#options.runner.report(slot);
-    await this.#options.prefixes.adopt(sequence);
+    const numFound = await this.#options.prefixes.adopt(sequence);
+    if (numFound !== null) this.counts.lookedUp(sequence.numPrompt, numFound);
   }
 
   /** A sequence gives up its slot. One that no tier has room for is prefilled again, if that may be. */
   async #park(sequence: Sequence): Promise<void> {
     this.preemptions++;
     if (!sequence.begun) return this.#options.scheduler.preempt(sequence);
-    const parked = await this.#options.runner.park(sequence.slot!);
-    if (parked !== null) this.#options.scheduler.parked(sequence, parked);
-    else if (sequence.isRepeatable) this.#options.scheduler.preempt(sequence);
+    const { runner, scheduler } = this.#options;
+    const report = runner.report(sequence.slot!);
+    const parked = await runner.park(sequence.slot!);
+    if (parked !== null) scheduler.parked(sequence, parked);
+    else if (sequence.isRepeatable) scheduler.preempt(sequence);
     // Nobody reads what it says, but that is no reason to lose it.
-    else if (sequence.held) this.#options.scheduler.hold(sequence, false);
+    else if (sequence.held) scheduler.hold(sequence, false);
     else {
       // Its rows were made while it attended to some of the others: a new prefill would differ.
       sequence.fail({
@@ -85,6 +93,8 @@ export class StepRunner {
           "below it: give more with --kv-host or --kv-disk",
       });
     }
+    // Whoever has the slot next has reports of its own.
+    if (sequence.slot === null) sequence.reportKv = () => report;
   }
 
   async #restore(sequence: Sequence): Promise<void> {
@@ -100,7 +110,9 @@ export class StepRunner {
     const chunk = sequence.prefillChunk(Math.min(count, sequence.numPending));
     const began = performance.now();
     const result = await this.#options.runner.prefill(chunk);
-    this.sizes.add(chunk.tokens.length);
+    this.counts.stepSizes.add(chunk.tokens.length);
+    // Also if nobody wants them any more: that is what they cost.
+    this.counts.prefilled(sequence.newOf(chunk));
     this.#adaptChunk(chunk.tokens.length, performance.now() - began);
     if (sequence.cancelled || sequence.ended) return;
     if (result.sampled?.error !== undefined) return sequence.fail(result.sampled.error);
@@ -124,7 +136,7 @@ export class StepRunner {
     );
     this.decodeSteps++;
     this.decodedRows += sequences.length;
-    this.sizes.add(sequences.length);
+    this.counts.stepSizes.add(sequences.length);
     if (results.length !== sequences.length) {
       throw new Error(`${results.length} tokens came back for ${sequences.length} sequences`);
     }

@@ -4,6 +4,7 @@ import { attendedRows, countedRole, type SlotView } from "../butler/slots.ts";
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { RecallSums } from "./recall_meter.ts";
 import type { Moved } from "./offload/row_placement.ts";
+import type { StepTotals } from "./runner_types.ts";
 
 /** Sums over the steps so far. */
 export interface Tally extends Moved {
@@ -14,6 +15,9 @@ export interface Tally extends Moved {
   scoring: number;
   readonly recall: RecallSums;
 }
+
+/** Sums over the steps of all sequences, whatever became of them. */
+export type MovedTotals = { -readonly [Name in keyof StepTotals]: StepTotals[Name] };
 
 /** Of a sequence that has not decoded yet. */
 export function newTally(settings: KvSettings): Tally {
@@ -36,11 +40,11 @@ export function countStep(tally: Tally, view: SlotView, n: number): void {
   tally.rows += sum / layers;
 }
 
-/** What a step moved. */
-export function addMoved(tally: Tally, { bytes, wanted, resident }: Moved): void {
-  tally.bytes += bytes;
-  tally.wanted += wanted;
-  tally.resident += resident;
+/** Adds what a step moved. */
+export function addMoved(sums: Moved, { bytes, wanted, resident }: Moved): void {
+  sums.bytes += bytes;
+  sums.wanted += wanted;
+  sums.resident += resident;
 }
 
 /** Whether it is the turn of a sequence's recall. */

@@ -80,12 +80,34 @@ const MARKS: readonly (readonly [string, LogLevel])[] = [
   ["note: ", "info"],
 ];
 
-/** Writes messages that were made for people (`note: ...`) as lines of a log. */
-export function logText(logger: Logger, text: string): void {
+/** A line of a message for people. */
+interface MessageLine {
+  readonly level: LogLevel;
+  /** As it was written. */
+  readonly line: string;
+  /** Without the mark. */
+  readonly message: string;
+}
+
+/** Lines with something in them. One that is indented, as of a stack, goes with the one before. */
+function* messageLines(text: string): Generator<MessageLine> {
+  let level: LogLevel = "info";
   for (const line of text.split("\n")) {
     if (line.trim() === "") continue;
-    const [mark = "", level = "info" as const] = MARKS.find(([mark]) => line.startsWith(mark)) ??
-      [];
-    logger.log(level, line.slice(mark.length));
+    const [mark, marked] = MARKS.find(([mark]) => line.startsWith(mark)) ?? ["", undefined];
+    if (marked !== undefined) level = marked;
+    else if (!/^\s/.test(line)) level = "info";
+    yield { level, line, message: line.slice(mark.length) };
   }
+}
+
+/** Writes messages that were made for people (`note: ...`) as lines of a log. */
+export function logText(logger: Logger, text: string): void {
+  for (const { level, message } of messageLines(text)) logger.log(level, message);
+}
+
+/** What of messages for people a log of that level would have. */
+export function textAtLevel(logger: Logger, text: string): string {
+  return [...messageLines(text)].filter(({ level }) => logger.enabled(level))
+    .map(({ line }) => `${line}\n`).join("");
 }

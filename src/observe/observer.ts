@@ -1,7 +1,14 @@
 /** Hands what happens to requests to whoever wants to know. @module */
 import type { GenerateRequest } from "../engine/types.ts";
 import { type SequenceListener, SequenceRecord } from "./sequence_record.ts";
-import type { ExchangeHandle, ExchangeRecord, HeaderReader, RequestWatch, Sink } from "./types.ts";
+import type {
+  ExchangeHandle,
+  ExchangeRecord,
+  HeaderReader,
+  RefusedConnection,
+  RequestWatch,
+  Sink,
+} from "./types.ts";
 
 /** How an {@linkcode Observer} looks. */
 export interface ObserverOptions {
@@ -24,6 +31,8 @@ export class Observer {
   readonly #keepIds: boolean;
   readonly #now: () => number;
   readonly #listener: SequenceListener;
+  /** Requests that are not over. */
+  readonly #open = new Set<Exchange>();
 
   constructor({ sinks, keepIds = false, now = () => performance.now() }: ObserverOptions) {
     this.#sinks = sinks;
@@ -47,16 +56,23 @@ export class Observer {
       sequence: (request) =>
         new SequenceRecord(exchange, request, this.#listener, this.#keepIds, this.#now),
       over: (record) => {
+        this.#open.delete(exchange);
         for (const sink of this.#sinks) sink.exchanged?.(record);
       },
     });
+    this.#open.add(exchange);
     for (const sink of this.#sinks) sink.arrived?.(exchange, headers);
     return exchange;
   }
 
   /** A connection was closed before there was a request on it. */
-  refused(code: string): void {
-    for (const sink of this.#sinks) sink.refused?.(code);
+  refused(connection: RefusedConnection): void {
+    for (const sink of this.#sinks) sink.refused?.(connection);
+  }
+
+  /** Nothing is sent any more: requests that are not over end as they are. */
+  cut(): void {
+    for (const exchange of [...this.#open]) exchange.cut();
   }
 
   /** The engine will not answer again. */
@@ -119,8 +135,19 @@ export class Exchange implements ExchangeHandle, RequestWatch {
     this.#endIfOver();
   }
 
+  /** The server ends, and this with it. */
+  cut(): void {
+    for (const sequence of this.#sequences) sequence.end("abort");
+    if (this.#status === null) this.#error ??= "shutting_down";
+    this.#end();
+  }
+
   #endIfOver(): void {
-    if (this.#over || this.#status === null || (this.#streams && !this.#finished)) return;
+    if (this.#status !== null && (!this.#streams || this.#finished)) this.#end();
+  }
+
+  #end(): void {
+    if (this.#over) return;
     this.#over = true;
     this.host.over({
       handle: this,

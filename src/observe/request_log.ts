@@ -1,5 +1,6 @@
 /** One line of the log for each request, and at level `debug` one for each sequence. @module */
 import type { Logger } from "./logger.ts";
+import { type RefusalClock, RefusalLog } from "./refusal_log.ts";
 import type { SequenceRecord } from "./sequence_record.ts";
 import type { ExchangeRecord, Sink } from "./types.ts";
 
@@ -19,21 +20,24 @@ const QUIET: ReadonlySet<string> = new Set([
  * Makes the sink.
  *
  * @param textOf Ids to text, where prompts and answers are to be logged; null: they never are.
+ * @param clock For tests.
  */
 export function requestLog(
   logger: Logger,
   textOf: ((ids: readonly number[]) => string) | null,
+  clock?: RefusalClock,
 ): Sink {
   const texts = (sequence: SequenceRecord) =>
     textOf === null ? {} : {
       prompt: cut(textOf(sequence.request.promptIds)),
       answer: cut(textOf(sequence.ids ?? [])),
     };
+  const refusals = new RefusalLog(logger, clock);
   return {
     ended(sequence) {
       const level = textOf === null ? "debug" : "info";
       if (!logger.enabled(level)) return;
-      const { exchange, request, numTokens, outcome, errorCode, timings, kv } = sequence;
+      const { exchange, request, numTokens, cachedTokens, outcome, errorCode, kv } = sequence;
       const { queueMs, prefillMs, decodeMs } = sequence.phases;
       logger.log(level, "sequence", {
         request_id: exchange.id,
@@ -41,7 +45,7 @@ export function requestLog(
         outcome: outcome ?? undefined,
         error: errorCode ?? undefined,
         prompt_tokens: request.promptIds.length,
-        cached_tokens: timings?.cachedTokens,
+        cached_tokens: cachedTokens,
         generated_tokens: numTokens,
         queue_ms: rounded(queueMs),
         prefill_ms: rounded(prefillMs),
@@ -59,14 +63,13 @@ export function requestLog(
         request_id: id,
         method,
         route,
-        status,
+        status: status ?? undefined,
         error: error ?? undefined,
         ms: rounded(endedMs - beganMs),
         ...(sequences.length === 0 ? {} : generation(exchange)),
       });
     },
-    // At a level that nobody can fill a disk with by opening connections.
-    refused: (code) => logger.log("debug", "a connection is closed", { error: code }),
+    refused: (connection) => refusals.add(connection),
     engineLost(code) {
       logger.log("error", "the engine is gone", { code });
     },
@@ -75,9 +78,11 @@ export function requestLog(
 
 /** A client that asks wrongly is no fault of the server; a stream that failed says 200. */
 function levelOf({ route, status, sequences }: ExchangeRecord) {
-  if (status >= 500 && status !== 503) return "error";
+  if (status !== null && status >= 500 && status !== 503) return "error";
   if (sequences.some(({ outcome }) => outcome === "error")) return "error";
-  return QUIET.has(route) ? "debug" : "info";
+  // Who is refused is no probe.
+  const isAnswered = status === 200 || status === 503;
+  return QUIET.has(route) && isAnswered ? "debug" : "info";
 }
 
 function generation({ handle: { beganMs }, sequences }: ExchangeRecord) {
@@ -85,7 +90,7 @@ function generation({ handle: { beganMs }, sequences }: ExchangeRecord) {
   return {
     sequences: sequences.length,
     prompt_tokens: sum(sequences, ({ request }) => request.promptIds.length),
-    cached_tokens: sum(sequences, ({ timings }) => timings?.cachedTokens ?? 0),
+    cached_tokens: sum(sequences, ({ cachedTokens }) => cachedTokens),
     generated_tokens: sum(sequences, ({ numTokens }) => numTokens),
     first_token_ms: firsts.length === 0 ? undefined : rounded(Math.min(...firsts) - beganMs),
     outcome: [...new Set(sequences.map(({ outcome }) => outcome ?? "abort"))].join(","),

@@ -26,6 +26,8 @@ export class SequenceRecord implements SequenceWatch {
   lastTokenMs: number | null = null;
   endedMs: number | null = null;
   numTokens = 0;
+  /** Prompt tokens that were found in the cache, as far as is known. */
+  cachedTokens = 0;
   /** Ids of the answer, where somebody wants them. */
   readonly ids: number[] | null;
   outcome: Outcome | null = null;
@@ -64,8 +66,12 @@ export class SequenceRecord implements SequenceWatch {
         this.#listener.token(this, gapMs);
         break;
       }
+      case "prefill":
+        this.cachedTokens = event.cached;
+        break;
       case "done":
         this.timings = event.timings;
+        this.cachedTokens = event.timings.cachedTokens;
         this.kv = event.kv;
         break;
       case "error":

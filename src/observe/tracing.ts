@@ -100,9 +100,9 @@ export async function createTracing(modelName: string, version: string): Promise
       span?.setAttributes({
         "http.request.method": method,
         "http.route": route,
-        "http.response.status_code": status,
+        ...(status === null ? {} : { "http.response.status_code": status }),
       });
-      if (status >= 500) span?.setStatus({ code: SpanStatusCode.ERROR });
+      if (status === null || status >= 500) span?.setStatus({ code: SpanStatusCode.ERROR });
       span?.end(timeOf(endedMs));
     },
   };

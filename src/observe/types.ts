@@ -46,12 +46,22 @@ export interface ExchangeRecord {
   readonly method: string;
   /** The route as it is declared (`/v1/models/{name}`); `other` where there is none. */
   readonly route: string;
-  /** Status of the response. */
-  readonly status: number;
+  /** Status of the response; null: the server ended before there was one. */
+  readonly status: number | null;
   /** Code of the error that it was answered with; null: with none, or one in its stream. */
   readonly error: string | null;
   readonly endedMs: number;
   readonly sequences: readonly SequenceRecord[];
+}
+
+/** A connection that is closed before a route saw a request on it. */
+export interface RefusedConnection {
+  /** Code of an error: why. */
+  readonly code: string;
+  /** What its client is told, with the id in `x-request-id`; null: it is closed without a word. */
+  readonly answer: { readonly id: string; readonly status: number } | null;
+  /** Address of the client. */
+  readonly peer: string;
 }
 
 /** Gets what an {@linkcode Observer} is told. None of the calls may throw. */
@@ -64,8 +74,8 @@ export interface Sink {
   ended?(sequence: SequenceRecord): void;
   /** A request is over, its answer sent or given up. */
   exchanged?(exchange: ExchangeRecord): void;
-  /** A connection was closed before there was a request on it; why is the code of an error. */
-  refused?(code: string): void;
+  /** A connection was closed before there was a request on it. */
+  refused?(connection: RefusedConnection): void;
   /** The engine will not answer again: `device_lost` or `engine_crashed`. */
   engineLost?(code: string): void;
 }

@@ -8,4 +8,5 @@
 export { getRequestListener } from "@hono/node-server";
 export { Hono } from "hono";
 export { cors } from "hono/cors";
+export { matchedRoutes } from "hono/route";
 export type { Context, MiddlewareHandler } from "hono";

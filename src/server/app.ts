@@ -4,11 +4,12 @@
  *
  * @module
  */
-import { type Context, Hono } from "std-http";
+import { type Context, Hono, matchedRoutes } from "std-http";
 import { Admission } from "./admission/admission.ts";
 import { BodyBudget } from "./admission/body_budget.ts";
 import { DEFAULT_LIMITS, type RequestLimits } from "./admission/limits.ts";
 import type { Exchange, Observer } from "../observe/observer.ts";
+import type { RefusedConnection } from "../observe/types.ts";
 import type { RequestContext } from "./answer.ts";
 import { asRequestError, clientGone, RequestError, shuttingDown } from "./errors.ts";
 import { createGuard, type GuardOptions, NO_GUARD } from "./guard/guard.ts";
@@ -59,12 +60,14 @@ export interface App {
   readonly routes: readonly ServedRoute[];
   /** Serves another model, or the same on a new engine; until the promise is kept, 503. */
   load(model: ServedModel | Promise<ServedModel>): void;
-  /** A connection was closed before there was a request on it; why is the code of an error. */
-  refused(code: string): void;
+  /** A connection was closed before there was a request on it. */
+  refused(connection: RefusedConnection): void;
   /** Refuses new requests; those that run go on. */
   drain(): void;
   /** The same, and ends those that run with an error. */
   stop(): void;
+  /** Nothing is sent any more: what was not over is told to the observer as it is. */
+  cut(): void;
 }
 
 type AppContext = Context<{ Bindings: Bindings }>;
@@ -98,7 +101,9 @@ export function createApp(options: AppOptions): App {
   const created = Math.floor(Date.now() / 1000);
   const pace: StreamPace = { ...DEFAULT_PACE, ...options.pace };
   const stopping = new AbortController();
-  const life = new ModelLife(options.model, (error) => {
+  const life = new ModelLife(options.model, (error, engine) => {
+    // What it did since the last scrape; it answers only until it is closed.
+    void options.operator?.metrics?.remember(engine);
     log?.error(error.message, error.cause);
     observer?.engineLost(String(error.body.error.code));
   });
@@ -145,8 +150,16 @@ export function createApp(options: AppOptions): App {
   };
 
   const hono = new Hono<{ Bindings: Bindings }>();
-  hono.use(...guard.middleware);
   const declared: ServedRoute[] = [];
+  /** Names of routes by their patterns. */
+  const names = new Map<string, string>();
+  // Before anything is refused: the log says what was asked for, and a path is no name of its own.
+  hono.use((c, next) => {
+    const name = matchedRoutes(c).map(({ path }) => names.get(path)).find((name) => name);
+    if (name !== undefined) c.env.exchange?.matched(name);
+    return next();
+  });
+  hono.use(...guard.middleware);
   const route = (
     method: "GET" | "POST",
     path: string,
@@ -154,13 +167,10 @@ export function createApp(options: AppOptions): App {
   ) => {
     const name = routeName(path);
     declared.push({ method, path: name });
-    hono.on(method, path, (c) => {
-      c.env.exchange?.matched(name);
-      return handler(c);
-    });
+    names.set(path, name);
+    hono.on(method, path, handler);
     const allow = method === "GET" ? "GET, HEAD" : method;
     hono.all(path, (c) => {
-      c.env.exchange?.matched(name);
       throw new RequestError(
         405,
         "invalid_request_error",
@@ -224,8 +234,9 @@ export function createApp(options: AppOptions): App {
       return response;
     },
     load: (next) => life.load(next),
-    refused: (code) => observer?.refused(code),
+    refused: (connection) => observer?.refused(connection),
     drain: () => life.drain(),
+    cut: () => observer?.cut(),
     stop() {
       life.drain();
       stopping.abort(shuttingDown());

@@ -48,7 +48,7 @@ export async function serve(app: App, options: ServeOptions): Promise<Serving> {
   const server = await listen({
     hostname: options.host,
     port: options.port,
-    onRefused: (code) => app.refused(code),
+    onRefused: (connection) => app.refused(connection),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   }, (request, { completed }) => {
     const sent = completed.then(() => void inFlight.delete(sent));
@@ -75,6 +75,7 @@ export async function serve(app: App, options: ServeOptions): Promise<Serving> {
     await within(options.graceMs ?? DEFAULT_GRACE_MS, allSent());
     server.cut();
     await server.finished;
+    app.cut();
   };
   const shutdown = (drainMs = 0) => ending ??= end(drainMs);
   const onSignal = () => void shutdown(options.drainMs);

@@ -129,3 +129,40 @@ Deno.test("reportError() takes a reader that went away for no error", () => {
   assert.equal(reportError(new Deno.errors.BrokenPipe("gone"), "generate", io), 0);
   assert.equal(io.err, "");
 });
+
+Deno.test("an error that ends a command with a log of JSON is a line of it", async () => {
+  const ask = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
+    const io = new FakeIo({ env });
+    const code = await runCli(args, io);
+    const { time, ...line } = JSON.parse(io.err);
+    assert.ok(Date.parse(time) > 0);
+    assert.ok(io.err.endsWith("}\n") && io.out === "");
+    return { code, ...line };
+  };
+  const json = ["--log-format", "json"];
+  // Also where the command line itself is what is wrong, wherever the form is said.
+  const wrong = {
+    code: 2,
+    level: "error",
+    message: "unknown flag --prot; did you mean --port?",
+    hint: "Try: tokenbutler serve --help",
+  };
+  assert.deepEqual(await ask(["serve", "--prot", "1", ...json]), wrong);
+  assert.deepEqual(await ask(["serve", "--log-format=json", "--prot", "1"]), wrong);
+  const env = { TOKENBUTLER_LOG_FORMAT: "json" };
+  assert.deepEqual(await ask(["serve", "--prot", "1"], env), wrong);
+  const level = ["--log-level", "error"];
+  const missing = await ask(["serve", "--model", "/no/such/file.gguf", ...json, ...level]);
+  assert.deepEqual([missing.code, missing.level, missing.hint], [1, "error", undefined]);
+  assert.match(missing.message, /\/no\/such\/file\.gguf/);
+  assert.equal(missing.stack, undefined);
+  const debug = await ask(["serve", "--prot", "1", ...json], { TOKENBUTLER_DEBUG: "1" });
+  assert.match(debug.stack, /\n +at /);
+  // A form that is none is said in text, and so is everything that asked for no log.
+  const io = new FakeIo({ env });
+  assert.equal(await runCli(["serve", "--log-format", "jsno"], io), 2);
+  assert.match(io.err, /^tokenbutler serve: --log-format: .*\nTry: /);
+  const other = new FakeIo({ env });
+  assert.equal(await runCli(["tokenize", "--prot"], other), 2);
+  assert.match(other.err, /^tokenbutler tokenize: /);
+});

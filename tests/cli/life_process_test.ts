@@ -129,8 +129,8 @@ Deno.test("check 6: SIGTERM while clients read nothing: who reads again gets the
   await stderr;
 });
 
-Deno.test("a second SIGTERM ends a drain at once", async () => {
-  const server = start([...SERVE, "--port", "0"]);
+Deno.test("a second SIGTERM ends a drain at once, and what it cuts off is in the log", async () => {
+  const server = start([...SERVE, "--port", "0", "--log-format", "json"]);
   const stderr = new Response(server.stderr).text();
   const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
   const streams = await Promise.all(
@@ -144,14 +144,28 @@ Deno.test("a second SIGTERM ends a drain at once", async () => {
   await server.status;
   assert.ok(performance.now() - began < 1000, `${performance.now() - began} ms`);
   await Promise.allSettled(streams.map((stream) => stream.text()));
-  await stderr;
+  // Deno and the driver write lines of their own.
+  const lines = (await stderr).split("\n").filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line));
+  const ids = streams.map(({ headers }) => headers.get("x-request-id"));
+  const ended = lines.filter(({ request_id: id, message }) =>
+    message === "request" && ids.includes(id)
+  );
+  assert.equal(ended.length, streams.length);
+  // Whether one of them was just complete depends on the machine.
+  assert.ok(
+    ended.filter(({ outcome, status }) => outcome === "abort" && status === 200).length > 0,
+  );
 });
 
 Deno.test("--supervise: a process that was killed is followed by another, which knows its prefixes", async () => {
   const prefixes = await Deno.makeTempDir({ prefix: "tokenbutler-" });
   const port = freePort();
   const url = `http://127.0.0.1:${port}`;
-  const flags = ["--port", String(port), "--prefix-dir", prefixes, "--supervise"];
+  const flags = [
+    ...["--port", String(port), "--prefix-dir", prefixes, "--supervise"],
+    ...["--log-format", "json"],
+  ];
   const began = performance.now();
   const supervisor = start([...SERVE, ...flags]);
   const pids: number[] = [];
@@ -204,6 +218,11 @@ Deno.test("--supervise: a process that was killed is followed by another, which 
     stopped = true;
     assert.equal(code, 0, stderr);
     assert.equal(pids.length, 2, stderr);
+    // What the supervisor says is in the form of the log too.
+    const said = stderr.split("\n").filter((line) => /process \d+ /.test(line))
+      .map((line) => JSON.parse(line));
+    assert.deepEqual(said.map(({ level }) => level), ["info", "warn", "info"]);
+    assert.ok(said.every(({ time, message }) => Date.parse(time) > 0 && /^process/.test(message)));
   } finally {
     // Harmless after a test that went well: both have ended.
     if (!stopped) {

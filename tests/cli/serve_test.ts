@@ -179,3 +179,33 @@ Deno.test("serve has /metrics unless it is told not to, and logs JSON and nothin
     assert.ok(lines.some(({ route, status }) => route === "/v1/models" && status === 200));
   }
 });
+
+Deno.test("--log-level leaves out notes and the line about the model, and never the address", async () => {
+  const said = async (level: string, format: string) => {
+    const args = ["--port", "0", "--host", "0.0.0.0", "--insecure"];
+    const server = start(
+      [...args, "--log-level", level, "--log-format", format],
+      (_, io) => {
+        io.stderr("warning: a thing is odd\n");
+        io.stderr("error: Error: a thing broke\n    at somewhere\n");
+        return Promise.resolve(new FakeEngine());
+      },
+    );
+    await server.url;
+    server.io.interrupt("SIGTERM");
+    assert.equal(await server.code, 0);
+    return server.io.err;
+  };
+  const broken = "error: Error: a thing broke\n    at somewhere\n";
+  assert.equal(await said("error", "text"), broken);
+  assert.equal(await said("warn", "text"), `warning: a thing is odd\n${broken}`);
+  const all = await said("info", "text");
+  assert.match(all, /^note: 0\.0\.0\.0 can be reached/m);
+  assert.match(all, /^smollm2-135m-instruct: context 256/m);
+  assert.ok(all.includes(broken));
+  const lines = (await said("error", "json")).trim().split("\n").map((line) => JSON.parse(line));
+  assert.deepEqual(lines.map(({ level, message }) => [level, message]), [
+    ["error", "Error: a thing broke"],
+    ["error", "    at somewhere"],
+  ]);
+});

@@ -30,7 +30,7 @@ function open(ends: readonly (ProcessEnd & { readonly ranMs?: number })[]) {
       handler = take;
       return { [Symbol.dispose]: () => handler = undefined };
     },
-    say: (line) => void lines.push(line),
+    say: (line, isTrouble) => void lines.push(`${isTrouble ? "trouble: " : ""}${line}`),
     nowMs: () => nowMs,
     pause: (ms) => {
       nowMs += ms;
@@ -51,9 +51,9 @@ Deno.test("supervise() starts a process again until it ends well", async () => {
   assert.deepEqual(pauses, [1000, 2000]);
   assert.deepEqual(lines, [
     "process 101 serves",
-    "process 101 ended with exit code 1 after 0 s; the next one starts in 1 s",
+    "trouble: process 101 ended with exit code 1 after 0 s; the next one starts in 1 s",
     "process 102 serves",
-    "process 102 ended with SIGKILL after 0 s; the next one starts in 2 s",
+    "trouble: process 102 ended with SIGKILL after 0 s; the next one starts in 2 s",
     "process 103 serves",
   ]);
   assert.ok(!listens());

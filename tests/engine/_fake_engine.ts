@@ -8,14 +8,16 @@
 import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import type { KvReport, KvSettings } from "../../src/butler/settings.ts";
 import { LocalEngine, type LocalEngineParts } from "../../src/engine/local_engine.ts";
-import type {
-  DecodeRow,
-  ParkedRows,
-  PrefillChunk,
-  PrefillResult,
-  Runner,
-  Sampled,
-  SampleSpec,
+import {
+  type DecodeRow,
+  NO_STEPS,
+  type ParkedRows,
+  type PrefillChunk,
+  type PrefillResult,
+  type Runner,
+  type Sampled,
+  type SampleSpec,
+  type StepTotals,
 } from "../../src/engine/runner_types.ts";
 import {
   type EngineEvent,
@@ -85,6 +87,7 @@ interface FakeParked extends ParkedRows {
 /** Keeps rows by page and position, as a device would. */
 export class FakeRunner implements Runner {
   readonly calls: FakeCall[] = [];
+  totals: StepTotals = NO_STEPS;
   /** Runs before each call has any effect; may throw or take its time. */
   before: (call: FakeCall) => void | Promise<void> = () => {};
   /** Keep no record of calls: for long runs. */

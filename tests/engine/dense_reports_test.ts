@@ -3,7 +3,8 @@ import { DenseReports } from "../../src/engine/dense_reports.ts";
 import { assert } from "std-testing";
 
 Deno.test("sequences that attend to everything report the mean of their rows, also after parking", () => {
-  const reports = new DenseReports();
+  const totals = { bytes: 0 };
+  const reports = new DenseReports(totals);
   const settings = { ...KV_DEFAULTS, policy: "dense" as const, neighbours: false, layers: [] };
   const tiers = () => ({ device: 7, host: 0, disk: 0 });
   assert.equal(reports.report(0, tiers), null);
@@ -20,6 +21,7 @@ Deno.test("sequences that attend to everything report the mean of their rows, al
   const report = reports.report(1, tiers)!;
   assert.equal(report.rowsPerStep, 11.5);
   assert.equal(report.bytesPerStep, 24);
+  assert.equal(totals.bytes, 48);
   assert.equal(report.residentShare, 1);
   assert.deepEqual(report.tiers, tiers());
   // What comes back before the first step belongs to the prefill.
@@ -27,4 +29,5 @@ Deno.test("sequences that attend to everything report the mean of their rows, al
   reports.resume(3, reports.tally(2)!, 48);
   reports.add(3, 10);
   assert.equal(reports.report(3, tiers)!.bytesPerStep, 0);
+  assert.equal(totals.bytes, 48);
 });

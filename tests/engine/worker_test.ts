@@ -50,7 +50,7 @@ Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives 
     assert.deepEqual({ ids: got.ids, reason: got.end }, expected(req));
     assert.deepEqual(got.scores, expectedScores(req));
   });
-  const { decodeSteps, decodedRows, stepSizes, slots, ...load } = await engine.stats();
+  const { decodeSteps, decodedRows, stepSizes, slots, totals, ...load } = await engine.stats();
   const empty = { bytes: 0, capacityBytes: 0 };
   assert.deepEqual(load, {
     runningSequences: 0,
@@ -65,6 +65,9 @@ Deno.test("WorkerEngine gives the tokens, scores and ends that the engine gives 
   assert.ok(decodeSteps > 0 && decodedRows >= decodeSteps);
   // Every prompt is prefilled once, in pieces.
   assert.equal(stepSizes.sum, decodedRows + 40 + 1 + 16 + 17 + 90 + 3 + 8);
+  assert.equal(totals.prefilledTokens, 40 + 1 + 16 + 17 + 90 + 3 + 8);
+  const generated = all.reduce((sum, { ids }) => sum + ids.length, 0);
+  assert.equal(totals.generatedTokens, generated);
   assert.ok(stepSizes.counts.reduce((sum, count) => sum + count) >= decodeSteps + requests.length);
   assert.ok(
     slots.length > 0 && slots.every(({ running, kept }) => running === null && kept === null),

@@ -48,6 +48,9 @@ export async function openEngine(
   const runner: Runner = {
     begin: (slot, need) => parts.runner.begin(slot, need),
     report: (slot) => parts.runner.report(slot),
+    get totals() {
+      return parts.runner.totals;
+    },
     park: (slot) => parts.runner.park(slot),
     restore: (slot, parked) => parts.runner.restore(slot, parked),
     prefill: async (chunk) => {

@@ -1,6 +1,8 @@
 /** A small deterministic engine, tokenizer and template for tests of wire shapes and errors. @module */
 import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import type { KvReport, KvRequest } from "../../src/butler/settings.ts";
+import { NO_STEPS } from "../../src/engine/runner_types.ts";
+import { TotalCounts } from "../../src/engine/totals.ts";
 import type {
   Engine,
   EngineErrorData,
@@ -153,6 +155,7 @@ export class FakeEngine implements Engine {
   #live = new Map<string, Live>();
   #running = 0;
   #steps = 0;
+  readonly #counts = new TotalCounts();
   #slotFree: (() => void)[] = [];
 
   constructor(private readonly options: FakeEngineOptions = {}) {
@@ -222,6 +225,7 @@ export class FakeEngine implements Engine {
     const reply = script.filter((id) => !request.bannedTokenIds.includes(id));
     let predicted = 0;
     const cached = this.options.cached?.(request) ?? 0;
+    this.#counts.lookedUp(promptIds.length, cached);
     const progressOf = (processed: number) => ({
       processed,
       total: promptIds.length,
@@ -246,6 +250,9 @@ export class FakeEngine implements Engine {
       await this.#wait(this.options.chunkMs ?? 0, live);
       if (live.cancelled) return yield done("cancelled");
       const processed = Math.min(start + 16, promptIds.length);
+      const promptMs = processed - start;
+      this.#counts.prefilled(processed - start);
+      this.#counts.wentOn({ promptMs, generatedTokens: 0, predictedMs: 0 });
       yield { type: "prefill", ...progressOf(processed) };
       if (request.promptLogprobs !== null) {
         const top = request.promptLogprobs;
@@ -266,6 +273,7 @@ export class FakeEngine implements Engine {
       const id = reply[step % reply.length] ?? 0;
       this.#steps++;
       predicted++;
+      this.#counts.wentOn({ promptMs: 0, generatedTokens: 1, predictedMs: 2 });
       const logprob = request.logprobs === null ? null : logprobOf(id, request.logprobs);
       yield { type: "token", id, logprob };
       if (request.stopTokenIds.includes(id)) return yield done("stop");
@@ -313,6 +321,7 @@ export class FakeEngine implements Engine {
       stepSizes: { counts: [this.#steps, ...new Array<number>(13).fill(0)], sum: this.#steps },
       parkedSequences: 0,
       preemptions: 0,
+      totals: this.#counts.now(NO_STEPS),
       cachedBlocks: 0,
       tiers: {
         device: { bytes: 1024 * this.#running, capacityBytes: 65536 },

@@ -1,5 +1,6 @@
 import { assert } from "std-testing";
 import { Observer } from "../../src/observe/observer.ts";
+import type { RefusedConnection, Sink } from "../../src/observe/types.ts";
 import { createApp } from "../../src/server/app.ts";
 import {
   type ConnectionLimits,
@@ -13,7 +14,14 @@ import { eventData, eventually, failure, post } from "./_wire.ts";
 async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions = {}) {
   const model = { engine: new FakeEngine(engine), tokenizer: new FakeTokenizer() };
   const refused: string[] = [];
-  const observer = new Observer({ sinks: [{ refused: (code) => void refused.push(code) }] });
+  const refusals: RefusedConnection[] = [];
+  const sink: Sink = {
+    refused(connection) {
+      refused.push(connection.code);
+      refusals.push(connection);
+    },
+  };
+  const observer = new Observer({ sinks: [sink] });
   const app = createApp({ model, servedName: "tiny", version: "0", observer });
   const server = await serve(app, {
     host: "127.0.0.1",
@@ -25,6 +33,7 @@ async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions
     engine: model.engine,
     /** Why connections were closed before there was a request on them. */
     refused,
+    refusals,
     [Symbol.asyncDispose]: () => server.shutdown(),
   });
 }
@@ -33,7 +42,8 @@ async function open(limits: Partial<ConnectionLimits>, engine: FakeEngineOptions
 function errorOf(text: string) {
   const { status, body, head } = parseResponse(text);
   assert.match(head, /content-type: application\/json/i);
-  return { status, head, error: failure.parse(JSON.parse(body)).error };
+  const id = head.match(/^x-request-id: (\S+)$/mi)?.[1];
+  return { status, head, id, error: failure.parse(JSON.parse(body)).error };
 }
 
 Deno.test("a header that does not end in time is 408, and a connection that says nothing is closed", async () => {
@@ -42,8 +52,9 @@ Deno.test("a header that does not end in time is 408, and a connection that says
   using silent = await RawClient.connect(server);
   const started = performance.now();
   await slow.write("GET /health HTTP/1.1\r\nhost: x\r\n");
-  const { status, error } = errorOf(await slow.readAll());
+  const { status, error, id } = errorOf(await slow.readAll());
   assert.equal(status, 408);
+  assert.equal(server.refusals[0]?.answer?.id, id);
   assert.equal(error.code, "request_timeout");
   // Not a word: a client that has it in store would take it for an answer.
   assert.equal(await silent.readAll(), "");
@@ -77,6 +88,10 @@ Deno.test("what is no HTTP is 400 and a header of 40 KB is 431, each closed, and
       ["rubbish\r\n\r\n", 400, "invalid_http"],
       ["GET /health HTTP/1.1\r\n\r\n", 400, "invalid_http"],
       ["GET /health HTTP/1.1\r\nhost: a.1\r\n\r\n", 400, "invalid_http"],
+      ["GET /health HTTP/1.1\r\nhost:\r\n\r\n", 400, "invalid_http"],
+      ["GET /health HTTP/1.0\r\nhost: a.1\r\n\r\n", 400, "invalid_http"],
+      ["GET /health HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n", 400, "invalid_http"],
+      ["GET /a b HTTP/1.0\r\n\r\n", 400, "invalid_http"],
       ["GET /health HTTP/1.1\r\nhost: a\r\nHost: b\r\n\r\n", 400, "invalid_http"],
       [
         `GET /health HTTP/1.1\r\nhost: x\r\nx: ${"x".repeat(40_000)}\r\n\r\n`,
@@ -96,8 +111,34 @@ Deno.test("what is no HTTP is 400 and a header of 40 KB is 431, each closed, and
     const answer = errorOf(await client.readAll());
     assert.equal(answer.status, status, sent.slice(0, 40));
     assert.equal(answer.error.code, code);
+    // Whoever is told has an id to ask about.
+    assert.match(answer.id ?? "", /^[0-9a-f-]{36}$/);
+    const told = { id: answer.id!, status };
+    assert.deepEqual(server.refusals.pop(), { code, answer: told, peer: "127.0.0.1" });
+    assert.deepEqual(server.refusals, [], "told twice");
   }
   assert.equal(await (await fetch(`${server.url}/health`)).text(), '{"status":"ok"}');
+});
+
+Deno.test("HTTP/1.0 needs no Host, and its answers end with their connection", async () => {
+  await using server = await open({}, { reply: [72, 105, 257] });
+  const ask = async (text: string) => {
+    using client = await RawClient.connect(server);
+    await client.write(text);
+    return parseResponse(await client.readAll());
+  };
+  for (const method of ["GET", "HEAD"]) {
+    const { status, body, head } = await ask(`${method} /health HTTP/1.0\r\n\r\n`);
+    assert.equal(status, 200);
+    assert.equal(body, method === "GET" ? '{"status":"ok"}' : "");
+    assert.match(head, /^x-request-id: /mi);
+  }
+  const body = JSON.stringify({ prompt: "x", stream: true });
+  const header = `POST /v1/completions HTTP/1.0\r\ncontent-length: ${body.length}\r\n\r\n`;
+  const stream = await ask(header + body);
+  assert.doesNotMatch(stream.head, /transfer-encoding/i);
+  assert.equal(eventData(stream.body).at(-1), "[DONE]");
+  assert.deepEqual(server.refusals, []);
 });
 
 Deno.test("an error of a connection is never put into an answer that is being written", async () => {
@@ -167,8 +208,9 @@ Deno.test("connections over the bound of an address get 429 with Retry-After, or
   }
   using third = await RawClient.connect(server);
   await third.write(request);
-  const { status, head, error } = errorOf(await third.readAll());
+  const { status, head, id, error } = errorOf(await third.readAll());
   assert.equal(status, 429);
+  assert.deepEqual(server.refusals[0]?.answer, { id, status });
   assert.match(head, /retry-after: 1/i);
   assert.equal(error.code, "too_many_connections");
   assert.deepEqual(server.refused, ["too_many_connections"]);
@@ -176,6 +218,7 @@ Deno.test("connections over the bound of an address get 429 with Retry-After, or
   const waiting = await Promise.all(Array.from({ length: 20 }, () => RawClient.connect(server)));
   const closed = await Promise.all(waiting.slice(-4).map((client) => client.readAll()));
   assert.deepEqual(closed, ["", "", "", ""]);
+  assert.deepEqual(server.refusals.slice(-4).map(({ answer }) => answer), [null, null, null, null]);
   for (const client of waiting) client[Symbol.dispose]();
   await second.write(request);
   assert.equal(parseResponse(await second.read() ?? "").status, 200);

@@ -4,69 +4,9 @@ import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { Observer } from "../../src/observe/observer.ts";
 import { type FakeServerOptions, openFakeServer, SERVED_NAME } from "./_server.ts";
 import { withTestEngine } from "./_engine.ts";
+import { assertGrown, type Page, parsePage } from "./_page.ts";
 import { RawClient } from "./_raw.ts";
 import { post, postCompletion, streamCompletion } from "./_wire.ts";
-
-/** The line grammar of Prometheus' text format, as promtool reads it. */
-const NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*";
-const LABEL = '[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\\\\n]|\\\\["\\\\n])*"';
-const HELP = new RegExp(`^# HELP (${NAME}) \\S.*$`);
-const TYPE = new RegExp(`^# TYPE (${NAME}) (counter|gauge|histogram)$`);
-const SAMPLE = new RegExp(
-  `^(${NAME})(\\{${LABEL}(?:,${LABEL})*\\})? (-?(?:\\d+(?:\\.\\d+)?(?:e[+-]?\\d+)?|\\+?Inf)|NaN)$`,
-);
-
-interface Page {
-  /** Type of each metric by name. */
-  readonly types: ReadonlyMap<string, string>;
-  /** By name with labels. */
-  readonly samples: ReadonlyMap<string, number>;
-}
-
-/** Reads a page strictly: every line is one of three forms, and each sample belongs to its metric. */
-function parsePage(text: string): Page {
-  assert.ok(text.endsWith("\n"));
-  const types = new Map<string, string>();
-  const samples = new Map<string, number>();
-  let current = "";
-  for (const line of text.split("\n")) {
-    if (line === "") continue;
-    const help = HELP.exec(line);
-    const type = TYPE.exec(line);
-    if (help !== null) {
-      current = help[1]!;
-      assert.ok(!types.has(current), `${current} comes twice`);
-    } else if (type !== null) {
-      assert.equal(type[1], current);
-      types.set(current, type[2]!);
-    } else {
-      const [, name = "", labels = "", value = ""] = SAMPLE.exec(line) ?? [];
-      assert.notEqual(name, "", line);
-      const base = types.get(current) === "histogram"
-        ? name.replace(/_(bucket|sum|count)$/, "")
-        : name;
-      assert.equal(base, current, line);
-      const key = `${name}${labels}`;
-      assert.ok(!samples.has(key), `${key} comes twice`);
-      samples.set(key, Number(value.replace("Inf", "Infinity")));
-    }
-  }
-  for (const [name, type] of types) if (type === "histogram") checkHistogram(name, samples);
-  return { types, samples };
-}
-
-/** Buckets do not fall, and the last one holds all. */
-function checkHistogram(name: string, samples: ReadonlyMap<string, number>): void {
-  const groups = new Map<string, number[]>();
-  for (const [key, value] of samples) {
-    if (!key.startsWith(`${name}_bucket{`)) continue;
-    const group = key.replace(/le="[^"]*",?/, "");
-    groups.set(group, [...groups.get(group) ?? [], value]);
-  }
-  for (const [group, values] of groups) {
-    assert.deepEqual(values, values.toSorted((a, b) => a - b), group);
-  }
-}
 
 /** What dashboards, autoscalers and gateways ask for; renaming one of them breaks somebody. */
 const COUNTERS = [
@@ -81,6 +21,8 @@ const COUNTERS = [
   "tokenbutler_device_lost_total",
   "tokenbutler_engine_crashed_total",
   "tokenbutler_kv_fetched_bytes_total",
+  "tokenbutler_kv_resident_rows_total",
+  "tokenbutler_kv_wanted_rows_total",
   "tokenbutler_recall_samples_total",
   "tokenbutler_sequences_total",
   "vllm:admission_rejections_total",
@@ -190,16 +132,6 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
   assert.equal(http("other", "other", 404), 3);
 });
 
-/** Nothing that was there is missing, and what counts does not go back. */
-function assertGrown(before: Page, after: Page): void {
-  for (const [key, value] of before.samples) {
-    const type = after.types.get(key.replace(/(_bucket|_sum|_count)?\{.*|(_sum|_count)$/, ""));
-    const next = after.samples.get(key);
-    assert.notEqual(next, undefined, key);
-    if (type !== "gauge") assert.ok(next! >= value, `${key}: ${value}, then ${next}`);
-  }
-}
-
 function namesOf({ types }: Page, wanted: string): string[] {
   return [...types].filter(([, type]) => type === wanted).map(([name]) => name).toSorted();
 }
@@ -224,6 +156,19 @@ Deno.test("an answer that is given up and one that fails have their own outcomes
   const { samples } = await scrape(server);
   assert.equal(samples.get(`tokenbutler_device_lost_total{${MODEL}}`), 1);
   assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
+});
+
+Deno.test("what an engine did before it was lost is on the page, though nobody had asked it", async () => {
+  await using server = await openMeasured();
+  await postCompletion(server, { prompt: "abcdef", max_tokens: 4 });
+  server.engine.lose({ code: "device_lost", message: "the device was lost" });
+  await (await fetch(`${server.url}/health`)).body?.cancel();
+  const { samples } = await scrape(server);
+  assert.equal(samples.get("llamacpp:prompt_tokens_total"), 6);
+  assert.equal(samples.get(`vllm:prefix_cache_queries_total{${VLLM}}`), 6);
+  assert.equal(samples.get("llamacpp:n_decode_total"), 4);
+  assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
+  assert.equal(samples.get(`tokenbutler_kv_bytes{tier="device",${MODEL}}`), 0);
 });
 
 Deno.test("/metrics answers while the model loads, and is not there unless it is asked for", async () => {
@@ -327,4 +272,19 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   assert.equal(upTo("32") - upTo("16"), 3);
   assert.equal(upTo("+Inf"), of(`vllm:iteration_tokens_total_count{${VLLM}}`));
   assert.equal(upTo("8") - upTo("1"), 2);
+
+  // A client that leaves: what was done for it is no less.
+  const ask = { ...body, prompt: body.prompt.toReversed(), max_tokens: 300, kv, stream: true };
+  const reader = (await post(server, "/v1/completions", ask)).body!.getReader();
+  for (let chunks = 0; chunks < 5; chunks++) await reader.read();
+  await reader.cancel();
+  let third = await scrape(server);
+  while (third.samples.get(`vllm:num_requests_running{${VLLM}}`)! > 0) third = await scrape(server);
+  assertGrown(second, third);
+  assert.equal(third.samples.get(`vllm:prefix_cache_queries_total{${VLLM}}`), 300);
+  assert.equal(third.samples.get("llamacpp:prompt_tokens_total"), 204);
+  assert.equal(third.samples.get(`tokenbutler_kv_rows_per_step_count{${MODEL}}`), 3);
+  assert.ok(
+    third.samples.get("llamacpp:prompt_seconds_total")! > of("llamacpp:prompt_seconds_total")!,
+  );
 });

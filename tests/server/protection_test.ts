@@ -161,6 +161,18 @@ Deno.test("check 10: on the loopback a foreign Host is 403, and a foreign Origin
   for (const host of [`127.0.0.1:${port}`, `localhost:${port}`, "[::1]", "mine.example"]) {
     assert.equal((await ask(host)).status, 200, host);
   }
+  // HTTP/1.0 names nobody: it is told that the server lives, as anybody may be, and nothing else.
+  for (const [path, wanted] of [["/health", 200], ["/ready", 200], ["/v1/models", 403]] as const) {
+    using client = await RawClient.connect(server);
+    await client.write(`GET ${path} HTTP/1.0\r\n\r\n`);
+    assert.equal(parseResponse(await client.readAll()).status, wanted, path);
+    using named = await RawClient.connect(server);
+    await named.write(`GET ${path} HTTP/1.0\r\nhost: evil.example\r\n\r\n`);
+    assert.equal(parseResponse(await named.readAll()).status, 403, path);
+    using newer = await RawClient.connect(server);
+    await newer.write(`GET ${path} HTTP/1.1\r\n\r\n`);
+    assert.equal(parseResponse(await newer.readAll()).status, 400, path);
+  }
   const foreign = await ask("localhost", "origin: https://evil.example\r\n");
   assert.equal(foreign.status, 403);
   assert.doesNotMatch(foreign.head, /access-control-allow-origin/i);

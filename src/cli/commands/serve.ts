@@ -20,7 +20,8 @@ import { type CliIo, EXIT } from "../io.ts";
 import { lifeFlags, streamPace, unreadMs } from "../life_flags.ts";
 import { engineFlags, engineOptions, maxSeqsFlag } from "../model_flags.ts";
 import { startSelf } from "../self_process.ts";
-import { observe, observeFlags } from "../observe_flags.ts";
+import { logIo } from "../log_io.ts";
+import { errorLog, observe, observeFlags } from "../observe_flags.ts";
 import { type OpenEngine, openEngine } from "../session.ts";
 import { endingWithSupervisor, pause, supervise } from "../supervisor.ts";
 import { type OpenTextSide, openTextSide } from "../text_side.ts";
@@ -35,6 +36,38 @@ const LAST_WORDS_MS = 1000;
 
 /** The command, over ways to open the two sides of a model. */
 export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
+  const flags = {
+    host: valueFlag({
+      group,
+      help: "address to listen on",
+      placeholder: "HOST",
+      schema: text,
+      fallback: "127.0.0.1",
+    }),
+    port: valueFlag({
+      group,
+      help: "port to listen on; 0 takes a free one",
+      placeholder: "N",
+      schema: integer(0, 65535),
+      fallback: 8080,
+    }),
+    servedModelName: valueFlag({
+      group,
+      help: "name of the model in requests and answers",
+      placeholder: "NAME",
+      aliases: ["alias"],
+      schema: text,
+      fallback: null,
+      fallbackText: "the model's own",
+    }),
+    ...accessFlags,
+    ...limitFlags,
+    ...lifeFlags,
+    ...observeFlags,
+    ...slotFlags,
+    ...engineFlags,
+    maxSeqs: maxSeqsFlag(8),
+  };
   return defineCommand({
     name: "serve",
     summary: "serves a model through the OpenAI HTTP API",
@@ -49,49 +82,30 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       "--supervise (./run serve, or deno run with --allow-run) a process of its own serves, and is " +
       "started again when it fails, after pauses of 1 s to 60 s. Prefixes in --prefix-dir survive " +
       "that.",
+      "Messages for people are lines of the log with --log-format json, those of --supervise and the " +
+      "error that ends it too. --log-level warn or error leaves out notes, the line about the model " +
+      "and a line a request; the address is on standard output all the same, for whoever waits for it.",
       "Without a key it listens on the loopback only, and answers to no web page but its own " +
       "(--api-key, --insecure, --cors-origin). Several keys in TOKENBUTLER_API_KEY are a JSON " +
       "array. Requests with different keys share no cached rows of prompts.",
     ],
-    flags: {
-      host: valueFlag({
-        group,
-        help: "address to listen on",
-        placeholder: "HOST",
-        schema: text,
-        fallback: "127.0.0.1",
-      }),
-      port: valueFlag({
-        group,
-        help: "port to listen on; 0 takes a free one",
-        placeholder: "N",
-        schema: integer(0, 65535),
-        fallback: 8080,
-      }),
-      servedModelName: valueFlag({
-        group,
-        help: "name of the model in requests and answers",
-        placeholder: "NAME",
-        aliases: ["alias"],
-        schema: text,
-        fallback: null,
-        fallbackText: "the model's own",
-      }),
-      ...accessFlags,
-      ...limitFlags,
-      ...lifeFlags,
-      ...observeFlags,
-      ...slotFlags,
-      ...engineFlags,
-      maxSeqs: maxSeqsFlag(8),
-    },
+    flags,
+    errorLog: (args, io) => errorLog(flags, args, io),
     async run(settings, outerIo) {
-      if (settings.supervise) return await superviseServer(outerIo);
-      const processIo = endingWithSupervisor(outerIo);
+      if (settings.supervise) return await superviseServer(logIo(settings, outerIo).io);
+      const log = logIo(settings, endingWithSupervisor(outerIo));
+      const { io } = log;
       let keeper: EngineKeeper | undefined;
       const drainMs = settings.drainTimeout * 1000;
       const hangMs = settings.hangTimeout === 0 ? null : settings.hangTimeout * 1000;
-      using guard = interruptGuard(processIo, EXIT.ok, () => keeper?.isUp ? drainMs : 0);
+      let cut = () => {};
+      using guard = interruptGuard(
+        io,
+        EXIT.ok,
+        () => keeper?.isUp ? drainMs : 0,
+        // What is cut off has its line in the log all the same.
+        () => cut(),
+      );
       const given = engineOptions(settings, settings.maxSeqs);
       const options = { ...given, tiers: { ...given.tiers, ...slotOptions(settings) } };
       const guardSettings = guardOptions(settings, settings.host);
@@ -99,8 +113,8 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
       const servedName = settings.servedModelName ??
         (settings.model === null ? DEFAULT_MODEL.servedName : side.name);
       const tokenizer = side.tokenizer;
-      const observing = await observe(settings, processIo, { name: servedName, tokenizer });
-      const { io, metrics } = observing;
+      const observing = await observe(settings, log, { name: servedName, tokenizer });
+      const { metrics } = observing;
       const app = createApp({
         // Until the keeper below brings one.
         model: new Promise<ServedModel>(() => {}),
@@ -116,6 +130,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
           slots: settings.slots ?? true,
         },
       });
+      cut = () => app.cut();
       let server: Serving | undefined;
       try {
         const { host, port } = settings;
@@ -166,7 +181,7 @@ function superviseServer(io: CliIo): Promise<number> {
   return supervise({
     start: () => startSelf([...io.args, "--no-supervise"], "serve"),
     onInterrupt: io.onInterrupt,
-    say: (line) => io.stderr(`note: ${line}\n`),
+    say: (line, isTrouble) => io.stderr(`${isTrouble ? "warning" : "note"}: ${line}\n`),
     nowMs: () => performance.now(),
     pause,
   });

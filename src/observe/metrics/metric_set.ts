@@ -7,6 +7,7 @@ export type Labels = Readonly<Record<string, string>>;
 /** Makes metrics and writes them as one text. */
 export class MetricSet {
   readonly #registry = new Registry();
+  readonly #following: (Following | FollowingHistogram)[] = [];
 
   /** @param labels Every metric of the group has them. */
   constructor(labels: Labels = {}) {
@@ -36,12 +37,32 @@ export class MetricSet {
     });
   }
 
+  /** A counter whose number somebody else keeps. */
+  followingCounter(name: string, help: string): Following {
+    return this.#follows(new Following(this.counter(name, help)));
+  }
+
+  /** The same without a metric of its own. */
+  followingNumber(): Following {
+    return this.#follows(new Following(null));
+  }
+
   /** A histogram whose counts somebody else keeps. */
   following(name: string, help: string, bounds: readonly number[]): FollowingHistogram {
     const histogram = new FollowingHistogram(name, help, bounds);
     // A registry asks a metric for its name and for `get()` alone.
     this.#registry.registerMetric(histogram as unknown as Metric);
-    return histogram;
+    return this.#follows(histogram);
+  }
+
+  /** Whoever keeps numbers is another one from here on, who begins at 0. */
+  beginAnew(): void {
+    for (const following of this.#following) following.beginAnew();
+  }
+
+  #follows<T extends Following | FollowingHistogram>(following: T): T {
+    this.#following.push(following);
+    return following;
   }
 
   /** The page of the group, in Prometheus' text format. */
@@ -60,14 +81,27 @@ export class MetricSet {
  */
 export class Following {
   #seen = 0;
+  #total = 0;
 
-  constructor(private readonly counter: Counter) {}
+  /** @param counter Null: nothing shows the number. */
+  constructor(private readonly counter: Counter | null) {}
+
+  /** All that was counted. */
+  get total(): number {
+    return this.#total;
+  }
+
+  beginAnew(): void {
+    this.#seen = 0;
+  }
 
   /** The number is now this. */
   set(value: number): void {
     const grown = value >= this.#seen ? value - this.#seen : value;
     this.#seen = value;
-    if (grown > 0) this.counter.inc(grown);
+    if (grown <= 0) return;
+    this.#total += grown;
+    this.counter?.inc(grown);
   }
 }
 
@@ -82,6 +116,10 @@ export class FollowingHistogram {
     private readonly bounds: readonly number[],
   ) {
     this.#grown = new Array<number>(bounds.length + 2).fill(0);
+  }
+
+  beginAnew(): void {
+    this.#seen = [];
   }
 
   /** The numbers are now these. */

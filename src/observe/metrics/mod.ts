@@ -1,7 +1,7 @@
 /** The page of `/metrics`: groups of metrics under the names that dashboards know. @module */
 import { statsWithin } from "../../engine/stats_within.ts";
 import type { Engine, EngineStats } from "../../engine/types.ts";
-import type { ExchangeRecord, Sink } from "../types.ts";
+import type { ExchangeRecord, RefusedConnection, Sink } from "../types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
 import { llamaCppMetrics } from "./llama_cpp.ts";
 import { ownMetrics } from "./own.ts";
@@ -14,6 +14,8 @@ const STATS_WITHIN_MS = 4000;
 export interface Metrics extends Sink {
   /** The page, with what the engine says of itself now; null: there is none. */
   page(engine: Engine | null): Promise<string>;
+  /** Takes the last figures of an engine that is lost, if it still tells them. Never rejects. */
+  remember(engine: Engine): Promise<void>;
 }
 
 /**
@@ -29,15 +31,33 @@ export function createMetrics(
   },
 ): Metrics {
   const groups = [vllmMetrics(modelName), llamaCppMetrics(), ownMetrics(modelName, version)];
+  let last: Engine | null = null;
+  const past = new WeakSet<Engine>();
+  // An engine that was waited for may answer after the one that took its place.
+  const collect = (engine: Engine, stats: EngineStats): boolean => {
+    if (past.has(engine)) return false;
+    if (engine !== last) {
+      if (last !== null) past.add(last);
+      last = engine;
+      for (const group of groups) group.engineChanged();
+    }
+    for (const group of groups) group.collect(stats, engine.info);
+    return true;
+  };
+  const gone = () => {
+    for (const group of groups) group.engineGone();
+  };
   const counting = groups.filter((group) => group.token !== undefined);
   return {
     async page(engine) {
       const stats = engine === null ? null : await statsOf(engine, statsWithinMs);
-      for (const group of groups) {
-        if (engine === null || stats === "gone") group.engineGone();
-        else if (stats !== null) group.collect(stats, engine.info);
-      }
+      if (engine === null || stats === "gone") gone();
+      else if (stats !== null) collect(engine, stats);
       return (await Promise.all(groups.map((group) => group.text()))).join("\n");
+    },
+    async remember(engine) {
+      const stats = await statsOf(engine, statsWithinMs);
+      if (stats !== null && stats !== "gone" && collect(engine, stats)) gone();
     },
     token(sequence: SequenceRecord, gapMs: number | null) {
       for (const group of counting) group.token!(sequence, gapMs);
@@ -48,8 +68,8 @@ export function createMetrics(
     exchanged(exchange: ExchangeRecord) {
       for (const group of groups) group.exchanged?.(exchange);
     },
-    refused(code: string) {
-      for (const group of groups) group.refused?.(code);
+    refused(connection: RefusedConnection) {
+      for (const group of groups) group.refused?.(connection);
     },
     engineLost(code: string) {
       for (const group of groups) group.engineLost?.(code);

@@ -1,11 +1,11 @@
 /** Metrics that nobody else has a name for: tiers, selection, faults; and those of HTTP. @module */
+import { ROW_BOUNDS, SHARE_BOUNDS } from "../../engine/totals.ts";
 import type { EngineInfo, EngineStats } from "../../engine/types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
-import type { ExchangeRecord, Sink } from "../types.ts";
-import { MetricSet, oneTwoFive } from "./metric_set.ts";
+import type { ExchangeRecord, RefusedConnection, Sink } from "../types.ts";
+import { MetricSet } from "./metric_set.ts";
 import type { MetricGroup } from "./types.ts";
 
-const SHARES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1];
 const HTTP_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800];
 const TIERS = ["device", "host", "disk"] as const;
 /** Why a connection is closed: codes of errors, there from the start so that rates are right. */
@@ -31,33 +31,41 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
     "tokenbutler_parked_sequences",
     "Sequences whose rows lie below the device until they have a slot again",
   );
-  const fetched = set.counter(
+  const fetched = set.followingCounter(
     "tokenbutler_kv_fetched_bytes_total",
     "Keys and values that went from host or disk to the device in decode steps",
   );
-  const resident = set.histogram(
+  const wanted = set.followingCounter(
+    "tokenbutler_kv_wanted_rows_total",
+    "Rows that decode steps wanted of sequences below the device, over KV heads and counted layers",
+  );
+  const there = set.followingCounter(
+    "tokenbutler_kv_resident_rows_total",
+    "Those of tokenbutler_kv_wanted_rows_total that were on the device already",
+  );
+  const resident = set.following(
     "tokenbutler_kv_resident_share",
-    "Share of the wanted rows of a sequence that were on the device already",
-    SHARES,
+    "Share of the wanted rows of a sequence that were on the device already, however it ended",
+    SHARE_BOUNDS,
   );
-  const attended = set.histogram(
+  const attended = set.following(
     "tokenbutler_kv_rows_per_step",
-    "Rows that a KV head of a selected layer attended to, mean of a sequence",
-    oneTwoFive(1_000_000),
+    "Rows that a KV head of a selected layer attended to, mean of a sequence, however it ended",
+    ROW_BOUNDS,
   );
-  const samples = set.counter(
+  const samples = set.followingCounter(
     "tokenbutler_recall_samples_total",
     "Steps whose recall was measured",
   );
-  const mass = set.histogram(
+  const mass = set.following(
     "tokenbutler_recall_mass",
-    "Share of the attention that the attended rows cover, mean of a sequence",
-    SHARES,
+    "Share of the attention that the attended rows cover, mean of a sequence, however it ended",
+    SHARE_BOUNDS,
   );
-  const overlap = set.histogram(
+  const overlap = set.following(
     "tokenbutler_recall_overlap",
-    "Share of the truly best rows among the chosen ones, mean of a sequence",
-    SHARES,
+    "Share of the truly best rows among the chosen ones, mean of a sequence, however it ended",
+    SHARE_BOUNDS,
   );
   const sequences = set.counter("tokenbutler_sequences_total", "Sequences that ended", [
     "policy",
@@ -101,7 +109,21 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       }
       cached.set(stats.cachedBlocks);
       parked.set(stats.parkedSequences);
+      const { totals } = stats;
+      fetched.set(totals.bytes);
+      wanted.set(totals.wanted);
+      there.set(totals.resident);
+      samples.set(totals.recallSteps);
+      for (
+        const [histogram, { counts, sum }] of [
+          [resident, totals.residentShares],
+          [attended, totals.rowsPerStep],
+          [mass, totals.recallMasses],
+          [overlap, totals.recallOverlaps],
+        ] as const
+      ) histogram.set(counts, sum);
     },
+    engineChanged: () => set.beginAnew(),
     engineGone() {
       up.set(0);
       parked.set(0);
@@ -118,26 +140,17 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       return set.text();
     },
 
-    ended({ kv, timings, outcome }: SequenceRecord) {
+    ended({ kv, outcome }: SequenceRecord) {
       sequences.inc({ policy: kv?.policy ?? "none", outcome: outcome! });
-      if (kv === null || timings === null) return;
-      // The first token of an answer comes from the prefill.
-      const steps = Math.max(0, timings.predictedTokens - 1);
-      if (steps === 0) return;
-      fetched.inc(kv.bytesPerStep * steps);
-      resident.observe(kv.residentShare);
-      attended.observe(kv.rowsPerStep);
-      if (kv.recall === null) return;
-      samples.inc(kv.recall.steps);
-      mass.observe(kv.recall.mass);
-      overlap.observe(kv.recall.overlap);
     },
     exchanged({ handle: { beganMs }, route, method, status, endedMs }: ExchangeRecord) {
+      // A server that ends is not asked for figures any more.
+      if (status === null) return;
       const known = METHODS.has(method) ? method : "other";
       http.inc({ handler: route, method: known, status: String(status) });
       duration.observe({ handler: route, method: known }, (endedMs - beganMs) / 1000);
     },
-    refused(code: string) {
+    refused({ code }: RefusedConnection) {
       refused.inc({ reason: code });
     },
     engineLost(code: string) {

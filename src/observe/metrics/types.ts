@@ -8,6 +8,8 @@ export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 export interface MetricGroup {
   /** Takes what the engine says of itself now. */
   collect(stats: EngineStats, info: EngineInfo): void;
+  /** What an engine says from here on is said by another one: its totals begin at 0. */
+  engineChanged(): void;
   /** There is no engine to ask. */
   engineGone(): void;
   /** The group in Prometheus' text format. */

@@ -1,9 +1,9 @@
 /** Metrics under vLLM's names, which gateways and most dashboards read. @module */
-import { STEP_SIZE_BOUNDS } from "../../engine/step_sizes.ts";
+import { STEP_SIZE_BOUNDS } from "../../engine/totals.ts";
 import type { EngineInfo, EngineStats } from "../../engine/types.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
 import type { ExchangeRecord, Sink } from "../types.ts";
-import { Following, MetricSet, oneTwoFive } from "./metric_set.ts";
+import { MetricSet, oneTwoFive } from "./metric_set.ts";
 import type { MetricGroup } from "./types.ts";
 
 const FIRST_TOKEN_S = [
@@ -45,14 +45,15 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
     "num_gpu_blocks",
     "cache_dtype",
   ]);
-  const preemptions = new Following(
-    set.counter("vllm:num_preemptions_total", "Times that a sequence gave up its slot"),
+  const preemptions = set.followingCounter(
+    "vllm:num_preemptions_total",
+    "Times that a sequence gave up its slot",
   );
-  const queries = set.counter(
+  const queries = set.followingCounter(
     "vllm:prefix_cache_queries_total",
     "Prompt tokens that were looked for in the prefix cache",
   );
-  const hits = set.counter(
+  const hits = set.followingCounter(
     "vllm:prefix_cache_hits_total",
     "Prompt tokens that were found in the prefix cache",
   );
@@ -132,6 +133,8 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
       waiting.set(stats.waitingSequences);
       swapped.set(stats.parkedSequences);
       preemptions.set(stats.preemptions);
+      queries.set(stats.totals.lookedUpTokens);
+      hits.set(stats.totals.foundTokens);
       steps.set(stats.stepSizes.counts, stats.stepSizes.sum);
       const share = stats.numPages === 0 ? 0 : stats.pagesInUse / stats.numPages;
       for (const gauge of usage) gauge.set(share);
@@ -144,6 +147,7 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
         cache_dtype: info.kv.type,
       }, 1);
     },
+    engineChanged: () => set.beginAnew(),
     engineGone() {
       for (const gauge of [running, waiting, swapped, ...usage, hostUsage]) gauge.set(0);
     },
@@ -159,12 +163,8 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
       firstToken.observe((sequence.firstTokenMs! - sequence.exchange.beganMs) / 1000);
     },
     ended(sequence: SequenceRecord) {
-      const { outcome, timings, request } = sequence;
+      const { outcome, request } = sequence;
       success.inc({ finished_reason: outcome! });
-      if (timings !== null) {
-        queries.inc(timings.promptTokens + timings.cachedTokens);
-        hits.inc(timings.cachedTokens);
-      }
       if (outcome !== "stop" && outcome !== "length") return;
       whole.observe((sequence.endedMs! - sequence.exchange.beganMs) / 1000);
       const { queueMs, prefillMs, decodeMs } = sequence.phases;

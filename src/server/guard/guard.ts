@@ -42,8 +42,11 @@ export function createGuard(options: GuardOptions): Guard {
   const scopes = new WeakMap<Request, string>();
 
   const checkHost: MiddlewareHandler = (c, next) => {
-    const host = c.req.header("host") ?? "";
-    if (allowedHosts !== null && !isAllowedHost(host, allowedHosts)) throw hostNotAllowed();
+    const host = c.req.header("host");
+    // HTTP/1.0 has no such field. No browser speaks it, but a proxy beside this server may, and a page
+    // behind that: who names nothing is told that the server lives, and nothing else.
+    if (host === undefined && PUBLIC_PATHS.has(c.req.path)) return next();
+    if (allowedHosts !== null && !isAllowedHost(host ?? "", allowedHosts)) throw hostNotAllowed();
     return next();
   };
   const checkOrigin: MiddlewareHandler = (c, next) => {

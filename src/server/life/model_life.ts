@@ -15,10 +15,13 @@ export class ModelLife {
   #draining = false;
   /** Counts what was loaded: news of an engine that was replaced is no news. */
   #numLoads = 0;
-  readonly #onGone: (error: RequestError) => void;
+  readonly #onGone: (error: RequestError, engine: Engine) => void;
 
   /** @param onGone Called when an engine that served is lost. */
-  constructor(model: ServedModel | Promise<ServedModel>, onGone: (error: RequestError) => void) {
+  constructor(
+    model: ServedModel | Promise<ServedModel>,
+    onGone: (error: RequestError, engine: Engine) => void,
+  ) {
     this.#onGone = onGone;
     this.load(model);
   }
@@ -68,7 +71,7 @@ export class ModelLife {
       const code = reason.code === "device_lost" ? reason.code : "engine_crashed";
       const error = engineFailure({ ...reason, code });
       this.#state = { status: "gone", error };
-      this.#onGone(error);
+      this.#onGone(error, model.engine);
     });
   }
 }

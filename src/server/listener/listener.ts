@@ -7,6 +7,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "std-http";
+import type { RefusedConnection } from "../../observe/types.ts";
 import { asRequestError, type RequestError } from "../errors.ts";
 import { Connections } from "./connections.ts";
 import { UnreadSockets } from "./unread.ts";
@@ -57,8 +58,8 @@ export interface ListenOptions {
   /** 0 takes a free one. */
   readonly port: number;
   readonly limits?: ConnectionLimits;
-  /** Told of connections that are closed without a request, by the code of an error. */
-  readonly onRefused?: (code: string) => void;
+  /** Told of connections that are closed without a request. */
+  readonly onRefused?: (connection: RefusedConnection) => void;
 }
 
 /** Answers a request; `completed` is kept when its answer is sent or cannot be sent any more. */
@@ -78,8 +79,8 @@ export interface Listener {
   cut(): void;
 }
 
-function errorResponse(error: RequestError): Response {
-  return Response.json(error.body, { status: error.status, headers: error.headers });
+function errorResponse({ body, status, headers }: RequestError, id: string): Response {
+  return Response.json(body, { status, headers: { ...headers, "x-request-id": id } });
 }
 
 /** What to tell a client whose request node:http could not read. */
@@ -90,11 +91,15 @@ function parserError(code: unknown): RequestError {
 
 /**
  * Whether a request says once, and in a way that an address can be made of, what it is sent to. The
- * adapter takes names like `a.1`, which no address may have, and the first of several.
+ * adapter takes names like `a.1`, which no address may have, and the first of several. HTTP/1.0 knows
+ * no such field: what is asked that way, as by old probes, has no name to be checked.
  */
-function hasOneAddress({ rawHeaders }: IncomingMessage, url: string): boolean {
-  const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && /^host$/i.test(name));
-  return hosts.length <= 1 && URL.canParse(url);
+function hasOneAddress({ rawHeaders, httpVersion }: IncomingMessage, url: string): boolean {
+  const hosts = rawHeaders.filter((_, index) =>
+    index % 2 === 1 && /^host$/i.test(rawHeaders[index - 1]!)
+  );
+  const isNamed = hosts.length === 1 && hosts[0] !== "";
+  return (isNamed || (hosts.length === 0 && httpVersion === "1.0")) && URL.canParse(url);
 }
 
 /**
@@ -106,8 +111,16 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   const limits = options.limits ?? DEFAULT_CONNECTION_LIMITS;
   const connections = new Connections(limits.maxConnectionsPerAddress);
   const unread = new UnreadSockets(limits.unreadMs ?? Infinity);
-  const onRefused = options.onRefused ?? (() => {});
-  const refused = new WeakSet<Socket>();
+  /** Makes the id of a refusal and tells of it. */
+  const refuse = ({ status, body }: RequestError, { remoteAddress }: Socket): string => {
+    const id = crypto.randomUUID();
+    const code = String(body.error.code);
+    options.onRefused?.({ code, answer: { id, status }, peer: remoteAddress ?? "unknown" });
+    return id;
+  };
+  /** Surplus connections, with the ids of their refusals. */
+  const refused = new WeakMap<Socket, string>();
+  const tooMany = tooManyConnections(limits.maxConnectionsPerAddress);
   /**
    * The answers that a connection waits for: several where a client asked again before it had one.
    * No error may be put into them.
@@ -121,23 +134,30 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   /** Connections whose deadline passed before anything was read. */
   const late = new WeakSet<Socket>();
   const completions = new WeakMap<IncomingMessage, Promise<void>>();
+  /** Whose request is being read. */
+  let asking: Socket | undefined;
 
   const respond = getRequestListener((request, env) => {
     const incoming = env.incoming as IncomingMessage;
-    if (refused.has(incoming.socket)) {
-      return errorResponse(tooManyConnections(limits.maxConnectionsPerAddress));
+    const { socket } = incoming;
+    const surplus = refused.get(socket);
+    if (surplus !== undefined) return errorResponse(tooMany, surplus);
+    if (!hasOneAddress(incoming, request.url)) {
+      const error = notHttp();
+      return errorResponse(error, refuse(error, socket));
     }
-    if (!hasOneAddress(incoming, request.url)) return errorResponse(notHttp());
     return handler(request, { completed: completions.get(incoming) ?? Promise.resolve() });
   }, {
     overrideGlobalObjects: false,
+    // In place of the name that HTTP/1.0 does not send.
+    hostname: "localhost",
     // The adapter's own errors are of requests that have no URL or no host.
-    errorHandler: (thrown) =>
-      errorResponse(
-        thrown instanceof Error && thrown.name === "RequestError" && !("body" in thrown)
-          ? notHttp()
-          : asRequestError(thrown),
-      ),
+    errorHandler(thrown) {
+      const isOwn = thrown instanceof Error && thrown.name === "RequestError" &&
+        !("body" in thrown);
+      const error = isOwn ? notHttp() : asRequestError(thrown);
+      return errorResponse(error, refuse(error, asking!));
+    },
   });
   const server = createServer({
     headersTimeout: limits.headerTimeoutMs,
@@ -159,6 +179,8 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
         })
       ),
     );
+    // What the adapter cannot make a request of it says before it waits for anything.
+    asking = socket;
     void respond(incoming, outgoing);
   });
   server.on("connection", (socket: Socket) => {
@@ -178,9 +200,10 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
         }
       });
     });
-    if (verdict !== "serve") onRefused("too_many_connections");
-    if (verdict === "close") socket.destroy();
-    else if (verdict === "refuse") refused.add(socket);
+    if (verdict === "refuse") refused.set(socket, refuse(tooMany, socket));
+    if (verdict !== "close") return;
+    options.onRefused?.({ code: "too_many_connections", answer: null, peer: address });
+    socket.destroy();
   });
   server.on("clientError", (error: Error & { code?: unknown }, socket: Socket) => {
     const isAnswering = answersOf(socket).size > 0;
@@ -195,8 +218,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
       return void socket.destroy();
     }
     const refusal = late.has(socket) ? readTooLate() : parserError(error.code);
-    onRefused(String(refusal.body.error.code));
-    socket.end(rawResponse(refusal), () => socket.destroy());
+    socket.end(rawResponse(refusal, refuse(refusal, socket)), () => socket.destroy());
   });
 
   await new Promise<void>((resolve, reject) => {

@@ -40,7 +40,7 @@ export function headerTooLarge(): RequestError {
   });
 }
 
-/** 400: what came is not HTTP/1.1. */
+/** 400: what came is no HTTP that names what it is sent to. */
 export function notHttp(): RequestError {
   return new RequestError(400, "invalid_request_error", "This is not a valid HTTP request.", {
     code: "invalid_http",
@@ -54,11 +54,16 @@ const REASONS: Readonly<Record<number, string>> = {
   431: "Request Header Fields Too Large",
 };
 
-/** An error as it goes over a connection whose request could not be read. */
-export function rawResponse({ status, headers, body }: RequestError): string {
+/** An error as it goes over a connection whose request could not be read, with the id that it has. */
+export function rawResponse({ status, headers, body }: RequestError, id: string): string {
   const text = JSON.stringify(body);
   const length = new TextEncoder().encode(text).byteLength;
-  const fields = { ...headers, "content-type": "application/json", "content-length": `${length}` };
+  const fields = {
+    ...headers,
+    "x-request-id": id,
+    "content-type": "application/json",
+    "content-length": `${length}`,
+  };
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
   return `HTTP/1.1 ${status} ${REASONS[status] ?? ""}\r\n${lines.join("")}\r\n${text}`;
 }
