@@ -61,12 +61,12 @@ export function integersFlag(
 }
 
 /** A count of repeats. */
-export function countFlag(help: string, fallback: number) {
+export function countFlag(help: string, fallback: number, min = 1) {
   return valueFlag({
     group,
     help,
     placeholder: "N",
-    schema: integer(1, 100000),
+    schema: integer(min, 100_000),
     fallback,
   });
 }

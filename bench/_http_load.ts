@@ -4,7 +4,7 @@ import { GREEDY } from "../src/engine/types.ts";
 
 /** Requests of some streams that run side by side. */
 export interface Load {
-  /** Streams; each takes the next request as soon as it was answered. */
+  /** Streams; each takes the next request once it was answered and has thought. */
   readonly streams: number;
   readonly requests: readonly LoadRequest[];
 }
@@ -14,11 +14,13 @@ export interface LoadRequest {
   readonly prompt: readonly number[];
   /** Tokens of the answer. */
   readonly tokens: number;
+  /** Milliseconds before it is sent. */
+  readonly thinkMs: number;
 }
 
 /** Times of the answers, in milliseconds. */
 export interface LoadTimes {
-  /** From the request to the first token. */
+  /** From a request to its first token, in the order of the load. */
   readonly first: readonly number[];
   /** Ids of the answers, in the order of `first`. */
   readonly ids: readonly string[];
@@ -34,20 +36,23 @@ interface Answered {
   readonly numTokens: number;
 }
 
+const delay = (ms: number) => new Promise<void>((go) => setTimeout(go, ms));
+
 /** Runs a load; `answer` calls back at each piece of an answer. */
 async function runLoad(
   { streams, requests }: Load,
   answer: (request: LoadRequest, onPiece: () => void) => Promise<Answered>,
 ): Promise<LoadTimes> {
-  const first: number[] = [];
-  const ids: string[] = [];
+  const first = new Array<number>(requests.length);
+  const ids = new Array<string>(requests.length);
   const each: number[] = [];
   let tokens = 0;
   const begin = performance.now();
-  const waiting = requests.values();
+  const waiting = requests.entries();
   await Promise.all(Array.from({ length: streams }, async () => {
     // All streams take from the same list, so that they end at about the same time.
-    for (const request of waiting) {
+    for (const [index, request] of waiting) {
+      if (request.thinkMs > 0) await delay(request.thinkMs);
       const asked = performance.now();
       let begun: number | undefined;
       let last: number | undefined;
@@ -58,8 +63,8 @@ async function runLoad(
         begun ??= now;
       });
       if (begun === undefined) throw new Error("an answer had no token");
-      first.push(begun - asked);
-      ids.push(id);
+      first[index] = begun - asked;
+      ids[index] = id;
       tokens += numTokens;
     }
   }));

@@ -32,6 +32,11 @@ const flags = {
   requests: countFlag("requests for each stream and round", 3),
   prompt: countFlag("tokens of a prompt", 32),
   tokens: countFlag("tokens of an answer: half as many to half as many more, drawn for each", 32),
+  think: countFlag(
+    "milliseconds before each request, on average: drawn, and the same both ways",
+    0,
+    0,
+  ),
   rounds: countFlag("rounds over both ways", 3),
   "warm-up": countFlag("rounds before them that are not counted: code is compiled in those", 1),
 };
@@ -58,6 +63,8 @@ interface Round {
   readonly http: Measured;
   /** Milliseconds that HTTP took of the first token of each request. */
   readonly firstCostMs: readonly number[];
+  /** Milliseconds by which each request had its first token later than the same one directly. */
+  readonly firstLaterMs: readonly number[];
 }
 
 async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<void> {
@@ -83,6 +90,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
     tokens: settings.tokens,
     requests: settings.requests,
     rounds: settings.rounds,
+    think: settings.think,
   });
   const notes: string[] = [];
   try {
@@ -108,7 +116,10 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
         }
         const { first, ids: answers } = found.http!.times;
         const firstCostMs = answers.map((id, at) => first[at]! - watched.takeFirstMs(`${id}-0`));
-        if (index >= 0) rounds.push({ engine: found.engine!, http: found.http!, firstCostMs });
+        const direct = found.engine!.times.first;
+        const firstLaterMs = first.map((ms, at) => ms - direct[at]!);
+        const { engine, http } = found as Record<Way, Measured>;
+        if (index >= 0) rounds.push({ engine, http, firstCostMs, firstLaterMs });
       }
       const cases = {
         engine: caseOf(rounds.map(({ engine }) => engine)),
@@ -147,12 +158,13 @@ function drawRequests(
   ids: readonly number[],
 ): LoadRequest[] {
   const draws = new Draws(seed, streams);
-  const { prompt, tokens } = settings;
+  const { prompt, tokens, think } = settings;
   const least = Math.ceil(tokens / 2);
   return Array.from({ length: streams * settings.requests }, (_, index) => {
     return {
       prompt: Array.from({ length: prompt }, (_, at) => ids[(index * 97 + at) % ids.length]!),
       tokens: least + draws.below(2 * (tokens - least) + 1),
+      thinkMs: draws.below(2 * think + 1),
     };
   });
 }
@@ -174,12 +186,17 @@ interface Cost {
   readonly firstCostMsMean: number;
   readonly firstCostMsP95: number;
   readonly firstCostMsP99: number;
+  /** The whole first token, against the same request directly: the mean, and its standard error. */
+  readonly firstLaterMs: number;
+  readonly firstLaterMsError: number;
 }
 
 function costOf(rounds: readonly Round[]): Cost {
   const rate = ({ times }: Measured) => times.tokens / times.wallMs;
   const lost = rounds.map(({ engine, http }) => (1 - rate(http) / rate(engine)) * 100);
   const first = summarize(rounds.flatMap(({ firstCostMs }) => firstCostMs));
+  // By rounds: what requests of one round wait for, they wait for together.
+  const later = rounds.map(({ firstLaterMs }) => summarize(firstLaterMs).mean);
   return {
     lostPercent: summarize(lost).mean,
     lostPercentError: meanError(lost),
@@ -187,6 +204,8 @@ function costOf(rounds: readonly Round[]): Cost {
     firstCostMsMean: first.mean,
     firstCostMsP95: first.p95,
     firstCostMsP99: first.p99,
+    firstLaterMs: summarize(later).mean,
+    firstLaterMsError: meanError(later),
   };
 }
 
@@ -220,7 +239,10 @@ function costNote(
   return `${streams} at once: HTTP takes ${round(http.lostPercent, 2)} % of the tokens a second ` +
     `(standard error ${round(http.lostPercentError, 2)}), ` +
     `${round(http.firstCostMs, 3)} ms of the first token (95 of 100 requests at most ` +
-    `${round(http.firstCostMsP95, 3)}), ` +
+    `${round(http.firstCostMsP95, 3)}; the whole first token comes ` +
+    `${round(http.firstLaterMs, 3)} ms later, standard error ${
+      round(http.firstLaterMsError, 3)
+    }), ` +
     `${round(http.mainMicrosPerToken - engine.mainMicrosPerToken, 3)} us a token of the ` +
     "serving thread";
 }
@@ -232,9 +254,10 @@ export const { command, run } = defineBenchmark({
     "Both ways take turns, with the same prompts and lengths of answers. The client has a thread of its own; the " +
     "processor time is that of the thread that serves.",
     "What HTTP takes of the first token is known of each request: the client's time less the " +
-    "engine's in the same answer. The first tokens of the two ways are not to be compared where a " +
-    "step takes long: requests that come at the same moment reach an engine that is called " +
-    "directly before its next step, all of them, while through HTTP some come too late for it.",
+    "engine's in the same answer. The whole first tokens of the two ways are to be compared with " +
+    "--think only: without it a stream that is called directly asks again in the moment in which " +
+    "a step ends, and so never waits for one, while through HTTP it comes a few milliseconds " +
+    "later and waits for a whole step. With pauses of a step or more both come at any time.",
   ],
   flags,
   measure,

@@ -6,8 +6,8 @@
  */
 import type { Kernels } from "../gpu/kernels.ts";
 import { ROW_KEEPS, SUB_PAGE } from "../gpu/ops/list_params.ts";
-import { SCORER_KINDS, SCORER_WORDS, type ScorerKind } from "./scorer_kinds.ts";
-import type { ScorerTables } from "./scorers.ts";
+import { SCORER_KINDS, SCORER_WORDS, type ScorerKind } from "./scorers/kinds.ts";
+import type { ScorerTables } from "./scorers/types.ts";
 
 /** A row of a decode step. */
 export interface SelectorRow {

@@ -12,8 +12,9 @@ import type { Predictor } from "./predictor/predictor.ts";
 import { servedLayers } from "./predictor/shape.ts";
 import { Producers } from "./producers.ts";
 import { type RowTableOptions, RowTables } from "./row_tables.ts";
-import { SCORER_KINDS, type ScorerKind } from "./scorer_kinds.ts";
-import { createScorer, type KeyTransit, type Scorer, type ScorerOptions } from "./scorers.ts";
+import { SCORER_KINDS, type ScorerKind } from "./scorers/kinds.ts";
+import { createScorer } from "./scorers/mod.ts";
+import type { KeyTransit, Scorer, ScorerOptions } from "./scorers/types.ts";
 import { SelectionBuffers } from "./selection_buffers.ts";
 
 /** What {@linkcode SelectionResources} are made of. */
@@ -23,6 +24,8 @@ export interface SelectionResourceOptions extends ScorerOptions {
   readonly maxStored: number;
   readonly calibration: Calibration | null;
   readonly predictor: Predictor | null;
+  /** Offset of the step's uniform that counts the rows of a store's table, by kind. */
+  readonly storeOffset: (kind: number) => number;
   /** Told when buffers that others bind are other ones. */
   readonly onRebind: () => void;
 }
@@ -82,6 +85,25 @@ export class SelectionResources implements Disposable {
   /** A scorer that {@linkcode prepare} has made. */
   scorer(kind: ScorerKind): Scorer {
     return this.#scorers.get(kind)!;
+  }
+
+  /** Offset of the step's uniform that counts the rows of a store's table. */
+  storeOffset(kind: number): number {
+    return this.#options.storeOffset(kind);
+  }
+
+  /** Writes what is kept of the rows of a kind's table, if there are any. */
+  encodeStore(
+    pass: GPUComputePassEncoder,
+    kind: ScorerKind,
+    layer: number,
+    from: "cache" | "chunk",
+  ): void {
+    const index = SCORER_KINDS.indexOf(kind);
+    const count = this.tables.storeCounts[index]!;
+    if (count === 0) return;
+    const offset = this.storeOffset(index);
+    this.scorer(kind).encodeStore(pass, layer, count, offset, from);
   }
 
   /** Some sequence is below the device: scorers can read keys that only pass through. */

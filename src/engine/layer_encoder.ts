@@ -4,11 +4,12 @@
  *
  * @module
  */
-import type { CacheSteps, DecodePlan } from "./cache_steps.ts";
+import type { DecodePlan } from "./cache_decode.ts";
+import type { CacheSteps } from "./cache_steps.ts";
 import type { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
 import type { PrefillObserver, SelectionObserver } from "./observer.ts";
-import type { StagedChunk } from "./staged_prefill.ts";
+import type { StagedChunk } from "./offload/staged_prefill.ts";
 import type { Submission } from "./submission.ts";
 
 /** What the rows of a plain step share. */
@@ -35,9 +36,9 @@ export function encodePlain(
     forward.encodeQkv(submission.pass, layer, numRows, 0);
     attention.encodeRope(submission.pass, layer, numRows, 0);
     observer?.rotated(submission, layer);
-    if (storedSlot !== null) cache!.encodePrefill(submission, storedSlot, layer);
+    if (storedSlot !== null) cache!.prefill.encode(submission, storedSlot, layer);
     const observed = storedSlot !== null &&
-      cache!.encodeObserved(submission, storedSlot, layer, numRows);
+      cache!.prefill.encodeObserved(submission, storedSlot, layer, numRows);
     if (!observed) attention.encodeAll(submission.pass, kind, layer, numRows, numSplits, 0);
     forward.encodeOutput(submission.pass, layer, numRows, 0);
   }
@@ -56,7 +57,7 @@ export async function encodePlanned(
   for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
     forward.encodeQkv(submission.pass, layer, numRows, 0);
     forward.attention.encodeRope(submission.pass, layer, numRows, 0);
-    await cache.encodeDecode(submission, layer, plan, observer);
+    await cache.decode.encode(submission, layer, plan, observer);
     forward.encodeOutput(submission.pass, layer, numRows, 0);
   }
 }
@@ -73,9 +74,9 @@ export async function encodeChunk(
   forward.encodeInput(submission.pass, count, 0);
   for (let layer = 0; layer < forward.options.config.numLayers; layer++) {
     forward.encodeQkv(submission.pass, layer, count, 0);
-    await cache.encodeChunk(submission, layer, chunk, stores);
+    await cache.prefill.encodeChunk(submission, layer, chunk, stores);
     forward.encodeOutput(submission.pass, layer, count, 0);
-    await cache.finishChunkLayer(submission, layer, chunk);
+    await cache.prefill.finishLayer(submission, layer, chunk);
   }
-  await cache.finishChunk(submission);
+  await cache.prefill.finishChunk(submission);
 }

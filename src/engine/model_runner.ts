@@ -239,13 +239,13 @@ export class ModelRunner implements Runner {
     this.#written.set(slot, numRows);
     for (let first = 0; first < numRows; first += maxPrefill) {
       const count = Math.min(maxPrefill, numRows - first);
-      if (this.#cache?.preparePrefill(slot, first, count, numRows) !== true) return;
+      if (this.#cache?.prefill.prepare(slot, first, count, numRows) !== true) return;
       kernels.check();
       kv.flush();
-      this.#inputs.writeStep({ ...NO_ROWS, storeCounts: this.#cache.storeCounts });
+      this.#inputs.writeStep({ ...NO_ROWS, storeCounts: this.#cache.prefill.storeCounts });
       const submission = new Submission(kernels.device, "adopt");
       for (let layer = 0; layer < config.numLayers; layer++) {
-        this.#cache.encodeAdopted(submission, slot, layer, first, count);
+        this.#cache.prefill.encodeAdopted(submission, slot, layer, first, count);
       }
       submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
       submission.submit();
@@ -329,12 +329,12 @@ export class ModelRunner implements Runner {
     const { kernels, kv } = this.#options;
     kernels.check();
     const began = performance.now();
-    const plan = kind === "decode" ? this.#cache?.planDecode(rows) ?? null : null;
+    const plan = kind === "decode" ? this.#cache?.decode.plan(rows) ?? null : null;
     const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
     const stores = kind === "prefill" &&
-      this.#cache?.preparePrefill(rows[0]!.slot, rows[0]!.position, rows.length, total) === true;
+      this.#cache?.prefill.prepare(rows[0]!.slot, rows[0]!.position, rows.length, total) === true;
     const chunk = kind === "prefill"
-      ? this.#cache?.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
+      ? this.#cache?.prefill.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
       : null;
     kv.flush();
     if (kind !== null) this.#inputs.writeRows(rows);
@@ -346,7 +346,7 @@ export class ModelRunner implements Runner {
       selectedSplits: plan?.rowsSplits ?? 1,
       stageSplits: plan?.stageSplits ?? 1,
       allSplits: plan?.allSplits ?? 1,
-      storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.storeCounts : []),
+      storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.prefill.storeCounts : []),
     });
     if (numLogits > 0) this.#sampler.prepare(samples);
 
@@ -368,12 +368,12 @@ export class ModelRunner implements Runner {
     }
     // Without logits a few bytes are read all the same: reading is what waits for the device.
     submission.copy(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
-    if (plan !== null) await this.#cache!.encodeEnd(submission, plan);
+    if (plan !== null) await this.#cache!.decode.encodeEnd(submission, plan);
     submission.submit();
     const submitted = performance.now();
-    if (plan !== null) this.#cache!.meanwhile(submission, plan);
+    if (plan !== null) this.#cache!.decode.meanwhile(submission, plan);
     const result = await this.#read(bytes || 16);
-    const failures = plan === null ? null : await this.#cache!.endDecode(submission, plan);
+    const failures = plan === null ? null : await this.#cache!.decode.end(submission, plan);
     kernels.check();
     for (const { slot, position } of rows) {
       this.#written.set(slot, position + 1);

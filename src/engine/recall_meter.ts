@@ -8,7 +8,7 @@
  * @module
  */
 import type { HeadLists } from "../butler/parked_lists.ts";
-import type { Scorer } from "../butler/scorers.ts";
+import type { Scorer } from "../butler/scorers/types.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import type { Selector } from "../butler/selector.ts";
 import type { SelectedView } from "../butler/slots.ts";
@@ -24,7 +24,7 @@ import {
 import { Readback } from "../gpu/readback.ts";
 import type { Forward } from "./forward.ts";
 import { attentionVariant, maxSplits } from "./forward_parts.ts";
-import type { OffloadSteps } from "./offload_steps.ts";
+import type { OffloadSteps } from "./offload/offload_steps.ts";
 import type { Submission } from "./submission.ts";
 
 /** Sums over sampled steps. */

@@ -1,5 +1,5 @@
 /** Places of the step's uniform: kernels of one submission that need other numbers. @module */
-import { SCORER_KINDS } from "../butler/scorer_kinds.ts";
+import { SCORER_KINDS } from "../butler/scorers/kinds.ts";
 import type { DeviceCaps } from "../gpu/device.ts";
 import { STEP_PARAMS } from "../gpu/step_params.ts";
 

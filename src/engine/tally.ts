@@ -3,7 +3,7 @@ import type { KvReport, KvSettings } from "../butler/settings_types.ts";
 import { attendedRows, countedRole, type SlotView } from "../butler/slots.ts";
 import { MOST_NEIGHBOUR_BUDGET } from "../gpu/ops/neighbours.ts";
 import type { RecallSums } from "./recall_meter.ts";
-import type { Moved } from "./row_placement.ts";
+import type { Moved } from "./offload/row_placement.ts";
 import type { StepTotals } from "./runner_types.ts";
 
 /** Sums over the steps so far. */

@@ -49,7 +49,9 @@ export interface WholeChoice {
 type AnyChunk = ChatChunk | CompletionChunk;
 /** Members that chunks have beside `choices`. */
 type ChunkExtra =
-  & Partial<Pick<AnyChunk, "prompt_progress" | "usage" | "timings" | "kv">>
+  & Partial<
+    Pick<AnyChunk, "prompt_progress" | "usage" | "timings" | "kv" | "truncated_prompt_tokens">
+  >
   & Partial<Pick<ChatChunk, "prompt_token_ids">>;
 
 /** One chunk of a stream: its choice, and members of its own beside `choices`. */
@@ -78,6 +80,8 @@ export interface PlannedAnswer {
   readonly numPromptTokens: number;
   /** Choices of each prompt. */
   readonly numAnswers: number;
+  /** Tokens that were left out of each prompt; null: none were to be. */
+  readonly truncated: readonly number[] | null;
   readonly shape: AnswerShape;
   readonly stream: boolean;
   readonly includeUsage: boolean;
@@ -131,7 +135,7 @@ export async function answer(context: RequestContext, planned: PlannedAnswer): P
 
 async function whole(context: RequestContext, planned: PlannedAnswer): Promise<Response> {
   const { specs, shape, envelope } = planned;
-  const tally = new Tally(planned.numPromptTokens, planned.numAnswers);
+  const tally = new Tally(planned);
   const parts = specs.map(() => ({
     text: [] as string[],
     tokens: [] as PlacedToken[],
@@ -164,6 +168,7 @@ async function whole(context: RequestContext, planned: PlannedAnswer): Promise<R
     usage: tally.usage(),
     timings: tally.timings(),
     ...tally.kv(),
+    ...tally.truncated(),
   };
   return jsonAnswer(body);
 }
@@ -199,7 +204,7 @@ async function* streamMessages(
   release: () => void,
 ): AsyncGenerator<string> {
   const { envelope, specs, shape, includeUsage, continuousUsage } = planned;
-  const tally = new Tally(planned.numPromptTokens, planned.numAnswers);
+  const tally = new Tally(planned);
   const write = (members: ChunkExtra & { readonly choices: readonly Chunk["choice"][] }) =>
     JSON.stringify({ ...envelope, object: shape.object.chunk, ...members });
   const usage = () =>
@@ -223,7 +228,8 @@ async function* streamMessages(
       }
     }
     if (includeUsage) {
-      yield write({ choices: [], usage: tally.usage(), timings: tally.timings(), ...tally.kv() });
+      const whole = { usage: tally.usage(), timings: tally.timings() };
+      yield write({ choices: [], ...whole, ...tally.kv(), ...tally.truncated() });
     }
   } catch (thrown) {
     // The status is long sent; clients take an event with `error` in it as the failure it is. A

@@ -57,8 +57,9 @@ export function badRequest(message: string, details: RequestErrorDetails = {}): 
 }
 
 /** What helps against a context that is too short; the start of the server says what limits it. */
-const SHORTEN = "Shorten the prompt, or start the server with a larger --context, or with more " +
-  "--kv-host or --kv-disk where these cut it.";
+const LARGER =
+  "start the server with a larger --context, or with more --kv-host or --kv-disk where " +
+  "these cut it.";
 
 /** 400: the prompt leaves no room in the context. Names both numbers, which clients look for. */
 export function contextExceeded(
@@ -70,11 +71,28 @@ export function contextExceeded(
   const have = exact ? `${numPromptTokens}` : `at least ${numPromptTokens}`;
   return badRequest(
     `This model's maximum context length is ${contextLength} tokens, and one of them must be ` +
-      `left for the answer, but the prompt has ${have} tokens. ${SHORTEN}`,
+      `left for the answer, but the prompt has ${have} tokens. Shorten the prompt, have its oldest ` +
+      `part left out (\`truncate_prompt_tokens\`: -1), or ${LARGER}`,
     {
       param,
       code: "context_length_exceeded",
       extra: { n_prompt_tokens: numPromptTokens, n_ctx: contextLength },
+      headers: { "x-should-retry": "false" },
+    },
+  );
+}
+
+/** 400: what of a chat has to stay has more tokens than the request leaves it. */
+export function cannotCut(numPromptTokens: number, limit: number): RequestError {
+  return badRequest(
+    "`truncate_prompt_tokens` leaves the conversation " +
+      `${limit} of its ${numPromptTokens} tokens, but the messages that always stay (those of the ` +
+      "system, and the user's last one with what follows it) have more. Shorten them, or allow " +
+      "more tokens.",
+    {
+      param: "truncate_prompt_tokens",
+      code: "context_length_exceeded",
+      extra: { n_prompt_tokens: numPromptTokens },
       headers: { "x-should-retry": "false" },
     },
   );
@@ -90,7 +108,7 @@ export function textTooLong(
   return badRequest(
     `\`${param}\` has ${length} characters. This model's maximum context length is ` +
       `${contextLength} tokens, for which this server takes at most ${maxLength} characters. ` +
-      SHORTEN,
+      `Shorten it, or ${LARGER}`,
     {
       param,
       code: "context_length_exceeded",

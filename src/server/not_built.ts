@@ -50,7 +50,7 @@ const BOTH: Table = {
   smoothing_factor: equals(0),
   lora: empty,
   // Other cuts of prompt and answer.
-  truncate_prompt_tokens: never,
+  truncation_side: equals("left"),
   include_stop_str_in_output: equals(false),
   t_max_predict_ms: atMostZero,
   n_indent: atMostZero,

@@ -1,21 +1,16 @@
 /** The two routes that generate. @module */
 import { answer, type AnswerShape, type Chunk, type RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
-import { badRequest, modelNotFound } from "./errors.ts";
+import { badRequest, cannotCut, modelNotFound } from "./errors.ts";
 import { chatLogprobs, completionLogprobs } from "./logprobs.ts";
 import { refuseNotBuilt } from "./not_built.ts";
 import type { ChatChunk, CompletionChunk } from "./openapi/answers.ts";
 import { parseBody } from "./parse_body.ts";
-import {
-  checkTextLength,
-  needTokenizer,
-  notEmpty,
-  planSequences,
-  type PromptIds,
-  promptIds,
-} from "./plan.ts";
+import { planSequences } from "./plan.ts";
+import { checkTextLength, needTokenizer, notEmpty, type PromptIds, promptIds } from "./prompts.ts";
 import { type ChatBody, chatSchema, completionSchema, type GenerationBody } from "./schemas.ts";
 import type { ServedModel } from "./served_model.ts";
+import { type Cut, cutMessages, cutOf } from "./truncation.ts";
 import { type Envelope, newId, progressBody } from "./wire.ts";
 
 /** Tokens of an answer when a completion names no number, as OpenAI has it. */
@@ -51,6 +46,23 @@ function streamFlags(body: GenerationBody) {
   };
 }
 
+/** What prompts are cut to; null where the request does not ask for that. */
+function cutAsked(
+  body: GenerationBody,
+  model: ServedModel,
+  defaultTokens: number | null,
+): Cut | null {
+  const { truncate_prompt_tokens: asked } = body;
+  if (asked === undefined) return null;
+  const answer = body.max_completion_tokens ?? body.max_tokens ?? defaultTokens;
+  return cutOf(asked, model.engine.info.contextLength, answer);
+}
+
+/** Tokens that were left out of each prompt; null where nothing was to be. */
+function truncatedOf(cut: Cut | null, prompts: readonly PromptIds[]): readonly number[] | null {
+  return cut === null ? null : prompts.map(({ truncated }) => truncated);
+}
+
 /** Says so before a body is received that could not be answered. */
 function refuseWhenFull({ admission, model }: RequestContext): void {
   const { maxSequences } = model.engine.info;
@@ -66,6 +78,7 @@ export async function completions(context: RequestContext): Promise<Response> {
   refuseNotBuilt(raw, "completion");
   const body = parseBody(completionSchema, raw);
   const several = body.prompt.length > 1;
+  const cut = cutAsked(body, model, DEFAULT_COMPLETION_TOKENS);
   const prompts: PromptIds[] = [];
   for (const [index, prompt] of body.prompt.entries()) {
     // Between two texts whoever else waits has a turn.
@@ -74,6 +87,7 @@ export async function completions(context: RequestContext): Promise<Response> {
       param: several ? `prompt[${index}]` : "prompt",
       addBos: body.add_special_tokens,
       parseSpecial: body.parse_special,
+      cut,
       limits,
       signal: context.request.signal,
     });
@@ -95,6 +109,7 @@ export async function completions(context: RequestContext): Promise<Response> {
     specs,
     numPromptTokens: prompts.reduce((sum, { ids }) => sum + ids.length, 0),
     numAnswers: body.n,
+    truncated: truncatedOf(cut, prompts),
     shape: completionShape(model, {
       logprobs: logprobs !== null,
       promptIds: reportIds ? specs.map((spec) => spec.request.promptIds) : null,
@@ -146,13 +161,25 @@ function completionShape(
   };
 }
 
-async function renderChat(body: ChatBody, context: RequestContext): Promise<PromptIds> {
+async function renderChat(
+  body: ChatBody,
+  context: RequestContext,
+  cut: Cut | null,
+): Promise<PromptIds> {
   const { model, limits } = context;
+  const { messages } = body;
   const param = "messages";
-  const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkTextLength(model, limits, length, param);
+  const length = messages.reduce((sum, { content }) => sum + content.length, 0);
+  checkTextLength(model, limits, length, param, cut);
   const { ids } = await renderMessages(body, context);
-  return { ids: notEmpty(ids, param), numAdded: 0, param };
+  const whole = { ids: notEmpty(ids, param), numAdded: 0, param, truncated: 0 };
+  if (cut === null || ids.length <= cut.limit) return whole;
+  const shorter = await cutMessages(messages, ids.length, cut, async (kept) => {
+    const { ids } = await renderMessages({ ...body, messages: kept }, context);
+    return ids;
+  });
+  if (shorter === null) throw cannotCut(ids.length, cut.limit);
+  return { ...whole, ...shorter };
 }
 
 /**
@@ -194,7 +221,8 @@ export async function chatCompletions(context: RequestContext): Promise<Response
       code: "invalid_value",
     });
   }
-  const prompt = await renderChat(body, context);
+  const cut = cutAsked(body, model, null);
+  const prompt = await renderChat(body, context, cut);
   const envelope = envelopeOf(context, "chatcmpl");
   const specs = planSequences(body, model, [prompt], {
     id: envelope.id,
@@ -209,6 +237,7 @@ export async function chatCompletions(context: RequestContext): Promise<Response
     specs,
     numPromptTokens: prompt.ids.length,
     numAnswers: body.n,
+    truncated: truncatedOf(cut, [prompt]),
     shape: chatShape(model, {
       logprobs: body.logprobs,
       promptIds: body.return_token_ids ? [prompt.ids] : null,

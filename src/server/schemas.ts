@@ -98,6 +98,21 @@ function readStops(value: unknown): string[] {
   return readList(list, { min: 0, max: MAX_STOPS, what }, readStop).filter((stop) => stop !== "");
 }
 
+/** More than any prompt has. */
+const MAX_CUT = 2 ** 31 - 1;
+
+function readTruncation(value: unknown): number {
+  if (value === -1) return -1;
+  const isNumber = typeof value === "number" && Number.isInteger(value);
+  if (isNumber && value > 0 && value <= MAX_CUT) return value;
+  throw new BadValue(
+    "must be a number of tokens, 1 or more, or -1 for what the context has room for",
+  );
+}
+
+const TRUNCATION_SHAPE = {
+  anyOf: [{ const: -1 }, { type: "integer", minimum: 1, maximum: MAX_CUT }],
+};
 const BIAS_SHAPE = {
   anyOf: [
     { type: "object", additionalProperties: BIAS_VALUE_SHAPE, maxProperties: MAX_BIASES },
@@ -177,6 +192,7 @@ const generationFields = {
   // As llama.cpp and vLLM name them.
   cache_prompt: flag().default(true),
   cache_salt: text(MAX_NAME).optional(),
+  truncate_prompt_tokens: checked(readTruncation, TRUNCATION_SHAPE).optional(),
   return_progress: flag().default(false),
   /** Seconds; 0 and less are "none". */
   sse_ping_interval: num(-1, MAX_PING_SECONDS).optional(),

@@ -2,7 +2,7 @@
 import type { RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
 import { parseBody } from "./parse_body.ts";
-import { checkCharacters, checkIds, needTokenizer } from "./plan.ts";
+import { checkCharacters, checkIds, needTokenizer } from "./prompts.ts";
 import { renderMessages } from "./routes.ts";
 import { applyTemplateSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 import { encodeTexts } from "./served_model.ts";

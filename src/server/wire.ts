@@ -63,19 +63,27 @@ function kvMember(report: KvReport | null) {
   return report === null ? {} : { kv: wireReport(report) };
 }
 
+/** Member of an answer whose prompts were to be cut. */
+function truncatedMember(numTokens: number | null | undefined) {
+  return typeof numTokens === "number" ? { truncated_prompt_tokens: numTokens } : {};
+}
+
+/** What is known of a request's tokens before it runs. */
+export interface TallyOptions {
+  /** Tokens of all prompts; a prompt with several answers counts once. */
+  readonly numPromptTokens: number;
+  /** Choices of each prompt, one after the other. */
+  readonly numAnswers: number;
+  /** Tokens that were left out of each prompt; null: none were to be. */
+  readonly truncated: readonly number[] | null;
+}
+
 /** Counts of tokens and time over all choices of a request, kept while they come. */
 export class Tally {
   #numTokens = new Map<number, number>();
   #finished: FinishEvent[] = [];
 
-  /**
-   * @param numPromptTokens Tokens of all prompts; a prompt with several answers counts once.
-   * @param numAnswers Choices of each prompt, one after the other.
-   */
-  constructor(
-    private readonly numPromptTokens: number,
-    private readonly numAnswers: number,
-  ) {}
+  constructor(private readonly options: TallyOptions) {}
 
   add(event: { readonly index: number; readonly numTokens: number }): void {
     this.#numTokens.set(event.index, event.numTokens);
@@ -85,22 +93,34 @@ export class Tally {
   finish(event: FinishEvent) {
     this.add(event);
     this.#finished.push(event);
-    return { timings: timingsBody(event.timings), ...kvMember(event.kv) };
+    const { numAnswers, truncated } = this.options;
+    return {
+      timings: timingsBody(event.timings),
+      ...kvMember(event.kv),
+      ...truncatedMember(truncated?.[Math.floor(event.index / numAnswers)]),
+    };
   }
 
   usage() {
     const numCompletion = this.#numTokens.values().reduce((sum, count) => sum + count, 0);
-    return usageBody(this.numPromptTokens, numCompletion, this.#numCached());
+    return usageBody(this.options.numPromptTokens, numCompletion, this.#numCached());
   }
 
   /** Prompt tokens that none of a prompt's answers had to prefill. */
   #numCached(): number {
     const least = new Map<number, number>();
     for (const { index, timings } of this.#finished) {
-      const prompt = Math.floor(index / this.numAnswers);
+      const prompt = Math.floor(index / this.options.numAnswers);
       least.set(prompt, Math.min(least.get(prompt) ?? Infinity, timings.cachedTokens));
     }
     return least.values().reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Tokens that were left out of all prompts. */
+  truncated() {
+    return truncatedMember(
+      this.options.truncated?.reduce((sum, numTokens) => sum + numTokens, 0),
+    );
   }
 
   /** Tokens of all choices over the time of the longest: they run side by side. */

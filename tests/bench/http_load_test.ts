@@ -24,7 +24,7 @@ Deno.test("a load asks the engine the same, directly and through HTTP", async ()
   const app = createApp({ model, servedName: "fake", version: "test" });
   const server = await serve(app, { host: "127.0.0.1", port: 0 });
   try {
-    const request: LoadRequest = { prompt: [1, 2, 3], tokens: 7 };
+    const request: LoadRequest = { prompt: [1, 2, 3], tokens: 7, thinkMs: 0 };
     const times = await runOverHttp(server.url, { streams: 1, requests: [request] });
     assert.equal(times.tokens, 7);
     const { id, sampling, ...rest } = asked[0]!;

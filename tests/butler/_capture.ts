@@ -4,7 +4,10 @@
  *
  * @module
  */
-import { CacheSteps, type CacheStepsOptions } from "../../src/engine/cache_steps.ts";
+import { CacheDecode } from "../../src/engine/cache_decode.ts";
+import type { CacheStepsOptions } from "../../src/engine/cache_parts.ts";
+import { CachePrefill } from "../../src/engine/cache_prefill.ts";
+import { CacheSteps } from "../../src/engine/cache_steps.ts";
 import type { EngineParts } from "../../src/engine/create.ts";
 import { Forward } from "../../src/engine/forward.ts";
 import type { Submission } from "../../src/engine/submission.ts";
@@ -34,7 +37,8 @@ export class Capture implements Disposable {
   constructor(maxRows: number, random: Random | null) {
     this.#maxRows = maxRows;
     const { create } = CacheSteps;
-    const { encodeDecode, encodeObserved } = CacheSteps.prototype;
+    const { encode } = CacheDecode.prototype;
+    const { encodeObserved } = CachePrefill.prototype;
     const { encodeQkv } = Forward.prototype;
     const keep = (submission: Submission, layer: number, rows: number) =>
       this.#keep(submission, layer, rows);
@@ -42,11 +46,11 @@ export class Capture implements Disposable {
       this.#forward = options.forward;
       return await create(options);
     };
-    CacheSteps.prototype.encodeDecode = async function (submission, layer, plan) {
-      await encodeDecode.call(this, submission, layer, plan);
+    CacheDecode.prototype.encode = async function (submission, layer, plan) {
+      await encode.call(this, submission, layer, plan);
       keep(submission, layer, plan.numRows);
     };
-    CacheSteps.prototype.encodeObserved = function (submission, slot, layer, numRows) {
+    CachePrefill.prototype.encodeObserved = function (submission, slot, layer, numRows) {
       const observed = encodeObserved.call(this, submission, slot, layer, numRows);
       keep(submission, layer, numRows);
       return observed;
@@ -61,7 +65,8 @@ export class Capture implements Disposable {
     }
     this.#undo.push(() => {
       CacheSteps.create = create;
-      Object.assign(CacheSteps.prototype, { encodeDecode, encodeObserved });
+      CacheDecode.prototype.encode = encode;
+      CachePrefill.prototype.encodeObserved = encodeObserved;
       Forward.prototype.encodeQkv = encodeQkv;
     });
   }

@@ -11,6 +11,7 @@ import {
   postFailing,
   readChunks,
 } from "../server/_wire.ts";
+import { HUGE, openDeafClient } from "../server/_raw.ts";
 import { MODEL, start, waitFor } from "./_process.ts";
 
 /** A start takes a second or two; a machine with other work takes longer. */
@@ -77,6 +78,54 @@ Deno.test("check 6: SIGTERM while a stream is stuck: an error event after --drai
     assert.equal(failure.parse(JSON.parse(data.pop() ?? "")).error.code, "shutting_down");
   }
   assert.equal((await server.status).code, 0, await stderr);
+  await stderr;
+});
+
+/** Waits until a server with streams has generated more than `floor` tokens and goes no further. */
+async function whenStuck(url: string, floor: number): Promise<number> {
+  const count = async () => {
+    const text = await (await fetch(`${url}/metrics`)).text();
+    return Number(text.match(/^llamacpp:tokens_predicted_total (\d+)/m)?.[1]);
+  };
+  let numTokens = 0;
+  await eventually(async () => {
+    numTokens = await count();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    return numTokens > floor && await count() === numTokens;
+  }, START_MS);
+  return numTokens;
+}
+
+Deno.test("check 6: SIGTERM while clients read nothing: who reads again gets the error event, who does not keeps nobody waiting", async () => {
+  const DRAIN_S = 1;
+  // What is left is sent within 2 s of the end of the drain.
+  const MOST_MS = DRAIN_S * 1000 + 2000 + 1500;
+  const server = start([...SERVE, "--port", "0", "--drain-timeout", `${DRAIN_S}`]);
+  const stderr = new Response(server.stderr).text();
+  const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
+  const back = await openDeafClient({ url }, HUGE);
+  const numTokens = await whenStuck(url, 0);
+  const deaf = await openDeafClient({ url }, HUGE);
+  await whenStuck(url, numTokens);
+  const began = performance.now();
+  server.kill("SIGTERM");
+  const tailOf = async (socket: Deno.TcpConn) => {
+    let tail = "";
+    for await (const text of socket.readable.pipeThrough(new TextDecoderStream())) {
+      tail = (tail + text).slice(-2000);
+    }
+    return tail;
+  };
+  // Read at once, its answers could complete within the drain.
+  await new Promise((resolve) => setTimeout(resolve, DRAIN_S * 1000 + 300));
+  const tail = await tailOf(back);
+  assert.match(tail, /data: \{"error":\{.*"code":"shutting_down"\}\}\n\n[^:]*data: \[DONE\]\n\n/s);
+  const { code } = await server.status;
+  assert.equal(code, 0, await stderr);
+  const tookMs = performance.now() - began;
+  assert.ok(tookMs >= DRAIN_S * 1000 && tookMs <= MOST_MS, `${tookMs} ms`);
+  // A stream that was cut off does not look like one that is complete.
+  assert.doesNotMatch(await tailOf(deaf).catch(() => ""), /\[DONE\]/);
   await stderr;
 });
 

@@ -26,6 +26,7 @@ const SAMPLING = {
   repetition_penalty: 1.1,
   cache_prompt: true,
   cache_salt: "s",
+  truncate_prompt_tokens: 40,
   kv: { policy: "oracle", sinks: 4, window: 8, budget: 16, interval: 2, recall_every: 1 },
 };
 

@@ -125,7 +125,11 @@ export const BAD_GENERATION: BadFields = [
   [{ top_n_sigma: 1 }, "top_n_sigma"],
   [{ allowed_token_ids: [1] }, "allowed_token_ids"],
   [{ bad_words: ["x"] }, "bad_words"],
-  [{ truncate_prompt_tokens: 5 }, "truncate_prompt_tokens"],
+  [{ truncate_prompt_tokens: 0 }, "truncate_prompt_tokens"],
+  [{ truncate_prompt_tokens: -2 }, "truncate_prompt_tokens"],
+  [{ truncate_prompt_tokens: 1.5 }, "truncate_prompt_tokens"],
+  [{ truncate_prompt_tokens: "5" }, "truncate_prompt_tokens"],
+  [{ truncation_side: "right" }, "truncation_side"],
   [{ include_stop_str_in_output: true }, "include_stop_str_in_output"],
   [{ prompt_logprobs: 1 }, "prompt_logprobs"],
 ];

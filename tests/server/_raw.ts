@@ -42,3 +42,29 @@ export function parseResponse(text: string): { status: number; head: string; bod
   const head = text.slice(0, cut);
   return { status: Number(head.match(/^HTTP\/1\.1 (\d+)/)?.[1]), head, body: text.slice(cut + 4) };
 }
+
+/** A chat with far more to say than sockets take in. */
+export const HUGE = {
+  messages: [{ role: "user", content: "Say something." }],
+  n: 16,
+  max_tokens: 450,
+  ignore_eos: true,
+  logprobs: true,
+  top_logprobs: 20,
+  stream: true,
+};
+
+/** Sends a request and reads nothing of the answer. */
+export async function openDeafClient(
+  { url }: { readonly url: string },
+  body: object,
+): Promise<Deno.TcpConn> {
+  const { hostname, port } = new URL(url);
+  const socket = await Deno.connect({ hostname, port: Number(port) });
+  const json = new TextEncoder().encode(JSON.stringify(body));
+  const head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" +
+    `content-type: application/json\r\ncontent-length: ${json.byteLength}\r\n\r\n`;
+  await socket.write(new TextEncoder().encode(head));
+  await socket.write(json);
+  return socket;
+}

@@ -103,6 +103,7 @@ export const completion = z.strictObject({
   usage,
   timings,
   kv: kv.optional(),
+  truncated_prompt_tokens: z.int().optional(),
 });
 export const completionChunk = z.strictObject({
   ...completionEnvelope,
@@ -112,6 +113,7 @@ export const completionChunk = z.strictObject({
   timings: timings.optional(),
   prompt_progress: progress.optional(),
   kv: kv.optional(),
+  truncated_prompt_tokens: z.int().optional(),
 });
 export const chat = z.strictObject({
   ...chatEnvelope,
@@ -130,6 +132,7 @@ export const chat = z.strictObject({
   usage,
   timings,
   kv: kv.optional(),
+  truncated_prompt_tokens: z.int().optional(),
 });
 export const chatChunk = z.strictObject({
   ...chatEnvelope,
@@ -148,6 +151,7 @@ export const chatChunk = z.strictObject({
   timings: timings.optional(),
   prompt_progress: progress.optional(),
   kv: kv.optional(),
+  truncated_prompt_tokens: z.int().optional(),
 });
 export const failure = z.strictObject({
   error: z.strictObject({

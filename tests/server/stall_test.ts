@@ -2,35 +2,12 @@
 import { assert } from "std-testing";
 import { type AppOptions, createApp } from "../../src/server/app.ts";
 import { MAX_SEQUENCES, withTestEngine } from "./_engine.ts";
-import { parseResponse, RawClient } from "./_raw.ts";
+import { HUGE, openDeafClient, parseResponse, RawClient } from "./_raw.ts";
 import { DEFAULT_CONNECTION_LIMITS } from "../../src/server/listener/listener.ts";
 import { openFakeServer, SERVED_NAME, type TestServer } from "./_server.ts";
 import { completionChunk, eventually, postCompletion, readChunks, textOf } from "./_wire.ts";
 
 const openTestServer = withTestEngine();
-/** Far more than what sockets take in, and as many sequences as the engine has slots, and more. */
-const HUGE = {
-  messages: [{ role: "user", content: "Say something." }],
-  n: 16,
-  max_tokens: 450,
-  ignore_eos: true,
-  logprobs: true,
-  top_logprobs: 20,
-  stream: true,
-};
-
-/** Sends a request and reads nothing of the answer. */
-async function openDeafClient({ url }: TestServer, body: object): Promise<Deno.TcpConn> {
-  const { hostname, port } = new URL(url);
-  const socket = await Deno.connect({ hostname, port: Number(port) });
-  const json = new TextEncoder().encode(JSON.stringify(body));
-  const head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" +
-    `content-type: application/json\r\ncontent-length: ${json.byteLength}\r\n\r\n`;
-  await socket.write(new TextEncoder().encode(head));
-  await socket.write(json);
-  return socket;
-}
-
 /** Calls the application without a socket, so that nothing lies between it and the reader. */
 function ask(server: TestServer, body: object, options: Partial<AppOptions>) {
   const app = createApp({ model: server.model, servedName: SERVED_NAME, version: "0", ...options });

@@ -41,13 +41,17 @@ const kv = z.looseObject({
   tiers: z.object({ device: count(), host: count(), disk: count() }),
 }).describe("settings of the KV cache as they were applied, and what came of them");
 
+const truncated = count().optional().describe(
+  "tokens that were left out of the prompt, with `truncate_prompt_tokens`",
+);
+
 const envelope = {
   id: z.string(),
   created: count().describe("seconds since 1970"),
   model: z.string(),
   system_fingerprint: z.string(),
 };
-const ending = { usage, timings, kv: kv.optional() };
+const ending = { usage, timings, kv: kv.optional(), truncated_prompt_tokens: truncated };
 
 const completionLogprobs = z.object({
   tokens: z.array(z.string()),
@@ -110,6 +114,7 @@ const chunkMembers = {
   usage: usage.nullish().describe("of the whole answer in the last chunk, with `include_usage`"),
   timings: timings.optional(),
   kv: kv.optional(),
+  truncated_prompt_tokens: truncated,
 };
 const finishedFor = finishReason.nullable().describe("null until the choice ends");
 

@@ -51,6 +51,9 @@ const GENERATION: Readonly<Record<keyof GenerationBody, string>> = {
     "prompt is prefilled.",
   sse_ping_interval: "Seconds of silence after which a stream gets a comment; 0 and less are none.",
   cache_prompt: "Use rows of earlier prompts that begin alike, and leave some for later ones.",
+  truncate_prompt_tokens:
+    "Leave out the oldest tokens of a prompt that has more (of a chat the oldest messages, but not " +
+    "the system's); -1: more than there is room for beside the answer. The reply says how many.",
   cache_salt: "Share such rows only with requests that say the same here.",
 };
 

@@ -4,14 +4,15 @@
  *
  * @module
  */
-import { type BufferPart, dispatch } from "../gpu/kernels.ts";
+import { type BufferPart, dispatch } from "../../gpu/kernels.ts";
 import {
   importanceProjectSpec,
   importanceProjectWorkgroups,
-} from "../gpu/ops/importance_project.ts";
-import { scoreProjectedSpec, scoreProjectedWorkgroups } from "../gpu/ops/score_projected.ts";
-import { SCORER_KINDS } from "./scorer_kinds.ts";
-import type { Kit, Scorer, ScorerBuffers } from "./scorers.ts";
+} from "../../gpu/ops/importance_project.ts";
+import { scoreProjectedSpec, scoreProjectedWorkgroups } from "../../gpu/ops/score_projected.ts";
+import { SCORER_KINDS } from "./kinds.ts";
+import { type Kit, turnsOf } from "./kit.ts";
+import type { Scorer, ScorerBuffers } from "./types.ts";
 
 /** Where the values of a way of scoring come from. */
 interface Source {
@@ -26,14 +27,11 @@ interface Source {
 /**
  * Compiles the kernels and binds them.
  *
- * @param turns Runs of eight candidates that a lane scores.
  * @throws {RangeError} Without the matrices that it takes.
  */
 export async function createShortKeyScorer(
   kit: Kit,
   kind: "projected" | "predicted",
-  turns: number,
-  encodeChoice: Scorer["encodeChoice"],
 ): Promise<Scorer> {
   const { options, buffers, tables, params } = kit;
   const { kernels, plan, config, kvType, importanceKeys: keys, kv, qkv, rows, step } = options;
@@ -44,7 +42,7 @@ export async function createShortKeyScorer(
   const variant = { headDim, group, kvType, keys, lanes: plan.rowLanes };
   const withQueries = { ...variant, queries: true };
   const keysOnly = { ...variant, queries: false };
-  const score = { group, keys, lanes: plan.rowLanes, turns };
+  const score = { group, keys, lanes: plan.rowLanes, turns: turnsOf(options) };
   const ownQueries = source.encodeQueries === null;
   const project = ownQueries ? await kernels.compile(importanceProjectSpec(withQueries)) : null;
   const store = await kernels.compile(importanceProjectSpec(keysOnly));
@@ -92,7 +90,7 @@ export async function createShortKeyScorer(
       dispatch(pass, store, bound, count, stepOffset);
     },
     ...(ownQueries ? {} : { encodeQueries: source.encodeQueries! }),
-    encodeChoice,
+    encodeChoice: kit.encodeChoice,
     encodeSelect(pass, layer, numRows, end, stepOffset) {
       const groups = layers[layer]!;
       if (project !== null) {
@@ -101,7 +99,7 @@ export async function createShortKeyScorer(
       }
       const blocks = scoreProjectedWorkgroups(score, numKvHeads, numRows, end);
       dispatch(pass, scoring, groups.score, blocks, stepOffset);
-      encodeChoice(pass, layer, numRows, stepOffset);
+      kit.encodeChoice(pass, layer, numRows, stepOffset);
     },
     [Symbol.dispose]: () => params.destroy(),
   };

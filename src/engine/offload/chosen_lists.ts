@@ -4,11 +4,11 @@
  *
  * @module
  */
-import { copyLists, type HeadLists, listBytes, parseLists } from "../butler/parked_lists.ts";
-import type { Selector } from "../butler/selector.ts";
-import { Readback } from "../gpu/readback.ts";
+import { copyLists, type HeadLists, listBytes, parseLists } from "../../butler/parked_lists.ts";
+import type { Selector } from "../../butler/selector.ts";
+import { Readback } from "../../gpu/readback.ts";
 import type { OffloadedRow } from "./row_placement.ts";
-import type { Submission } from "./submission.ts";
+import type { Submission } from "../submission.ts";
 
 /** Rows that were chosen in a layer. */
 export interface ChosenRows {
@@ -41,7 +41,7 @@ export class ChosenLists implements Disposable {
     selector: Selector,
   ): Promise<boolean> {
     const chosen = rows.flatMap((row) =>
-      selector.chosenAt(row.slot, layer).filter((of) => {
+      selector.decode.chosenAt(row.slot, layer).filter((of) => {
         const view = selector.view(row.slot)!.layer(of);
         return view.kind === "selected" && view.fresh;
       }).map((of) => ({ row, layer: of }))

@@ -12,11 +12,11 @@ import {
   listBytes,
   type ParkedLists,
   parseLists,
-} from "../butler/parked_lists.ts";
-import type { Selector } from "../butler/selector.ts";
-import type { SelectedView } from "../butler/slots.ts";
-import { Readback } from "../gpu/readback.ts";
-import type { CopySink } from "../kv/block_reader.ts";
+} from "../../butler/parked_lists.ts";
+import type { Selector } from "../../butler/selector.ts";
+import type { SelectedView } from "../../butler/slots.ts";
+import { Readback } from "../../gpu/readback.ts";
+import type { CopySink } from "../../kv/block_reader.ts";
 
 /** What was chosen for a layer. */
 export interface Chosen {

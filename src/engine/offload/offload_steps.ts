@@ -4,24 +4,24 @@
  *
  * @module
  */
-import type { ParkedLists } from "../butler/parked_lists.ts";
-import type { KeyTransit } from "../butler/scorers.ts";
-import type { Selector } from "../butler/selector.ts";
-import { stepsKept } from "../butler/settings.ts";
-import { BlockReader, READ_BYTES, wholeBlocks } from "../kv/block_reader.ts";
-import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
-import { RowFetcher } from "../kv/row_fetcher.ts";
-import { BLOCK_ROWS, NO_PAGE } from "../kv/slab_pool.ts";
-import type { TieredCache } from "../kv/tiered_cache.ts";
+import type { ParkedLists } from "../../butler/parked_lists.ts";
+import type { KeyTransit } from "../../butler/scorers/types.ts";
+import type { Selector } from "../../butler/selector.ts";
+import { BlockReader, READ_BYTES, wholeBlocks } from "../../kv/block_reader.ts";
+import { type OffloadedRows, requireOffloaded } from "../../kv/offloaded.ts";
+import { RowFetcher } from "../../kv/row_fetcher.ts";
+import { BLOCK_ROWS, NO_PAGE } from "../../kv/slab_pool.ts";
+import type { TieredCache } from "../../kv/tiered_cache.ts";
 import { FetchAhead } from "./ahead.ts";
 import { ChosenLists } from "./chosen_lists.ts";
-import type { Forward } from "./forward.ts";
-import type { SelectedAttention } from "./selected_attention.ts";
+import { ListFetch } from "./list_fetch.ts";
+import type { Forward } from "../forward.ts";
+import type { SelectedAttention } from "../selected_attention.ts";
 import { type StagedChunk, StagedPrefill } from "./staged_prefill.ts";
 import { isEmpty, StagePasses, type Streamed } from "./stage_passes.ts";
 import { type Moved, type OffloadedRow, RowPlacement } from "./row_placement.ts";
 import { StagedKeys } from "./staged_keys.ts";
-import type { Submission } from "./submission.ts";
+import type { Submission } from "../submission.ts";
 import { Transit } from "./transit.ts";
 
 /** What {@linkcode OffloadSteps} is made of. */
@@ -48,6 +48,7 @@ export class OffloadSteps {
   readonly #fetcher: RowFetcher;
   readonly #placement: RowPlacement;
   readonly #chosen: ChosenLists;
+  readonly #lists: ListFetch;
   readonly #failures = new Map<number, unknown>();
 
   private constructor(
@@ -80,6 +81,14 @@ export class OffloadSteps {
     this.keys = new StagedKeys({ forward, cache, transit, passes: this.passes });
     this.#chosen = new ChosenLists(kernels.device, options.readback);
     this.#placement = new RowPlacement({ forward, cache, fetcher });
+    this.#lists = new ListFetch({
+      chosen: this.#chosen,
+      ahead: this.ahead,
+      placement: this.#placement,
+      fetcher,
+      transit,
+      onFailure: (slot, error) => this.fail(slot, error),
+    });
   }
 
   static async create(options: OffloadOptions): Promise<OffloadSteps> {
@@ -166,37 +175,8 @@ export class OffloadSteps {
     rows: readonly OffloadedRow[],
     selector: Selector,
   ): Promise<readonly Streamed[]> {
-    this.#placeWaiting(submission, layer, selector);
-    if (await this.#chosen.read(submission, layer, rows, selector)) this.#stage.arrived();
-    this.#placeWaiting(submission, layer, selector);
-    this.#placeAgain(submission, layer, rows, selector);
+    await this.#lists.prepareLayer(submission, layer, rows, selector);
     return rows.map((row) => this.#placement.layerStream(layer, row, selector));
-  }
-
-  /**
-   * Lists may outlive the pages of the window: those of a selection that is made once, and others where
-   * the window has no room for what comes until the next one. When a block gives way that they count
-   * on, what lay in it needs a slot.
-   */
-  #placeAgain(
-    submission: Submission,
-    layer: number,
-    rows: readonly OffloadedRow[],
-    selector: Selector,
-  ): void {
-    for (const row of rows) {
-      const { slot } = row;
-      if (!this.#placement.isOutdated(layer, row)) continue;
-      const used = selector.view(slot)!.layer(layer);
-      const lists = this.ahead.used(slot, layer);
-      if (lists === null || used.kind !== "selected" || used.fresh) continue;
-      try {
-        this.#placement.placeUsed(submission, layer, row, lists, selector);
-      } catch (error) {
-        this.fail(slot, error);
-      }
-    }
-    this.#fetcher.send(submission);
   }
 
   /** Encodes what passes through in a layer; the last pass completes every row's attention. */
@@ -245,7 +225,7 @@ export class OffloadSteps {
     for (const [index, row] of rows.entries()) {
       const { slot } = row;
       const streamed = streams[index]!;
-      if (isEmpty(streamed) || !selector.accumulates(slot, layer)) continue;
+      if (isEmpty(streamed) || !selector.decode.accumulates(slot, layer)) continue;
       if (this.#failures.has(slot)) continue;
       const { stored } = this.#rowsOf(slot);
       try {
@@ -278,19 +258,8 @@ export class OffloadSteps {
    * before chose. The device sees rows and lists after this step, so the next one uses them.
    */
   fetchAhead(submission: Submission, rows: readonly OffloadedRow[], selector: Selector): void {
-    this.ahead.place(rows, (layer, row, { view, lists }) => {
-      const { slot } = row;
-      if (this.#failures.has(slot)) return;
-      // The newest row is one step younger than the choice.
-      const steps = stepsKept(selector.view(slot)!.settings, layer) - 1;
-      try {
-        this.#placement.place(submission, layer, row, lists, view, steps, selector);
-      } catch (error) {
-        this.fail(slot, error);
-      }
-    });
-    this.#fetcher.send(submission);
-    submission.submit();
+    const hasFailed = (slot: number) => this.#failures.has(slot);
+    this.#lists.fetchAhead(submission, rows, selector, hasFailed);
   }
 
   /** Copies blocks that this step made whole; {@linkcode endDecode} stores them. */
@@ -342,10 +311,10 @@ export class OffloadSteps {
     selector: Selector,
     stepOffset: number,
   ): Promise<number> {
-    const staged = selector.stagedScorer(slot, layer);
+    const staged = selector.decode.stagedScorer(slot, layer);
     if (staged === null) return 0;
     submission.submit();
-    selector.limitRecipes(layer, "exact", slot);
+    selector.decode.limitRecipes(layer, "exact", slot);
     const { scorer, end } = staged;
     try {
       return await this.keys.scoreKeys(submission, layer, numRows, slot, end, scorer, stepOffset);
@@ -353,25 +322,6 @@ export class OffloadSteps {
       this.fail(slot, error);
       return 0;
     }
-  }
-
-  /** Fetches what the device lacks of the lists of a layer that were read. */
-  #placeWaiting(submission: Submission, layer: number, selector: Selector): void {
-    const due = this.#chosen.take(layer);
-    if (due.length === 0) return;
-    // Layers before this one compute while the host plans and gathers.
-    submission.submit();
-    for (const { row, lists } of due) {
-      const view = selector.view(row.slot)!;
-      try {
-        this.#placement.placeUsed(submission, layer, row, lists, selector);
-        const lasts = view.policy.once || stepsKept(view.settings, layer) > 0;
-        if (lasts) this.ahead.begin(row.slot, layer, lists);
-      } catch (error) {
-        this.fail(row.slot, error);
-      }
-    }
-    this.#fetcher.send(submission);
   }
 
   /**
@@ -388,21 +338,13 @@ export class OffloadSteps {
     selector: Selector,
   ): number {
     this.#drop();
-    this.#placement.begin(slot);
-    lists.forEach((heads, layer) => {
-      if (heads !== null) {
-        this.#placement.placeUsed(submission, layer, { row: 0, slot, n }, heads, selector);
-      }
-    });
-    this.#fetcher.send(submission);
-    return this.#placement.moved(slot).bytes;
+    return this.#lists.placeParked(submission, slot, n, lists, selector);
   }
 
   /** What a step left that was given up belongs to nobody. */
   #drop(): void {
-    this.#chosen.drop();
+    this.#lists.drop();
     this.#reader.drop();
-    this.#fetcher.drop();
   }
 
   #rowsOf(slot: number): OffloadedRows {

@@ -4,26 +4,27 @@
  *
  * @module
  */
-import { type BufferPart, dispatch, type Kernel } from "../gpu/kernels.ts";
+import { type BufferPart, dispatch, type Kernel } from "../../gpu/kernels.ts";
 import {
   attentionMassSpec,
   type AttentionMassVariant,
   attentionMassWorkgroups,
   scoreListsSpec,
   scoreListsWorkgroups,
-} from "../gpu/ops/attention_mass.ts";
-import { lseInQkv } from "../gpu/ops/attention.ts";
+} from "../../gpu/ops/attention_mass.ts";
+import { lseInQkv } from "../../gpu/ops/attention.ts";
 import {
   listMassSpec,
   type ListMassVariant,
   listMassWorkgroups,
   MASS_PARAMS,
-} from "../gpu/ops/list_mass.ts";
-import { ROW_KEEPS } from "../gpu/ops/list_params.ts";
-import { massEvictSpec, massEvictWorkgroups } from "../gpu/ops/mass_evict.ts";
-import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import { SCORER_KINDS } from "./scorer_kinds.ts";
-import type { Kit, Scorer, ScorerOptions } from "./scorers.ts";
+} from "../../gpu/ops/list_mass.ts";
+import { ROW_KEEPS } from "../../gpu/ops/list_params.ts";
+import { massEvictSpec, massEvictWorkgroups } from "../../gpu/ops/mass_evict.ts";
+import { BLOCK_ROWS } from "../../kv/slab_pool.ts";
+import { SCORER_KINDS } from "./kinds.ts";
+import type { Kit } from "./kit.ts";
+import type { Scorer, ScorerOptions } from "./types.ts";
 
 /** Query heads that share a key which is loaded, at most; more take too many registers. */
 const MOST_QUERIES = 8;
@@ -58,12 +59,10 @@ export function attendedForm(
  * did not pick once; or their average over five neighbours (`pooled`), from the prompt's end alone.
  *
  * @param kit Bound to buffers.
- * @param choose Selects from the scores of a layer.
  */
 export async function createMassScorer(
   kit: Kit,
   kind: "mass" | "pooled",
-  choose: Scorer["encodeChoice"],
 ): Promise<Scorer> {
   const { options, buffers: { selection, importance, lse, transit }, tables, params } = kit;
   const { kernels, plan, config, kvType, kv, qkv, rows, step } = options;
@@ -161,12 +160,12 @@ export async function createMassScorer(
   });
   return {
     encodeStore: () => {},
-    encodeChoice: choose,
+    encodeChoice: kit.encodeChoice,
     encodeSelect(pass, layer, numRows, end, stepOffset) {
       const groups = layers[layer]!;
       const blocks = scoreListsWorkgroups(scoring, numKvHeads, numRows, end);
       dispatch(pass, score, groups.score, blocks, stepOffset);
-      choose(pass, layer, numRows, stepOffset);
+      kit.encodeChoice(pass, layer, numRows, stepOffset);
       if (evict === null) return;
       const count = massEvictWorkgroups(evicting, numKvHeads, numRows, end);
       dispatch(pass, evict, groups.evict!, count, stepOffset);

@@ -4,16 +4,16 @@
  *
  * @module
  */
-import type { ImportanceStore } from "../butler/importance_store.ts";
-import { dispatch, type Kernel } from "../gpu/kernels.ts";
-import { lseInQkv } from "../gpu/ops/attention.ts";
-import { ROW_KEEPS } from "../gpu/ops/list_params.ts";
-import { listMassSpec, listMassWorkgroups, MASS_PARAMS } from "../gpu/ops/list_mass.ts";
-import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import type { Stage } from "../kv/stage.ts";
-import { attendedForm } from "../butler/mass_scorer.ts";
-import type { ForwardOptions } from "./forward_parts.ts";
-import type { Submission } from "./submission.ts";
+import type { ImportanceStore } from "../../butler/importance_store.ts";
+import { dispatch, type Kernel } from "../../gpu/kernels.ts";
+import { lseInQkv } from "../../gpu/ops/attention.ts";
+import { ROW_KEEPS } from "../../gpu/ops/list_params.ts";
+import { listMassSpec, listMassWorkgroups, MASS_PARAMS } from "../../gpu/ops/list_mass.ts";
+import { BLOCK_ROWS } from "../../kv/slab_pool.ts";
+import type { Stage } from "../../kv/stage.ts";
+import { attendedForm } from "../../butler/scorers/mass.ts";
+import type { ForwardOptions } from "../forward_parts.ts";
+import type { Submission } from "../submission.ts";
 
 /** What {@linkcode StageMass} is made of. */
 export interface StageMassOptions {

@@ -4,15 +4,15 @@
  *
  * @module
  */
-import type { ImportanceStore } from "../butler/importance_store.ts";
-import { ROW_KEEPS } from "../gpu/ops/list_params.ts";
-import { NO_ROWS, selectionHeader, selectionStride, SLIDING } from "../gpu/ops/selection.ts";
-import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import type { StoredSequence } from "../kv/store/types.ts";
-import type { ForwardOptions } from "./forward_parts.ts";
-import type { BoundAttention, PassPlace, SelectedAttention } from "./selected_attention.ts";
+import type { ImportanceStore } from "../../butler/importance_store.ts";
+import { ROW_KEEPS } from "../../gpu/ops/list_params.ts";
+import { NO_ROWS, selectionHeader, selectionStride, SLIDING } from "../../gpu/ops/selection.ts";
+import { BLOCK_ROWS } from "../../kv/slab_pool.ts";
+import type { StoredSequence } from "../../kv/store/types.ts";
+import type { ForwardOptions } from "../forward_parts.ts";
+import type { BoundAttention, PassPlace, SelectedAttention } from "../selected_attention.ts";
 import { StageMass } from "./stage_mass.ts";
-import type { Submission } from "./submission.ts";
+import type { Submission } from "../submission.ts";
 import type { Transit } from "./transit.ts";
 
 /** What one row of a step attends to beside the slabs, in a layer. */

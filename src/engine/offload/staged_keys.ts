@@ -4,15 +4,15 @@
  *
  * @module
  */
-import type { Scorer } from "../butler/scorers.ts";
-import { wholeBlocks } from "../kv/block_reader.ts";
-import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
-import type { TieredCache } from "../kv/tiered_cache.ts";
-import type { Forward } from "./forward.ts";
+import type { Scorer } from "../../butler/scorers/types.ts";
+import { wholeBlocks } from "../../kv/block_reader.ts";
+import { BLOCK_ROWS } from "../../kv/slab_pool.ts";
+import { type OffloadedRows, requireOffloaded } from "../../kv/offloaded.ts";
+import type { TieredCache } from "../../kv/tiered_cache.ts";
+import type { Forward } from "../forward.ts";
 import type { OffloadedRow } from "./row_placement.ts";
 import type { StagePasses } from "./stage_passes.ts";
-import type { Submission } from "./submission.ts";
+import type { Submission } from "../submission.ts";
 import type { Transit } from "./transit.ts";
 
 /** What {@linkcode StagedKeys} is made of. */

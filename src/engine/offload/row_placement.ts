@@ -4,19 +4,24 @@
  *
  * @module
  */
-import type { HeadLists } from "../butler/parked_lists.ts";
-import type { Selector } from "../butler/selector.ts";
-import { stepsKept } from "../butler/settings.ts";
-import { attendedRows, countedRole, type LayerView, type SelectedView } from "../butler/slots.ts";
-import { selectionHeader, SLIDING } from "../gpu/ops/selection.ts";
-import { type HeadPlan, lastingBlocks, planHead, stableBlocks } from "../kv/fetch/fetch_plan.ts";
-import { type OffloadedRows, requireOffloaded } from "../kv/offloaded.ts";
-import type { RowFetcher } from "../kv/row_fetcher.ts";
-import { BLOCK_ROWS } from "../kv/slab_pool.ts";
-import type { TieredCache } from "../kv/tiered_cache.ts";
-import type { Forward } from "./forward.ts";
+import type { HeadLists } from "../../butler/parked_lists.ts";
+import type { Selector } from "../../butler/selector.ts";
+import { stepsKept } from "../../butler/settings.ts";
+import {
+  attendedRows,
+  countedRole,
+  type LayerView,
+  type SelectedView,
+} from "../../butler/slots.ts";
+import { selectionHeader, SLIDING } from "../../gpu/ops/selection.ts";
+import { type HeadPlan, lastingBlocks, planHead, stableBlocks } from "../../kv/fetch/fetch_plan.ts";
+import { type OffloadedRows, requireOffloaded } from "../../kv/offloaded.ts";
+import type { RowFetcher } from "../../kv/row_fetcher.ts";
+import { BLOCK_ROWS } from "../../kv/slab_pool.ts";
+import type { TieredCache } from "../../kv/tiered_cache.ts";
+import type { Forward } from "../forward.ts";
 import type { Streamed } from "./stage_passes.ts";
-import type { Submission } from "./submission.ts";
+import type { Submission } from "../submission.ts";
 
 /** A row of a decode step whose sequence lies below the device. */
 export interface OffloadedRow {
@@ -155,7 +160,7 @@ export class RowPlacement {
     submission.submit();
     buffers.writeSelection(layer, slot, out);
     this.#layersOf(this.#headers, slot, "")[layer] = "";
-    if (selector.accumulates(slot, layer)) {
+    if (selector.decode.accumulates(slot, layer)) {
       buffers.writeListed(layer, slot, plans.map(({ positions }) => positions));
     }
     const streamed = { first: 0, end: 0, lists: plans.map((plan) => plan.streamed) };

@@ -1,5 +1,5 @@
 /** Names of the ways of scoring, and what they are to the kernels. @module */
-import { LIST_MODES, ROW_KEEPS } from "../gpu/ops/list_params.ts";
+import { LIST_MODES, ROW_KEEPS } from "../../gpu/ops/list_params.ts";
 
 /** Order of the recipes of a slot. */
 export const SCORER_KINDS = [

@@ -4,10 +4,10 @@
  *
  * @module
  */
-import type { Kernels } from "../gpu/kernels.ts";
-import { Readback } from "../gpu/readback.ts";
-import type { DeviceTier } from "../kv/device_tier.ts";
-import { Stage, stageBlocks } from "../kv/stage.ts";
+import type { Kernels } from "../../gpu/kernels.ts";
+import { Readback } from "../../gpu/readback.ts";
+import type { DeviceTier } from "../../kv/device_tier.ts";
+import { Stage, stageBlocks } from "../../kv/stage.ts";
 
 /** Uploads that may wait for the device: they pile up in host memory. */
 const MOST_PENDING = 128 * 2 ** 20;

@@ -1,0 +1,118 @@
+/**
+ * How much of a prompt is left out where a request asks for that (`truncate_prompt_tokens`, as vLLM
+ * names it). Nothing is ever cut unasked.
+ *
+ * @module
+ */
+import type { ChatBody } from "./schemas.ts";
+
+/** What a prompt is cut to. */
+export interface Cut {
+  /** Tokens that may be left. */
+  readonly limit: number;
+  /** Tokens are left out in multiples of this. */
+  readonly step: number;
+}
+
+/** Part of the context that stays free for an answer of no named length. */
+const ANSWER_SHARE = 1 / 4;
+/** Part of the context that a prompt gets however long its answer may become. */
+const LEAST_SHARE = 1 / 4;
+/** Part of the context by which the cut moves. */
+const STEP_SHARE = 1 / 8;
+
+/**
+ * What a request's number means. -1 is whatever the context has room for beside the answer. The cut
+ * then moves in steps: in a conversation that grows, most turns begin as the turn before did, and
+ * what was prefilled for that one is found again. A cut that moved by a few tokens at every turn
+ * would have everything prefilled anew each time.
+ *
+ * @param asked Tokens to keep, or -1.
+ * @param contextLength Tokens of prompt and answer.
+ * @param answerTokens Most tokens of the answer; null: as many as fit.
+ */
+export function cutOf(asked: number, contextLength: number, answerTokens: number | null): Cut {
+  if (asked >= 0) return { limit: asked, step: 1 };
+  const answer = answerTokens ?? Math.floor(contextLength * ANSWER_SHARE);
+  return {
+    limit: Math.max(Math.ceil(contextLength * LEAST_SHARE), contextLength - answer),
+    step: Math.max(1, Math.floor(contextLength * STEP_SHARE)),
+  };
+}
+
+/** Tokens that have to go from a prompt of `numTokens`. */
+export function tokensToDrop(numTokens: number, { limit, step }: Cut): number {
+  return Math.ceil(Math.max(0, numTokens - limit) / step) * step;
+}
+
+/**
+ * Leaves out the oldest tokens.
+ *
+ * @param ids The whole prompt.
+ * @param bosId Token of the beginning of a text, where the model needs one: it stays in front.
+ */
+export function cutIds(
+  ids: readonly number[],
+  cut: Cut,
+  bosId: number | null,
+): { readonly ids: readonly number[]; readonly truncated: number } {
+  const truncated = tokensToDrop(ids.length, cut);
+  if (truncated === 0) return { ids, truncated };
+  const kept = ids.length - truncated;
+  if (kept > 1 && ids[0] === bosId) {
+    return { ids: [bosId, ...ids.slice(truncated + 1)], truncated };
+  }
+  return { ids: ids.slice(truncated), truncated };
+}
+
+type Messages = ChatBody["messages"];
+
+/** What the maker of the client says stays. */
+const stays = ({ role }: Messages[number]) => role === "system" || role === "developer";
+
+/**
+ * Where a conversation may go on without what came before: at each message of the user but the
+ * first. Many templates take nothing else after what the system said.
+ */
+export function cutPoints(messages: Messages): number[] {
+  const spoken = messages.findIndex((message) => !stays(message));
+  return messages.flatMap(({ role }, at) => role === "user" && at > spoken ? [at] : []);
+}
+
+/** A conversation from `first` on, with what the system said before. */
+export function messagesFrom(messages: Messages, first: number): Messages {
+  return [...messages.slice(0, first).filter(stays), ...messages.slice(first)];
+}
+
+/**
+ * Leaves out the oldest messages, as few as will do. What the system said stays, and so do the last
+ * message of the user and what follows it.
+ *
+ * @param messages The whole conversation.
+ * @param numTokens Its tokens.
+ * @param render Ids of a conversation.
+ * @returns Null where all that may go is too little.
+ */
+export async function cutMessages(
+  messages: Messages,
+  numTokens: number,
+  cut: Cut,
+  render: (messages: Messages) => Promise<readonly number[]>,
+): Promise<{ readonly ids: readonly number[]; readonly truncated: number } | null> {
+  const points = cutPoints(messages);
+  const most = numTokens - tokensToDrop(numTokens, cut);
+  let found: readonly number[] | null = null;
+  let tried: readonly number[] | null = null;
+  // The later it begins, the fewer tokens it has.
+  let [low, high] = [0, points.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    tried = await render(messagesFrom(messages, points[middle]!));
+    if (tried.length <= most) [found, high] = [tried, middle];
+    else low = middle + 1;
+  }
+  // Where no form is short enough the shortest was the last to be tried: without the step of the
+  // cut it may do.
+  if (tried !== null && tried.length <= cut.limit) found ??= tried;
+  return found === null ? null : { ids: found, truncated: numTokens - found.length };
+}
