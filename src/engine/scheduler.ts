@@ -12,13 +12,22 @@ import type { KvCache } from "../kv/types.ts";
 import type { ParkedRows } from "./runner_types.ts";
 import type { Sequence } from "./sequence.ts";
 
+/**
+ * Prefill steps between two decode steps at most. However short a prompt is, its step takes as long
+ * as the weights take to be read: about as long as a decode step.
+ */
+const MOST_PROMPTS = 4;
+
 /** Settings of a {@linkcode Scheduler}. */
 export interface SchedulerOptions {
   /** Slots: sequences that run at once. */
   readonly maxSequences: number;
   /** Tokens of a prefill chunk at most. */
   readonly prefillChunk: number;
-  /** The same while other sequences decode: what a running stream may have to wait for. */
+  /**
+   * The same while other sequences decode: what a running stream may have to wait for. Short prompts
+   * share it.
+   */
   readonly sharedPrefillChunk: number;
   /** Decode steps between two prefill chunks while there is need for both. */
   readonly decodesPerPrefill: number;
@@ -49,6 +58,8 @@ export class Scheduler {
   #prefillTurns: Sequence[] = [];
   readonly #slots: (Sequence | null)[];
   #decodesSincePrefill = 0;
+  /** Part of the shared chunk that was used since the last decode step, in tokens. */
+  #prefilledSinceDecode = 0;
 
   /** @throws {RangeError} If a setting is not a positive integer. */
   constructor(kv: KvCache, options: SchedulerOptions) {
@@ -124,11 +135,27 @@ export class Scheduler {
       if (prefill !== null) return this.#prefillStep(prefill, this.#options.prefillChunk);
       return this.#running.length > 0 ? null : this.#refuseHead();
     }
-    if (prefill !== null && this.#decodesSincePrefill >= this.#options.decodesPerPrefill) {
+    if (prefill !== null && this.#isTurnOf(prefill)) {
       const { prefillChunk, sharedPrefillChunk } = this.#options;
       return this.#prefillStep(prefill, Math.min(prefillChunk, sharedPrefillChunk));
     }
     return this.#decodeStep();
+  }
+
+  /**
+   * Whether a prompt goes on before the next decode step: there were enough of those since the last
+   * one, or it fits whole into what prompts before it have left of the shared chunk. Of prompts that
+   * come together each would otherwise wait for a decode step more than the one before it.
+   */
+  #isTurnOf({ numPending }: Sequence): boolean {
+    const { decodesPerPrefill, sharedPrefillChunk } = this.#options;
+    if (this.#decodesSincePrefill > 0) return this.#decodesSincePrefill >= decodesPerPrefill;
+    return this.#prefilledSinceDecode + this.#shareOf(numPending) <= sharedPrefillChunk;
+  }
+
+  /** What a prefill step uses of the shared chunk, in tokens. */
+  #shareOf(count: number): number {
+    return Math.max(count, Math.ceil(this.#options.sharedPrefillChunk / MOST_PROMPTS));
   }
 
   /** A sequence's rows were brought to a lower tier: it waits at the head of the queue. */
@@ -233,10 +260,12 @@ export class Scheduler {
 
   /** Long prompts take turns, so that a short one does not wait for all of a long one. */
   #prefillStep(sequence: Sequence, most: number): Step {
+    const count = Math.min(sequence.numPending, most);
     this.#decodesSincePrefill = 0;
+    this.#prefilledSinceDecode += this.#shareOf(count);
     this.#prefillTurns = this.#prefillTurns.filter((other) => other !== sequence);
     this.#prefillTurns.push(sequence);
-    return { kind: "prefill", sequence, count: Math.min(sequence.numPending, most) };
+    return { kind: "prefill", sequence, count };
   }
 
   /**
@@ -252,6 +281,7 @@ export class Scheduler {
       this.#kv.reserve(slot, numTokens);
     }
     this.#decodesSincePrefill++;
+    this.#prefilledSinceDecode = 0;
     return { kind: "decode", sequences };
   }
 

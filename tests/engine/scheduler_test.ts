@@ -124,6 +124,29 @@ Deno.test("Scheduler lets a running stream wait for one small chunk at a time", 
   assert.equal(names(w, 10), "P1:8 D0 P1:8 D0 P1:8 D0 P1:6 D01 D0 D0");
 });
 
+Deno.test("Scheduler lets short prompts share the chunk that a running stream waits for", () => {
+  const w = world(200, { maxSequences: 9, sharedPrefillChunk: 16 });
+  w.add(3, 20);
+  assert.equal(names(w, 2), "P0:3 D0");
+  for (const length of [5, 6, 5, 6]) w.add(length, 9);
+  // Whole prompts only: the fourth would be a token too many.
+  assert.equal(names(w, 6), "P1:5 P2:6 P3:5 D0123 P4:6 D01234");
+  for (let i = 0; i < 4; i++) w.add(1, 9);
+  // However short they are, four are enough.
+  assert.equal(names(w, 5), "P5:1 P6:1 P7:1 P8:1 D012345678");
+});
+
+Deno.test("Scheduler lets a short prompt in after the end of a long one, and not before its turn", () => {
+  const w = world(200, { maxSequences: 4, sharedPrefillChunk: 16 });
+  w.add(3, 20);
+  assert.equal(names(w, 2), "P0:3 D0");
+  w.add(40, 9);
+  w.add(2, 9);
+  assert.equal(names(w, 7), "P1:16 D0 P2:2 D02 P1:16 D02 P1:8");
+  w.add(3, 9);
+  assert.equal(names(w, 2), "P3:3 D0123");
+});
+
 Deno.test("Scheduler takes more decode steps between chunks when told so", () => {
   const w = world(100, { decodesPerPrefill: 3 });
   w.add(3, 20);
@@ -224,7 +247,7 @@ Deno.test("Scheduler refuses settings that make no sense", () => {
 Deno.test("Scheduler lets a held sequence keep its room until somebody waits for it", () => {
   const w = world(100, { maxSequences: 2 }, true);
   const [a] = [w.add(4, 6), w.add(4, 12)];
-  assert.equal(names(w, 4), "P0:4 D0 P1:4 D01");
+  assert.equal(names(w, 4), "P0:4 P1:4 D01 D01");
   w.scheduler.hold(a.sequence, true);
   assert.equal(names(w, 2), "D1 D1");
   assert.equal(w.scheduler.numRunning, 2);
@@ -287,6 +310,8 @@ function bringsToEnd(hold: fc.Arbitrary<{ from: number; steps: number } | null>)
         const plansInOrder = plans.toSorted((a, b) => a.at - b.at);
         const live: { plan: typeof plans[number]; added: ReturnType<World["add"]> }[] = [];
         let decodesOwed = 0;
+        /** Tokens and prefill steps since the last decode step. */
+        let [tokens, prefills] = [0, 0];
         for (let tick = 0;; tick++) {
           assert.ok(tick < 20_000, "the scheduler runs in circles");
           while (plansInOrder[0] !== undefined && plansInOrder[0].at <= tick) {
@@ -314,11 +339,18 @@ function bringsToEnd(hold: fc.Arbitrary<{ from: number; steps: number } | null>)
           if (step === null && plansInOrder.length === 0 && !isHeld) break;
           if (step?.kind === "prefill") {
             assert.ok(step.count <= (wereDecoding ? sharedPrefillChunk : prefillChunk));
-            // Never two chunks in a row past a stream that runs.
-            assert.ok(!wereDecoding || decodesOwed === 0);
+            tokens = wereDecoding ? tokens + step.count : 0;
+            prefills = wereDecoding ? prefills + 1 : 0;
+            // A stream that runs never waits for more than one chunk, which a few prompts may share.
+            assert.ok(tokens <= sharedPrefillChunk && prefills <= 4, `${tokens} in ${prefills}`);
+            if (prefills > 1) assert.ok(step.sequence.decodes || step.sequence.ended);
+            // Nor does the next chunk begin before the stream had its steps.
+            else assert.ok(!wereDecoding || decodesOwed === 0);
             decodesOwed = wereDecoding ? decodesPerPrefill : 0;
-          } else if (step?.kind === "decode") decodesOwed = Math.max(0, decodesOwed - 1);
-          else if (step?.kind === "refuse") {
+          } else if (step?.kind === "decode") {
+            decodesOwed = Math.max(0, decodesOwed - 1);
+            [tokens, prefills] = [0, 0];
+          } else if (step?.kind === "refuse") {
             assert.ok(step.sequence.maxRows > numPages * 4);
             step.sequence.fail({ code: "out_of_memory", message: "" });
           }
