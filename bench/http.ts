@@ -164,7 +164,7 @@ function drawRequests(
     return {
       prompt: Array.from({ length: prompt }, (_, at) => ids[(index * 97 + at) % ids.length]!),
       tokens: least + draws.below(2 * (tokens - least) + 1),
-      thinkMs: draws.below(2 * think + 1),
+      thinkMs: think === 0 ? 0 : draws.below(2 * think + 1),
     };
   });
 }

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { CommandError, MisfitError } from "../src/cli/command.ts";
+import { CommandError } from "../src/cli/command.ts";
 import type { Settings } from "../src/cli/flags.ts";
 import type { CliIo } from "../src/cli/io.ts";
 import type { KvRequest } from "../src/butler/settings.ts";
@@ -65,12 +65,11 @@ async function prefilled(place: Place, numRows: number): Promise<CapturedRows> {
   return await captureRows(subject.parts, subject.config, SLOT, Math.floor(whole / BLOCK_ROWS));
 }
 
-/** Fails before the work is done, not after. */
 function writeFile(path: string, content: string, flag: string): void {
   try {
     Deno.writeTextFileSync(path, content);
   } catch (error) {
-    throw new MisfitError(`${flag}: cannot write ${path}: ${(error as Error).message}`, {
+    throw new CommandError(`${flag}: cannot write ${path}: ${(error as Error).message}`, {
       cause: error,
     });
   }

@@ -54,7 +54,13 @@ function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string
 export function processIo(): CliIo {
   return {
     stdout: (text) => writeAll(Deno.stdout, text),
-    stderr: (text) => writeAll(Deno.stderr, text),
+    stderr(text) {
+      try {
+        writeAll(Deno.stderr, text);
+      } catch {
+        // A full disk, or a reader who is gone: no reason to end what is told of.
+      }
+    },
     stderrIsTerminal: Deno.stderr.isTerminal(),
     stdinIsTerminal: Deno.stdin.isTerminal(),
     env: (name) => Deno.env.get(name),

@@ -6,6 +6,7 @@ import { CommandError, MisfitError } from "./command.ts";
  * Finds out, before the work, whether what comes of it can be written.
  *
  * @throws {MisfitError} If it cannot.
+ * @throws {CommandError} If it cannot now: the disk is full.
  */
 export function checkOutputs(
   files: { readonly out?: string | null; readonly svg?: string | null },
@@ -15,7 +16,9 @@ export function checkOutputs(
       if (path !== null && path !== undefined) checkWritable(path);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      throw new MisfitError(`--${flag}: ${why}`);
+      const { code } = (error instanceof Error ? error.cause ?? {} : {}) as { code?: unknown };
+      const passes = code === "ENOSPC" || code === "EDQUOT";
+      throw new (passes ? CommandError : MisfitError)(`--${flag}: ${why}`);
     }
   }
 }

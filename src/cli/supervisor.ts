@@ -102,11 +102,12 @@ export async function supervise(parts: SupervisorParts): Promise<number> {
     const ranMs = parts.nowMs() - began;
     const how = signal === null ? `exit code ${code}` : signal;
     const ended = `process ${child.pid} ended with ${how} after ${Math.round(ranMs / 1000)} s`;
-    if (code === EXIT.usage) {
+    wasWell ||= ranMs >= STEADY_MS;
+    // What served before can again: a model's disk may be away for a while.
+    if (code === EXIT.usage && !wasWell) {
       parts.say(`${ended}: it cannot work as asked, and is not started again`, true);
       return code;
     }
-    wasWell ||= ranMs >= STEADY_MS;
     if (!wasWell && starts >= FIRST_STARTS) {
       parts.say(`${ended}; none of ${starts} ran for a minute, and no other is started`, true);
       return EXIT.failure;

@@ -98,8 +98,13 @@ export class StepRunner {
   }
 
   async #restore(sequence: Sequence): Promise<void> {
+    const { reportKv } = sequence;
     await this.#begin(sequence);
+    // Until its rows are back its slot knows nothing of what it did.
+    const reportOfSlot = sequence.reportKv;
+    sequence.reportKv = reportKv;
     await this.#options.runner.restore(sequence.slot!, sequence.parked!);
+    sequence.reportKv = reportOfSlot;
     this.#options.scheduler.restored(sequence);
   }
 

@@ -30,16 +30,33 @@ export interface LoggerOptions {
   readonly now?: () => Date;
 }
 
-/** Makes a logger. A line is one line, whatever is in it. */
+/**
+ * Makes a logger. A line is one line, whatever is in it. What cannot be written is counted, and told
+ * with the next line that can.
+ */
 export function createLogger(options: LoggerOptions): Logger {
   const { format, write, now = () => new Date() } = options;
   const least = LOG_LEVELS.indexOf(options.level);
   const enabled = (level: LogLevel) => LOG_LEVELS.indexOf(level) >= least;
   const line = format === "json" ? jsonLine : textLine;
+  let lost = 0;
+  /** A disk that is full, or a reader who is gone, must not end what is logged. */
+  const put = (level: LogLevel, message: string, fields: LogFields) => {
+    const time = now().toISOString();
+    try {
+      if (lost > 0) {
+        write(line(time, "warn", "lines of this log could not be written", { count: lost }));
+        lost = 0;
+      }
+      write(line(time, level, message, fields));
+    } catch {
+      lost++;
+    }
+  };
   return {
     enabled,
     log(level, message, fields = {}) {
-      if (enabled(level)) write(line(now().toISOString(), level, message, fields));
+      if (enabled(level)) put(level, message, fields);
     },
   };
 }

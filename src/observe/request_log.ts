@@ -81,7 +81,7 @@ function levelOf({ route, status, sequences }: ExchangeRecord) {
   if (status !== null && status >= 500 && status !== 503) return "error";
   if (sequences.some(({ outcome }) => outcome === "error")) return "error";
   // Who is refused is no probe.
-  const isAnswered = status === 200 || status === 503;
+  const isAnswered = status === 200 || status === 503 || (route === "/ready" && status === 429);
   return QUIET.has(route) && isAnswered ? "debug" : "info";
 }
 

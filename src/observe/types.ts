@@ -58,7 +58,10 @@ export interface ExchangeRecord {
 export interface RefusedConnection {
   /** Code of an error: why. */
   readonly code: string;
-  /** What its client is told, with the id in `x-request-id`; null: it is closed without a word. */
+  /**
+   * What its client is told, once it says something, with the id in `x-request-id`; null: it is closed
+   * without a word.
+   */
   readonly answer: { readonly id: string; readonly status: number } | null;
   /** Address of the client. */
   readonly peer: string;

@@ -107,8 +107,9 @@ export function textTooLong(
 ): RequestError {
   return badRequest(
     `\`${param}\` has ${length} characters. This model's maximum context length is ` +
-      `${contextLength} tokens, for which this server takes at most ${maxLength} characters. ` +
-      `Shorten it, or ${LARGER}`,
+      `${contextLength} tokens, for which this server takes at most ${maxLength} characters, ` +
+      "also where `truncate_prompt_tokens` leaves some out. Shorten it, start the server with more " +
+      `--max-prompt-chars, or ${LARGER}`,
     {
       param,
       code: "context_length_exceeded",

@@ -71,8 +71,8 @@ type Messages = ChatBody["messages"];
 const stays = ({ role }: Messages[number]) => role === "system" || role === "developer";
 
 /**
- * Where a conversation may go on without what came before: at each message of the user but the
- * first. Many templates take nothing else after what the system said.
+ * Where a conversation may go on without what came before: at each message of the user before which
+ * something was said. Many templates take nothing else after what the system said.
  */
 export function cutPoints(messages: Messages): number[] {
   const spoken = messages.findIndex((message) => !stays(message));
@@ -84,9 +84,12 @@ export function messagesFrom(messages: Messages, first: number): Messages {
   return [...messages.slice(0, first).filter(stays), ...messages.slice(first)];
 }
 
+/** Renderings of a conversation that a good cut is looked for with, besides that of all of it. */
+const MOST_RENDERS = 6;
+
 /**
- * Leaves out the oldest messages, as few as will do. What the system said stays, and so do the last
- * message of the user and what follows it.
+ * Leaves out the oldest messages, as few as will do; of hundreds of messages of very different length
+ * a few more. What the system said stays, and so do the last message of the user and what follows it.
  *
  * @param messages The whole conversation.
  * @param numTokens Its tokens.
@@ -105,14 +108,37 @@ export async function cutMessages(
   let tried: readonly number[] | null = null;
   // The later it begins, the fewer tokens it has.
   let [low, high] = [0, points.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    tried = await render(messagesFrom(messages, points[middle]!));
-    if (tried.length <= most) [found, high] = [tried, middle];
-    else low = middle + 1;
+  let next = likelyPoint(messages, points, most / numTokens);
+  for (let renders = 0; low < high && (renders < MOST_RENDERS || found === null); renders++) {
+    // When many were tried in vain the last one is sure to tell.
+    const at = renders < MOST_RENDERS ? Math.min(Math.max(next, low), high - 1) : high - 1;
+    tried = await render(messagesFrom(messages, points[at]!));
+    if (tried.length <= most) [found, high] = [tried, at];
+    else low = at + 1;
+    // The likely one is mostly right, or one beside it.
+    next = renders < 2 ? (found === null ? low : high - 1) : (low + high) >> 1;
   }
   // Where no form is short enough the shortest was the last to be tried: without the step of the
   // cut it may do.
   if (tried !== null && tried.length <= cut.limit) found ??= tried;
   return found === null ? null : { ids: found, truncated: numTokens - found.length };
 }
+
+/** The first point from which on there is at most a share of the conversation, by characters. */
+function likelyPoint(messages: Messages, points: readonly number[], share: number): number {
+  const lengths = messages.map(({ content }) => content.length + CHARACTERS_AROUND);
+  let left = lengths.reduce((sum, length) => sum + length, 0);
+  const most = left * share;
+  let at = 0;
+  for (const [index, length] of lengths.entries()) {
+    if (index === points[at]) {
+      if (left <= most) return at;
+      at++;
+    }
+    if (!stays(messages[index]!)) left -= length;
+  }
+  return Math.max(0, points.length - 1);
+}
+
+/** What a template puts around a message, in characters of text: a guess. */
+const CHARACTERS_AROUND = 20;

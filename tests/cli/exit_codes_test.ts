@@ -88,6 +88,6 @@ Deno.test("serve --supervise ends with 2 where its process cannot work as asked"
   assert.equal(code, 2, stderr);
   assert.equal(stdout, "");
   assert.match(stderr, /none\.gguf/);
-  assert.match(stderr, /ended with exit code 2 after \d s: it cannot work as asked, and is not/);
+  assert.match(stderr, /ended with exit code 2 after \d+ s: it cannot work as asked, and is not/);
   assert.equal(stderr.match(/ serves\n/g)?.length, 1, stderr);
 });

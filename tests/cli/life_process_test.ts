@@ -90,16 +90,21 @@ async function whenStuck(url: string, floor: number): Promise<number> {
   let numTokens = 0;
   await eventually(async () => {
     numTokens = await count();
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    return numTokens > floor && await count() === numTokens;
+    if (numTokens <= floor) return false;
+    // Twice: a machine may have other things to do for half a second.
+    for (let look = 0; look < 2; look++) {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      if (await count() !== numTokens) return false;
+    }
+    return true;
   }, START_MS);
   return numTokens;
 }
 
 Deno.test("check 6: SIGTERM while clients read nothing: who reads again gets the error event, who does not keeps nobody waiting", async () => {
   const DRAIN_S = 1;
-  // What is left is sent within 2 s of the end of the drain.
-  const MOST_MS = DRAIN_S * 1000 + 2000 + 1500;
+  // Four seconds after the drain it would be ended, with whatever is left.
+  const MOST_MS = DRAIN_S * 1000 + 4000;
   const server = start([...SERVE, "--port", "0", "--drain-timeout", `${DRAIN_S}`]);
   const stderr = new Response(server.stderr).text();
   const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);

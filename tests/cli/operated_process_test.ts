@@ -1,6 +1,7 @@
 /** The whole program as operators see it: full, with a log and spans, and with bounds of its own. */
 import { assert } from "std-testing";
 import { eventually, post, postCompletion, postFailing } from "../server/_wire.ts";
+import { parseResponse, RawClient } from "../server/_raw.ts";
 import { MODEL, start, waitFor } from "./_process.ts";
 
 interface ExportedSpan {
@@ -84,4 +85,25 @@ Deno.test("a full server is not ready, and its log and its spans tell of each re
   assert.equal(requests.filter(({ request_id: id }) => id === "mine").length, 1);
   assert.ok(requests.every(({ request_id: id }) => typeof id === "string" && id !== ""));
   assert.ok(!text.includes("secret"));
+});
+
+Deno.test("a server whose log nobody takes any more serves on", async () => {
+  const server = start(["serve", "--model", MODEL, "--context", "512", "--port", "0"]);
+  try {
+    const url = await waitFor(server.stdout, /^listening on (\S+)\n/m);
+    // From here on writing to it fails.
+    await server.stderr.cancel();
+    for (let round = 0; round < 3; round++) {
+      using client = await RawClient.connect({ url });
+      await client.write("rubbish\r\n\r\n");
+      assert.equal(parseResponse(await client.readAll()).status, 400);
+      await postFailing({ url }, "/v1/completions", { prompt: 7 }, 400);
+      await postCompletion({ url }, { prompt: "still there", max_tokens: 2 });
+    }
+    server.kill("SIGTERM");
+    assert.equal((await server.status).code, 0);
+  } catch (error) {
+    server.kill("SIGKILL");
+    throw error;
+  }
 });

@@ -93,6 +93,17 @@ Deno.test("supervise() never gives up a process that was well once", async () =>
   assert.ok(lines.every((line) => !line.includes("of 10")), lines.join("\n"));
 });
 
+Deno.test("supervise() repeats even what cannot work as asked where it has worked before", async () => {
+  const { code, pauses } = open([
+    { ...KILLED, ranMs: 60_000 },
+    { code: 2, signal: null },
+    { code: 2, signal: null },
+    { code: 0, signal: null },
+  ]);
+  assert.equal(await code, 0);
+  assert.deepEqual(pauses, [1000, 2000, 4000]);
+});
+
 Deno.test("supervise() passes every signal on and ends with the process", async () => {
   const { code, signals, running, press } = open([]);
   press("SIGTERM");

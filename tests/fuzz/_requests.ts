@@ -26,7 +26,6 @@ const SAMPLING = {
   repetition_penalty: 1.1,
   cache_prompt: true,
   cache_salt: "s",
-  truncate_prompt_tokens: 40,
   kv: { policy: "oracle", sinks: 4, window: 8, budget: 16, interval: 2, recall_every: 1 },
 };
 
@@ -38,6 +37,12 @@ const BODIES: readonly (readonly [path: string, body: object])[] = [
   ["/v1/completions", { prompt: "Once upon", logprobs: 2, echo: true, n: 2, ...SAMPLING }],
   ["/v1/completions", { prompt: [[1, 2, 3], [4, 5]], stream: true, max_tokens: 3 }],
   ["/v1/chat/completions", { messages: [USER], logprobs: true, top_logprobs: 2, ...SAMPLING }],
+  ["/v1/chat/completions", {
+    messages: [USER, { role: "assistant", content: "b" }, USER],
+    truncate_prompt_tokens: 40,
+    ...SAMPLING,
+  }],
+  ["/v1/completions", { prompt: "Once upon", truncate_prompt_tokens: -1, max_tokens: 3 }],
   ["/v1/chat/completions", {
     messages: [{ role: "system", content: "Be brief." }, USER, {
       role: "user",

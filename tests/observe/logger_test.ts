@@ -37,6 +37,29 @@ Deno.test("lines below the level are not written", () => {
   assert.equal(lines.length, 2);
 });
 
+Deno.test("what cannot be written harms nobody, and is told of when something can be", () => {
+  const lines: string[] = [];
+  let isFull = false;
+  const write = (line: string) => {
+    if (isFull) throw new Error("no space left on device");
+    lines.push(line);
+  };
+  const logger = createLogger({ format: "json", level: "error", write, now: NOW });
+  logger.log("error", "a");
+  isFull = true;
+  for (const message of ["b", "c", "d"]) logger.log("error", message);
+  isFull = false;
+  logger.log("error", "e");
+  logger.log("error", "f");
+  const told = lines.map((line) => JSON.parse(line)).map(({ message, count }) => [message, count]);
+  assert.deepEqual(told, [
+    ["a", undefined],
+    ["lines of this log could not be written", 3],
+    ["e", undefined],
+    ["f", undefined],
+  ]);
+});
+
 Deno.test("whatever a client sends stays in its field, and a line is one line", () => {
   fc.assert(fc.property(fc.string({ unit: "binary", maxLength: 100 }), (value) => {
     for (const format of ["text", "json"] as const) {

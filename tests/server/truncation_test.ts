@@ -79,8 +79,9 @@ Deno.test("as few messages go as will do", async () => {
     const kept = Math.floor(limit / 20) * 20;
     if (kept === 0) assert.equal(found, null);
     else assert.deepEqual(found, { ids: ids(kept), truncated: 400 - kept });
-    assert.ok(renders <= 5, `${renders} renders`);
+    assert.ok(renders <= 4, `${renders} renders`);
   }
+  assert.deepEqual(messages, talk(...messages.map(({ role }) => role)));
   // The step of the cut asks for more than can go; what can is enough.
   const found = await cutMessages(
     talk("user", "user"),
@@ -89,6 +90,49 @@ Deno.test("as few messages go as will do", async () => {
     (kept) => Promise.resolve(ids(40 * kept.length)),
   );
   assert.deepEqual(found, { ids: ids(40), truncated: 40 });
+});
+
+Deno.test("a conversation of very uneven messages is rendered a few times, and cut to what fits", async () => {
+  let seed = 1;
+  const random = () => (seed = seed * 48271 % 2147483647) / 2147483647;
+  for (let run = 0; run < 300; run++) {
+    // Their characters say nothing of their tokens.
+    const messages = Array.from({ length: 2 + Math.floor(random() * 500) }, (_, at) => ({
+      role: at === 0 || random() < 0.05 ? "system" : random() < 0.5 ? "user" : "assistant",
+      content: "x".repeat(Math.floor(random() ** 8 * 5000)),
+    })) as Messages;
+    const tokens = new Map(messages.map((message) => [message, Math.ceil(random() ** 6 * 900)]));
+    const lengthOf = (kept: Messages) => kept.reduce((sum, one) => sum + tokens.get(one)!, 0);
+    let renders = 0;
+    const render = (kept: Messages) => Promise.resolve((renders++, ids(lengthOf(kept))));
+    const whole = lengthOf(messages);
+    const limit = Math.max(1, Math.floor(random() * whole));
+    const found = await cutMessages(messages, whole, { limit, step: 1 }, render);
+    assert.ok(renders <= 7, `${renders} renders`);
+    const points = cutPoints(messages);
+    const last = points.at(-1);
+    const fits = last !== undefined && lengthOf(messagesFrom(messages, last)) <= limit;
+    assert.equal(found !== null, fits);
+    if (found === null) continue;
+    assert.ok(found.ids.length <= limit);
+    assert.equal(found.truncated, whole - found.ids.length);
+  }
+});
+
+Deno.test("characters have their bound also where a prompt is to be cut, and the error says so", async () => {
+  await using server = await openFakeServer({ contextLength: 512 });
+  const content = "p".repeat(16 * 512 + 1);
+  const asked = { truncate_prompt_tokens: -1 };
+  for (
+    const [path, body] of [
+      ["/v1/completions", { prompt: content, ...asked }],
+      ["/v1/chat/completions", { messages: [{ role: "user", content }], ...asked }],
+    ] as const
+  ) {
+    const error = await postFailing(server, path, body, 400);
+    assert.equal(error.code, "context_length_exceeded");
+    assert.match(error.message, /takes at most 8192 characters.*--max-prompt-chars/);
+  }
 });
 
 Deno.test("POST /v1/completions leaves out the oldest tokens where it is asked to", async () => {

@@ -76,8 +76,8 @@ export class MetricSet {
 }
 
 /**
- * Lets a counter follow a number that somebody else counts, and that begins anew when that one is
- * started again: the counter only grows.
+ * Lets a counter follow a number that somebody else counts and that only grows, until that one is
+ * started again ({@linkcode Following.beginAnew}).
  */
 export class Following {
   #seen = 0;
@@ -97,9 +97,9 @@ export class Following {
 
   /** The number is now this. */
   set(value: number): void {
-    const grown = value >= this.#seen ? value - this.#seen : value;
-    this.#seen = value;
+    const grown = value - this.#seen;
     if (grown <= 0) return;
+    this.#seen = value;
     this.#total += grown;
     this.counter?.inc(grown);
   }
@@ -126,9 +126,7 @@ export class FollowingHistogram {
   set(counts: readonly number[], sum: number): void {
     const values = [...counts, sum];
     const before = this.#seen;
-    // What counts anew has less of everything, and of the sum certainly.
-    const isNew = sum < (before.at(-1) ?? 0);
-    values.forEach((value, at) => this.#grown[at]! += value - (isNew ? 0 : before[at] ?? 0));
+    values.forEach((value, at) => this.#grown[at]! += value - (before[at] ?? 0));
     this.#seen = values;
   }
 

@@ -137,7 +137,7 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
   /** Whose request is being read. */
   let asking: Socket | undefined;
 
-  const respond = getRequestListener((request, env) => {
+  const respond = getRequestListener(async (request, env) => {
     const incoming = env.incoming as IncomingMessage;
     const { socket } = incoming;
     const surplus = refused.get(socket);
@@ -146,16 +146,18 @@ export async function listen(options: ListenOptions, handler: RequestHandler): P
       const error = notHttp();
       return errorResponse(error, refuse(error, socket));
     }
-    return handler(request, { completed: completions.get(incoming) ?? Promise.resolve() });
+    try {
+      return await handler(request, { completed: completions.get(incoming) ?? Promise.resolve() });
+    } catch (thrown) {
+      return errorResponse(asRequestError(thrown), crypto.randomUUID());
+    }
   }, {
     overrideGlobalObjects: false,
     // In place of the name that HTTP/1.0 does not send.
     hostname: "localhost",
     // The adapter's own errors are of requests that have no URL or no host.
-    errorHandler(thrown) {
-      const isOwn = thrown instanceof Error && thrown.name === "RequestError" &&
-        !("body" in thrown);
-      const error = isOwn ? notHttp() : asRequestError(thrown);
+    errorHandler() {
+      const error = notHttp();
       return errorResponse(error, refuse(error, asking!));
     },
   });
