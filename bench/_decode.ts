@@ -35,7 +35,7 @@ export function decodeTimed(
         const began = performance.now();
         const sampled = await runner.decode(current);
         stepMs.push(performance.now() - began);
-        hostMs.push(runner.hostCost.encodeMs);
+        hostMs.push(runner.steps.hostCost.encodeMs);
         current = current.map((row, index) => ({
           ...row,
           position: row.position + 1,

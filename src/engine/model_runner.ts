@@ -13,8 +13,7 @@ import type { DeviceTier } from "../kv/device_tier.ts";
 import type { TieredCache } from "../kv/tiered_cache.ts";
 import type { ModelConfig, ModelSource, RopeConfig } from "../model/types.ts";
 import { Forward } from "./forward.ts";
-import type { ActivationBuffers, StepKind } from "./forward_parts.ts";
-import type { PrefillObserver, SelectionObserver } from "./observer.ts";
+import type { ActivationBuffers } from "./forward_parts.ts";
 import {
   type DecodeRow,
   NO_STEPS,
@@ -26,12 +25,11 @@ import {
   type StepTotals,
 } from "./runner_types.ts";
 import { CacheSteps } from "./cache_steps.ts";
-import { encodeChunk, encodePlain, encodePlanned } from "./layer_encoder.ts";
+import { DeviceSteps } from "./device_steps.ts";
 import { PrefixSteps } from "./prefix_steps.ts";
 import type { Prefixes } from "./prefixes.ts";
 import { type ParkedSlot, parkSlot, restoreSlot } from "./slot_parking.ts";
-import { stepError } from "./step_errors.ts";
-import { NO_ROWS, StepInputs, type StepRow } from "./step_inputs.ts";
+import { NO_ROWS, StepInputs } from "./step_inputs.ts";
 import { Submission } from "./submission.ts";
 import type { MovedTotals } from "./tally.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
@@ -47,9 +45,6 @@ import type { WeightStore } from "./weights.ts";
 
 /** Rows of logits that are made together when a prompt is scored. */
 const SCORE_ROWS = 16;
-
-/** Time in which a lost device is reported once calls fail because of it. */
-const LOSS_NEWS_MS = 20;
 
 /** What a runner is built from. */
 export interface ModelRunnerOptions {
@@ -74,27 +69,14 @@ export interface ModelRunnerOptions {
   readonly readback?: "sync" | "awaited";
 }
 
-/** Time of the last step on the host's side, in milliseconds. */
-export interface HostCost {
-  /** Filling tables, encoding and submitting. */
-  encodeMs: number;
-  /** Waiting for the device and copying the result. */
-  waitMs: number;
-}
-
 /** The runner on a device. */
 export class ModelRunner implements Runner {
-  readonly hostCost: HostCost = { encodeMs: 0, waitMs: 0 };
-  /** Sees the prefill chunks of sequences that lie on the device as a whole. */
-  observer: PrefillObserver | null = null;
-  /** Sees what the decode steps of such sequences select; they attend to everything meanwhile. */
-  selectionObserver: SelectionObserver | null = null;
-
   readonly #options: ModelRunnerOptions;
   readonly #forward: Forward;
   readonly #sampler: Sampler;
   readonly #readback: Readback;
   readonly #inputs: StepInputs;
+  readonly #steps: DeviceSteps;
   readonly #totals: MovedTotals = { ...NO_STEPS };
   readonly #dense = new DenseReports(this.#totals);
   #cache: CacheSteps | null = null;
@@ -114,6 +96,20 @@ export class ModelRunner implements Runner {
     this.#forward = forward;
     this.#sampler = sampler;
     this.#readback = readback;
+    const { kernels, kv } = options;
+    this.#steps = new DeviceSteps({
+      ...{ kernels, kv, forward, inputs, sampler, readback },
+      cache: () => this.#cache,
+      onWritten: (slot, numRows, isDecode) => {
+        this.#written.set(slot, numRows);
+        if (isDecode) this.#dense.add(slot, numRows);
+      },
+    });
+  }
+
+  /** Submissions of the model, with those who look on. */
+  get steps(): DeviceSteps {
+    return this.#steps;
   }
 
   /**
@@ -249,7 +245,7 @@ export class ModelRunner implements Runner {
       }
       submission.copy(this.#sampler.results, 0, this.#readback.target, 0, 16);
       submission.submit();
-      await this.#read(16);
+      await this.#steps.read(16);
     }
   }
 
@@ -284,7 +280,7 @@ export class ModelRunner implements Runner {
   }
 
   async decode(rows: readonly DecodeRow[]): Promise<readonly Sampled[]> {
-    return await this.#run("decode", rows, 0, rows.length, rows.map(sampleRow));
+    return await this.#steps.run("decode", rows, 0, rows.length, rows.map(sampleRow));
   }
 
   async prefill(chunk: PrefillChunk): Promise<PrefillResult> {
@@ -295,116 +291,21 @@ export class ModelRunner implements Runner {
     if (scoring === null || scoring.targets.length === 0) {
       const samples = sample === null ? [] : [{ slot, spec: sample }];
       const last = rows.length - 1;
-      const sampled = await this.#run("prefill", rows, last, samples.length, samples, total);
+      const sampled = await this.#steps.run("prefill", rows, last, samples.length, samples, total);
       return { sampled: sampled[0] ?? null, scores };
     }
     // The layers run once; the head runs over the rows in pieces, for logits are large.
-    await this.#run("prefill", rows, 0, 0, [], total);
+    await this.#steps.run("prefill", rows, 0, 0, [], total);
     for (let first = 0; first < scoring.targets.length; first += SCORE_ROWS) {
       const targets = scoring.targets.slice(first, first + SCORE_ROWS);
       const samples = targets.map((target) => scoreRow(target, scoring.top));
-      for (const { logprob } of await this.#run(null, [], first, targets.length, samples)) {
+      for (const { logprob } of await this.#steps.run(null, [], first, targets.length, samples)) {
         if (logprob !== null) scores.push(logprob);
       }
     }
     if (sample === null) return { sampled: null, scores };
-    const last = await this.#run(null, [], rows.length - 1, 1, [{ slot, spec: sample }]);
+    const last = await this.#steps.run(null, [], rows.length - 1, 1, [{ slot, spec: sample }]);
     return { sampled: last[0]!, scores };
-  }
-
-  /**
-   * One submission: the layers for `rows` (none with `kind` null: the rows of the submission
-   * before), then the head for `numLogits` rows from `firstLogit`, then sampling.
-   *
-   * @param total Of prefill: rows that are prefilled in all.
-   */
-  async #run(
-    kind: StepKind | null,
-    rows: readonly StepRow[],
-    firstLogit: number,
-    numLogits: number,
-    samples: readonly SampleRow[],
-    total = 0,
-  ): Promise<Sampled[]> {
-    const { kernels, kv } = this.#options;
-    kernels.check();
-    const began = performance.now();
-    const plan = kind === "decode" ? this.#cache?.decode.plan(rows) ?? null : null;
-    const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
-    const stores = kind === "prefill" &&
-      this.#cache?.prefill.prepare(rows[0]!.slot, rows[0]!.position, rows.length, total) === true;
-    const chunk = kind === "prefill"
-      ? this.#cache?.prefill.beginChunk(rows[0]!.slot, rows[0]!.position, rows.length) ?? null
-      : null;
-    kv.flush();
-    if (kind !== null) this.#inputs.writeRows(rows);
-    this.#inputs.writeStep({
-      numRows: rows.length,
-      numSplits,
-      firstLogit,
-      numLogits,
-      selectedSplits: plan?.rowsSplits ?? 1,
-      stageSplits: plan?.stageSplits ?? 1,
-      allSplits: plan?.allSplits ?? 1,
-      storeCounts: plan?.storeCounts ?? (stores ? this.#cache!.prefill.storeCounts : []),
-    });
-    if (numLogits > 0) this.#sampler.prepare(samples);
-
-    const submission = new Submission(kernels.device, kind ?? "head");
-    const forward = this.#forward;
-    if (chunk !== null) await encodeChunk(submission, forward, this.#cache!, chunk, stores);
-    else if (plan !== null) {
-      await encodePlanned(submission, forward, this.#cache!, plan, this.selectionObserver);
-    } else if (kind !== null) {
-      const storedSlot = stores ? rows[0]!.slot : null;
-      const observer = kind === "prefill" ? this.observer : null;
-      const step = { kind, numRows: rows.length, numSplits, storedSlot, observer };
-      encodePlain(submission, forward, this.#cache, step);
-    }
-    const bytes = numLogits * this.#sampler.bytesPerRow;
-    if (numLogits > 0) {
-      this.#forward.encodeHead(submission.pass, numLogits, this.#inputs.stride);
-      this.#sampler.encode(submission.pass);
-    }
-    // Without logits a few bytes are read all the same: reading is what waits for the device.
-    submission.copy(this.#sampler.results, 0, this.#readback.target, 0, bytes || 16);
-    if (plan !== null) await this.#cache!.decode.encodeEnd(submission, plan);
-    submission.submit();
-    const submitted = performance.now();
-    if (plan !== null) this.#cache!.decode.meanwhile(submission, plan);
-    const result = await this.#read(bytes || 16);
-    const failures = plan === null ? null : await this.#cache!.decode.end(submission, plan);
-    kernels.check();
-    for (const { slot, position } of rows) {
-      this.#written.set(slot, position + 1);
-      if (kind === "decode") this.#dense.add(slot, position + 1);
-    }
-    this.hostCost.encodeMs = submitted - began;
-    this.hostCost.waitMs = performance.now() - submitted;
-    if (numLogits === 0) return [];
-    const sampled = this.#sampler.parse(result, numLogits);
-    if (failures === null || failures.size === 0) return sampled;
-    return sampled.map((choice, row) => {
-      const failure = failures.get(rows[row]!.slot);
-      return failure === undefined ? choice : { ...choice, error: stepError(failure) };
-    });
-  }
-
-  #splitsOf(rows: readonly StepRow[]): number {
-    const last = rows.reduce((most, { position }) => Math.max(most, position), 0);
-    return this.#forward.attention.splitsFor(last);
-  }
-
-  async #read(byteLength: number): Promise<Uint8Array> {
-    try {
-      const read = this.#readback.read(byteLength);
-      return read instanceof Uint8Array ? read : await read;
-    } catch (error) {
-      // That a device is lost becomes known a while after the calls that fail because of it.
-      await new Promise((resolve) => setTimeout(resolve, LOSS_NEWS_MS));
-      this.#options.kernels.check();
-      throw error;
-    }
   }
 
   [Symbol.dispose](): void {

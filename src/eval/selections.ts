@@ -32,7 +32,7 @@ export class SelectionReader implements SelectionObserver, Disposable {
       size: shape.numLayers * parts.info.maxSequences * this.#rowBytes,
       usage: GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    parts.runner.selectionObserver = this;
+    parts.runner.steps.selectionObserver = this;
   }
 
   get #rowBytes(): number {
@@ -131,7 +131,7 @@ export class SelectionReader implements SelectionObserver, Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#parts.runner.selectionObserver = null;
+    this.#parts.runner.steps.selectionObserver = null;
     this.#queries.destroy();
     this.#readback?.[Symbol.dispose]();
   }

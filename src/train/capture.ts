@@ -41,7 +41,7 @@ export async function capture(run: CaptureRun): Promise<void> {
   const { shape } = file.origin;
   using keys = await openKeys(parts, shape.model);
   using rows = await RowCopies.create(parts, shape);
-  parts.runner.observer = rows;
+  parts.runner.steps.observer = rows;
   try {
     while (file.windows < windows.length) {
       if (run.signal?.aborted) return;
@@ -66,7 +66,7 @@ export async function capture(run: CaptureRun): Promise<void> {
       run.onProgress?.(file.windows);
     }
   } finally {
-    parts.runner.observer = null;
+    parts.runner.steps.observer = null;
   }
 }
 

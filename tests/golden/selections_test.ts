@@ -125,11 +125,11 @@ Deno.test("what is selected beside dense attention is what a step selects after 
       canPredict: true,
     });
     const beside: unknown[] = [];
-    parts.runner.selectionObserver = reader;
+    parts.runner.steps.selectionObserver = reader;
     await scorer.visit(ids, positions, settings, async (rows) => {
       beside.push(...await reader.attended(last, rows));
     });
-    parts.runner.selectionObserver = null;
+    parts.runner.steps.selectionObserver = null;
     for (const [index, position] of positions.entries()) {
       // One row is decoded: the last but one.
       await scorer.follow([{ ids: ids.slice(0, position + 2), prefilled: position, settings }]);
