@@ -1,37 +1,18 @@
 /** The whole program as operators see it: full, with a log and spans, and with bounds of its own. */
 import { assert } from "std-testing";
+import { openCollector } from "../observe/_collector.ts";
 import { eventually, post, postCompletion, postFailing } from "../server/_wire.ts";
 import { parseResponse, RawClient } from "../server/_raw.ts";
 import { MODEL, start, waitFor } from "./_process.ts";
 
-interface ExportedSpan {
-  readonly traceId: string;
-  readonly name: string;
-}
-
 Deno.test("a full server is not ready, and its log and its spans tell of each request", async () => {
-  const spans: ExportedSpan[] = [];
-  await using collector = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const body = await request.json();
-      for (const { scopeSpans } of body.resourceSpans ?? []) {
-        for (const scope of scopeSpans) spans.push(...scope.spans);
-      }
-      return Response.json({});
-    },
-  );
+  await using collector = openCollector();
+  const { spans } = collector;
   const flags = ["--max-seqs", "1", "--max-queue", "1", "--max-prompt-chars", "300"];
   const server = start(
     ["serve", "--model", MODEL, "--context", "2048", "--port", "0", ...flags],
     {
-      env: {
-        TOKENBUTLER_LOG_FORMAT: "json",
-        OTEL_DENO: "true",
-        OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
-        OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.addr.port}`,
-        OTEL_BSP_SCHEDULE_DELAY: "100",
-      },
+      env: { TOKENBUTLER_LOG_FORMAT: "json", ...collector.env },
     },
   );
   const stderr = new Response(server.stderr).text();

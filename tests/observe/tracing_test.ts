@@ -1,17 +1,7 @@
 import { assert } from "std-testing";
 import { createTracing, isTraced } from "../../src/observe/tracing.ts";
 import { post } from "../server/_wire.ts";
-
-interface ExportedSpan {
-  readonly traceId: string;
-  readonly spanId: string;
-  readonly parentSpanId: string;
-  readonly name: string;
-  readonly startTimeUnixNano: string;
-  readonly endTimeUnixNano: string;
-  readonly attributes: readonly { key: string; value: Record<string, unknown> }[];
-  readonly status: { readonly code?: number };
-}
+import { type ExportedSpan, openCollector } from "./_collector.ts";
 
 Deno.test("nobody exports spans: there is no sink for them", async () => {
   assert.ok(!isTraced());
@@ -19,26 +9,12 @@ Deno.test("nobody exports spans: there is no sink for them", async () => {
 });
 
 Deno.test("spans of queue, prefill and decode lie in the trace of their request", async () => {
-  const spans: ExportedSpan[] = [];
-  await using collector = Deno.serve(
-    { hostname: "127.0.0.1", port: 0, onListen() {} },
-    async (request) => {
-      const body = await request.json();
-      for (const { scopeSpans } of body.resourceSpans ?? []) {
-        for (const scope of scopeSpans) spans.push(...scope.spans);
-      }
-      return Response.json({});
-    },
-  );
+  await using collector = openCollector();
+  const { spans } = collector;
   const program = new URL("./_traced_server.ts", import.meta.url).pathname;
   await using child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-q", "--no-prompt", "--allow-net", "--allow-read", program],
-    env: {
-      OTEL_DENO: "true",
-      OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
-      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.addr.port}`,
-      OTEL_BSP_SCHEDULE_DELAY: "100",
-    },
+    env: collector.env,
     stdin: "piped",
     stdout: "piped",
     stderr: "inherit",
