@@ -1,6 +1,6 @@
 /** Settings and planners of the KV cache for tests that have no real one. @module */
 import type { KvSettings } from "../src/butler/settings.ts";
-import type { KvPlanner } from "../src/engine/local_engine.ts";
+import type { KvPlanner } from "../src/engine/local_engine_parts.ts";
 import type { PagePool } from "../src/kv/page_pool.ts";
 
 /** Everything is attended to. */

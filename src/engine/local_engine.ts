@@ -6,20 +6,19 @@
  */
 import { DeviceError } from "../gpu/device.ts";
 import { type KvSettings, KvSettingsError, mergeKv, resolveKv } from "../butler/settings.ts";
-import type { KvCache, SequenceNeed } from "../kv/types.ts";
-import type { Conversations } from "../kv/store/conversations.ts";
+import type { KvCache } from "../kv/types.ts";
 import { EventStream } from "./event_stream.ts";
 import { schedulingOf } from "./chunk_sizes.ts";
-import { loadOf, type TierLoads } from "./load.ts";
+import { loadOf } from "./load.ts";
+import type { LocalEngineParts } from "./local_engine_parts.ts";
 import { LogitRules } from "./logit_rules.ts";
-import { type Prefixes, PrefixUse } from "./prefixes.ts";
+import { PrefixUse } from "./prefixes.ts";
 import type { Pulse } from "./pulse.ts";
-import type { Runner } from "./runner_types.ts";
-import { Scheduler, type SchedulerOptions, type Step } from "./scheduler.ts";
+import { Scheduler, type Step } from "./scheduler.ts";
 import { SlotConversations } from "./slot_conversations.ts";
 import { type EmitEvent, Sequence } from "./sequence.ts";
 import { goneError, isExpected, messageOf, stepError } from "./step_errors.ts";
-import { type ChunkTarget, sequencesOf, StepRunner } from "./step_runner.ts";
+import { sequencesOf, StepRunner } from "./step_runner.ts";
 import { timedTurn, type Turn } from "./turn.ts";
 import type {
   Engine,
@@ -34,45 +33,10 @@ import type {
 } from "./types.ts";
 import { findRequestFault } from "./validate.ts";
 
-/** What is asked of the cache before a request is taken in. */
-export interface KvPlanner {
-  /** Whether a sequence of so many rows could lie on the device as a whole. */
-  fits(maxRows: number): boolean;
-  /** Why a sequence could not run even alone; null if it could. */
-  refusal(need: SequenceNeed): string | null;
-}
-
 /** A request that was taken in. */
 export interface Submitted {
   cancel(): void;
   hold(held: boolean): void;
-}
-
-/** What a {@linkcode LocalEngine} is made of. */
-export interface LocalEngineParts {
-  readonly runner: Runner;
-  readonly kv: KvCache;
-  readonly kvPlanner: KvPlanner;
-  readonly info: EngineInfo;
-  /** Prompts that were seen before; absent or null: all of every prompt is prefilled. */
-  readonly prefixes?: Prefixes | null;
-  /** What lies where; absent: nothing is known but the pages of the cache. */
-  readonly tierLoads?: () => TierLoads;
-  /** Keeps conversations of slots; absent or null: nothing is kept. */
-  readonly conversations?: Conversations | null;
-  /** Frees the device; called once, after the last step. */
-  readonly dispose: () => void | Promise<void>;
-  /** Closes files and leaves the device as it is; called at most once, after the last step. */
-  readonly settle?: () => void;
-  /** Other than the engine's own choice, which follows from its sizes. */
-  readonly scheduling?: Partial<Pick<SchedulerOptions, "sharedPrefillChunk" | "decodesPerPrefill">>;
-  /**
-   * Time that a prefill chunk should take, and the bounds of its size: the size follows what chunks
-   * really took, for attention grows with the context and a machine has other work. Null keeps it.
-   */
-  readonly chunkTarget?: ChunkTarget | null;
-  /** Told of errors that nobody expects, with their stack; for a log. */
-  readonly onInternalError?: (error: unknown) => void;
 }
 
 /** Runs requests on a {@linkcode Runner}. */

@@ -9,6 +9,7 @@ const ROOT = new URL("../../", import.meta.url);
 const FILE_READERS = [
   "src/assets.ts",
   "src/cli/inputs.ts",
+  "src/cli/key_file.ts",
   "src/model/",
   // What lies beside a model.
   "src/butler/side_file.ts",

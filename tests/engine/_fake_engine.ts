@@ -7,7 +7,8 @@
  */
 import type { BudgetTable } from "../../src/butler/budget_table.ts";
 import type { KvReport, KvSettings } from "../../src/butler/settings.ts";
-import { LocalEngine, type LocalEngineParts } from "../../src/engine/local_engine.ts";
+import { LocalEngine } from "../../src/engine/local_engine.ts";
+import type { LocalEngineParts } from "../../src/engine/local_engine_parts.ts";
 import {
   type DecodeRow,
   NO_STEPS,
