@@ -4,10 +4,9 @@ import type { AnyCommand } from "../src/cli/command.ts";
 import { UsageError } from "../src/cli/flags.ts";
 import { type CliIo, processIo } from "../src/cli/io.ts";
 
-/** Runs a task with this process's arguments, and ends the process where it failed. */
+/** Runs a task with this process's arguments, and ends the process, with whatever still runs in it. */
 export async function runTask(command: AnyCommand): Promise<void> {
-  const code = await taskCode(command, Deno.args, processIo());
-  if (code !== 0) Deno.exit(code);
+  Deno.exit(await taskCode(command, Deno.args, processIo()));
 }
 
 /** Runs a task and answers its exit code. Help and hints name what starts a task. */

@@ -159,12 +159,18 @@ export const tierFlags = {
   }),
   prefixDir: valueFlag({
     group,
-    help:
-      "folder that keeps the beginnings of prompts over a restart, 16 GiB at most: what was used " +
-      "longest ago goes first",
+    help: "folder that keeps the beginnings of prompts over a restart",
     placeholder: "DIR",
     schema: text,
     fallback: null,
+  }),
+  prefixDirSize: valueFlag({
+    group,
+    help: "size of what lies there at most: what was used longest ago goes first",
+    placeholder: "SIZE",
+    schema: sizeBytes(1),
+    fallback: null,
+    fallbackText: "16GiB",
   }),
   prefixCache: triStateFlag({
     group,
@@ -276,6 +282,9 @@ export function tierOptions(settings: Settings<typeof tierFlags>): TierOptions {
   if (settings.kvDiskSize !== null && settings.kvDisk === null) {
     throw new UsageError("--kv-disk-size needs --kv-disk, the folder that it is the size of");
   }
+  if (settings.prefixDirSize !== null && settings.prefixDir === null) {
+    throw new UsageError("--prefix-dir-size needs --prefix-dir, the folder that it is the size of");
+  }
   if (settings.prefixDir !== null && settings.prefixCache === false) {
     throw new UsageError("--prefix-dir and --no-prefix-cache exclude each other");
   }
@@ -285,6 +294,7 @@ export function tierOptions(settings: Settings<typeof tierFlags>): TierOptions {
     diskDir: settings.kvDisk,
     diskBytes: settings.kvDiskSize,
     prefixDir: settings.prefixDir,
+    ...(settings.prefixDirSize === null ? {} : { prefixBytes: settings.prefixDirSize }),
     prefixCache: settings.prefixCache ?? true,
   };
 }

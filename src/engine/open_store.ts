@@ -57,6 +57,7 @@ export function openStore(
     hostBytes: hostBytesOf(tiers),
     disk: tiers.diskDir === null ? null : { dir: tiers.diskDir, bytes: diskBytesOf(tiers) },
     prefixDir: tiers.prefixDir,
+    ...(tiers.prefixBytes === undefined ? {} : { prefixBytes: tiers.prefixBytes }),
     onWarning,
     ...system,
   });

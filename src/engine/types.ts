@@ -173,6 +173,8 @@ export interface TierOptions {
   readonly diskBytes: number | null;
   /** Where prefixes are kept over a restart. */
   readonly prefixDir: string | null;
+  /** Bytes of that folder at most; absent: 16 GiB. */
+  readonly prefixBytes?: number;
   /** Prompts that were prefilled once are found again, as long as nobody needs their room. */
   readonly prefixCache: boolean;
   /** Where conversations are saved that somebody asks to save, and how many bytes of them. */

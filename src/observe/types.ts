@@ -22,6 +22,8 @@ export interface SequenceWatch {
 export interface RequestWatch {
   /** A sequence goes to the engine. */
   sequence(request: GenerateRequest): SequenceWatch;
+  /** Its stream ends with an error. */
+  failed(code: string | number | null): void;
   /** The answer is sent or given up. */
   finished(): void;
 }
@@ -48,7 +50,7 @@ export interface ExchangeRecord {
   readonly route: string;
   /** Status of the response; null: the server ended before there was one. */
   readonly status: number | null;
-  /** Code of the error that it was answered with; null: with none, or one in its stream. */
+  /** Code of the error that it was answered with, or that its stream ended with; null: with none. */
   readonly error: string | null;
   readonly endedMs: number;
   readonly sequences: readonly SequenceRecord[];

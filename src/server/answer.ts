@@ -188,6 +188,7 @@ function streamed(context: RequestContext, planned: PlannedAnswer): Response {
     },
     onStalled() {
       const error = clientStalled();
+      context.watch?.failed(error.body.error.code);
       release();
       abort(error);
       context.onError(error);
@@ -235,7 +236,10 @@ async function* streamMessages(
     // The status is long sent; clients take an event with `error` in it as the failure it is. A
     // stream that just broke off would look complete to some of them.
     context.onError(thrown);
-    yield JSON.stringify(asRequestError(thrown).body);
+    const error = asRequestError(thrown);
+    // Who has left is told nothing.
+    if (error.status !== 499) context.watch?.failed(error.body.error.code);
+    yield JSON.stringify(error.body);
   } finally {
     release();
   }

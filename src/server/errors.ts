@@ -83,12 +83,15 @@ export function contextExceeded(
 }
 
 /** 400: what of a chat has to stay has more tokens than the request leaves it. */
-export function cannotCut(numPromptTokens: number, limit: number): RequestError {
+export function cannotCut(
+  numPromptTokens: number,
+  least: number,
+  limit: number,
+): RequestError {
   return badRequest(
-    "`truncate_prompt_tokens` leaves the conversation " +
-      `${limit} of its ${numPromptTokens} tokens, but the messages that always stay (those of the ` +
-      "system, and the user's last one with what follows it) have more. Shorten them, or allow " +
-      "more tokens.",
+    `The prompt has ${numPromptTokens} tokens, and \`truncate_prompt_tokens\` leaves it at most ` +
+      `${limit}, but the messages that always stay (those of the system, and the user's last one ` +
+      `with what follows it) have ${least}. Shorten them, or allow more tokens.`,
     {
       param: "truncate_prompt_tokens",
       code: "context_length_exceeded",

@@ -178,7 +178,7 @@ async function renderChat(
     const { ids } = await renderMessages({ ...body, messages: kept }, context);
     return ids;
   });
-  if (shorter === null) throw cannotCut(ids.length, cut.limit);
+  if (shorter.ids === null) throw cannotCut(ids.length, shorter.least, cut.limit);
   return { ...whole, ...shorter };
 }
 

@@ -19,12 +19,12 @@ const ANSWER_SHARE = 1 / 4;
 /** Part of the context that a prompt gets however long its answer may become. */
 const LEAST_SHARE = 1 / 4;
 /** Part of the context by which the cut moves. */
-const STEP_SHARE = 1 / 8;
+const STEP_SHARE = 1 / 4;
 
 /**
  * What a request's number means. -1 is whatever the context has room for beside the answer. The cut
- * then moves in steps: in a conversation that grows, most turns begin as the turn before did, and
- * what was prefilled for that one is found again. A cut that moved by a few tokens at every turn
+ * then moves in steps: in a conversation that grows, turns begin as the turn before did until the
+ * next step, and what was prefilled for that one is found again. A cut that moved by a few tokens at every turn
  * would have everything prefilled anew each time.
  *
  * @param asked Tokens to keep, or -1.
@@ -34,10 +34,10 @@ const STEP_SHARE = 1 / 8;
 export function cutOf(asked: number, contextLength: number, answerTokens: number | null): Cut {
   if (asked >= 0) return { limit: asked, step: 1 };
   const answer = answerTokens ?? Math.floor(contextLength * ANSWER_SHARE);
-  return {
-    limit: Math.max(Math.ceil(contextLength * LEAST_SHARE), contextLength - answer),
-    step: Math.max(1, Math.floor(contextLength * STEP_SHARE)),
-  };
+  const step = Math.max(1, Math.floor(contextLength * STEP_SHARE));
+  // A step may take all but one of its tokens more than has to go.
+  const least = Math.ceil(contextLength * LEAST_SHARE) + step - 1;
+  return { limit: Math.max(least, contextLength - answer), step };
 }
 
 /** Tokens that have to go from a prompt of `numTokens`. */
@@ -84,6 +84,11 @@ export function messagesFrom(messages: Messages, first: number): Messages {
   return [...messages.slice(0, first).filter(stays), ...messages.slice(first)];
 }
 
+/** A conversation that was cut, or the reason why it could not be. */
+export type CutMessages =
+  | { readonly ids: readonly number[]; readonly truncated: number }
+  | { readonly ids: null; readonly least: number };
+
 /** Renderings of a conversation that a good cut is looked for with, besides that of all of it. */
 const MOST_RENDERS = 6;
 
@@ -94,14 +99,14 @@ const MOST_RENDERS = 6;
  * @param messages The whole conversation.
  * @param numTokens Its tokens.
  * @param render Ids of a conversation.
- * @returns Null where all that may go is too little.
+ * @returns Null as ids where all that may go is too little, with the tokens that have to stay.
  */
 export async function cutMessages(
   messages: Messages,
   numTokens: number,
   cut: Cut,
   render: (messages: Messages) => Promise<readonly number[]>,
-): Promise<{ readonly ids: readonly number[]; readonly truncated: number } | null> {
+): Promise<CutMessages> {
   const points = cutPoints(messages);
   const most = numTokens - tokensToDrop(numTokens, cut);
   let found: readonly number[] | null = null;
@@ -121,7 +126,8 @@ export async function cutMessages(
   // Where no form is short enough the shortest was the last to be tried: without the step of the
   // cut it may do.
   if (tried !== null && tried.length <= cut.limit) found ??= tried;
-  return found === null ? null : { ids: found, truncated: numTokens - found.length };
+  if (found !== null) return { ids: found, truncated: numTokens - found.length };
+  return { ids: null, least: tried?.length ?? numTokens };
 }
 
 /** The first point from which on there is at most a share of the conversation, by characters. */

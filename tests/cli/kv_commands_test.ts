@@ -93,3 +93,17 @@ Deno.test("doctor shows where the rows of a sequence lie", async () => {
   assert.equal(await runCommand(doctor, args, bad), 1);
   assert.match(bad.out, /PROBLEM: .*dense_layers/);
 });
+
+Deno.test("doctor finds fault with what serve would refuse", async () => {
+  for (
+    const [args, problem] of [
+      [["--kv-device", "1KiB"], /PROBLEM: there is no room for a page/],
+      [["--kv-disk", "README.md"], /PROBLEM: --kv-disk README\.md: there is a file in its place/],
+      [["--prefix-dir", "README.md"], /PROBLEM: --prefix-dir README\.md: there is a file/],
+    ] as const
+  ) {
+    const io = new FakeIo();
+    assert.equal(await runCommand(doctor, ["--quick", ...args], io), 1, io.out);
+    assert.match(io.out.replace(/\s+/g, " "), problem);
+  }
+});

@@ -129,7 +129,8 @@ Deno.test("--kv-table reads a file, and says what is wrong with it", async () =>
 Deno.test("flags of the tiers take sizes and folders", () => {
   assert.deepEqual(
     tiersOf(
-      ..."--kv-device 512MiB --kv-host 0 --kv-disk d --kv-disk-size 2G --prefix-dir p".split(" "),
+      ..."--kv-device 512MiB --kv-host 0 --kv-disk d --kv-disk-size 2G".split(" "),
+      ..."--prefix-dir p --prefix-dir-size 3MiB".split(" "),
     ),
     {
       deviceBytes: 512 * 2 ** 20,
@@ -137,10 +138,12 @@ Deno.test("flags of the tiers take sizes and folders", () => {
       diskDir: "d",
       diskBytes: 2 * 2 ** 30,
       prefixDir: "p",
+      prefixBytes: 3 * 2 ** 20,
       prefixCache: true,
     },
   );
   assert.equal(tiersOf("--no-prefix-cache").prefixCache, false);
+  assert.throws(() => tiersOf("--prefix-dir-size", "1G"), /needs --prefix-dir/);
   assert.throws(() => tiersOf("--no-prefix-cache", "--prefix-dir", "p"), /exclude each other/);
 });
 

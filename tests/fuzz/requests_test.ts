@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { run } from "../cli/_process.ts";
 import { type FuzzCase, runCases } from "./_cases.ts";
 import { lineCases } from "./_lines.ts";
 import { requestCases, sendGood } from "./_requests.ts";
@@ -39,3 +40,9 @@ async function goodAnswer({ url, key }: FuzzServer): Promise<string> {
   const { choices } = await response.json() as { choices: { text: string }[] };
   return choices[0]!.text;
 }
+
+Deno.test("the task ends with its process, also where a server was in it", async () => {
+  const { code, stdout, stderr } = await run(["fuzz", "--count", "3", "--only", "lines"]);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^lines: \d+ refused, \d+ taken, /m);
+});

@@ -37,7 +37,9 @@ export async function startServer(runtime: readonly string[] = []): Promise<Serv
     args: [
       ...["run", ...runtime, "-q", "--no-prompt", "-P=serve", "--config", `${ROOT}deno.json`],
       `${ROOT}main.ts`,
-      ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`, "--prefix-dir", `${folder}/prefixes`],
+      ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`],
+      // Full soon: a folder that grows has an index that grows.
+      ...["--prefix-dir", `${folder}/prefixes`, "--prefix-dir-size", "16MiB"],
     ],
     stdin: "null",
     stdout: "piped",

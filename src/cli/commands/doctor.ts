@@ -244,8 +244,23 @@ async function tierSection(
     );
     report.row("longest that runs", lengthText(plan, contextLength));
     for (const note of notes) report.row("note", note);
+    if (plan.longestRows < 1) {
+      report.problem("there is no room for a page of keys and values: give --kv-device more");
+    }
+    for (const [flag, path] of [["--kv-disk", tiers.diskDir], ["--prefix-dir", tiers.prefixDir]]) {
+      if (isFile(path)) report.problem(`${flag} ${path}: there is a file in its place`);
+    }
   } finally {
     source.close();
+  }
+}
+
+function isFile(path: string | null | undefined): boolean {
+  try {
+    return path !== null && path !== undefined && !Deno.statSync(path).isDirectory;
+  } catch {
+    // What is not there yet is made.
+    return false;
   }
 }
 
