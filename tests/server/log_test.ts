@@ -260,3 +260,18 @@ Deno.test("a stream that nobody reads to its end has its line when the grace tim
   assert.equal(ended[0]!.status, 200);
   assert.match(ended[0]!.outcome, /^abort$/);
 });
+
+Deno.test("a stream that the server ends says why, one whose client leaves does not", async () => {
+  await using server = await openLogged({ stepMs: 20, app: { limits: { requestTimeoutMs: 200 } } });
+  const body = { prompt: "abc", max_tokens: 200, ignore_eos: true, stream: true };
+  await (await post(server, "/v1/completions", body)).text();
+  const leaving = new AbortController();
+  const { signal } = leaving;
+  const headers = { "content-type": "application/json" };
+  const left = await post(server, "/v1/completions", body, { signal, headers });
+  await left.body!.getReader().read();
+  leaving.abort();
+  await eventually(() => server.lines().length === 2, 2000);
+  const told = server.lines().map(({ status, error, outcome }) => [status, error, outcome]);
+  assert.deepEqual(told, [[200, "answer_timeout", "abort"], [200, undefined, "abort"]]);
+});
