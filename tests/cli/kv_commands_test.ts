@@ -2,8 +2,12 @@ import { assert } from "std-testing";
 import { type KvReport, resolveKv } from "../../src/butler/settings.ts";
 import { runCommand } from "../../src/cli/cli.ts";
 import { command as doctor } from "../../src/cli/commands/doctor.ts";
+import { Report } from "../../src/cli/commands/doctor/report.ts";
+import { flags as doctorFlags } from "../../src/cli/commands/doctor/settings.ts";
+import { tierSection } from "../../src/cli/commands/doctor/tiers.ts";
 import { chatCommand } from "../../src/cli/commands/chat.ts";
 import { generateCommand } from "../../src/cli/commands/generate.ts";
+import { resolveFlags } from "../../src/cli/flags.ts";
 import { scoreCommand } from "../../src/cli/commands/score.ts";
 import { FakeIo } from "./_io.ts";
 import { fakeSession } from "./_session.ts";
@@ -100,10 +104,15 @@ Deno.test("doctor finds fault with what serve would refuse", async () => {
       [["--kv-device", "1KiB"], /PROBLEM: there is no room for a page/],
       [["--kv-disk", "README.md"], /PROBLEM: --kv-disk README\.md: there is a file in its place/],
       [["--prefix-dir", "README.md"], /PROBLEM: --prefix-dir README\.md: there is a file/],
+      [["--kv-disk", "not-there-yet"], null],
     ] as const
   ) {
     const io = new FakeIo();
-    assert.equal(await runCommand(doctor, ["--quick", ...args], io), 1, io.out);
-    assert.match(io.out.replace(/\s+/g, " "), problem);
+    const report = new Report(io);
+    const { settings } = resolveFlags(doctorFlags, [...args], () => undefined);
+    // As without a device: none of this needs one.
+    await tierSection(report, settings, undefined, null);
+    assert.equal(report.failed, problem !== null, io.out);
+    if (problem !== null) assert.match(io.out.replace(/\s+/g, " "), problem);
   }
 });
