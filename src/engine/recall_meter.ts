@@ -21,6 +21,7 @@ import {
   attentionWorkgroups,
   lseInQkv,
 } from "../gpu/ops/attention.ts";
+import { GrowingReadback } from "../gpu/growing_readback.ts";
 import { Readback } from "../gpu/readback.ts";
 import type { Forward } from "./forward.ts";
 import { attentionVariant, maxSplits } from "./forward_parts.ts";
@@ -78,7 +79,7 @@ export class RecallMeter {
   readonly #mergeGroup: GPUBindGroup;
   readonly #results: Readback;
   #truth: { scorer: Scorer; buffers: SelectionBuffers } | null = null;
-  #lists: Readback | null = null;
+  readonly #lists: GrowingReadback;
 
   private constructor(
     options: RecallOptions,
@@ -96,6 +97,7 @@ export class RecallMeter {
     this.#attend = attend;
     this.#merge = merge;
     this.#results = results;
+    this.#lists = new GrowingReadback(kernels.device, options.readback);
     const heads = maxSequences * numHeads;
     this.#carry = kernels.storage("recall carry", heads * (headDim + 4) * 4);
     this.#lse = kernels.storage("recall lse", heads * 4);
@@ -284,15 +286,11 @@ export class RecallMeter {
     layer: number,
     slot: number,
   ): Promise<[chosen: Uint32Array[], best: Uint32Array[]]> {
-    const { forward, selector, readback } = this.#options;
-    const { device } = forward.options.kernels;
+    const { selector } = this.#options;
     const { numKvHeads, listCapacity } = selector.buffers.sizes;
     const words = numKvHeads * (listCapacity + 1);
-    if (this.#lists === null || this.#lists.size < 2 * words * 4) {
-      this.#lists?.[Symbol.dispose]();
-      this.#lists = await Readback.create(device, 2 * words * 4, readback);
-    }
-    const { target } = this.#lists;
+    const readback = await this.#lists.room(2 * words * 4);
+    const { target } = readback;
     [selector.buffers, this.#truth!.buffers].forEach((buffers, index) => {
       const counts = buffers.counts(layer);
       const picked = buffers.picked(layer);
@@ -304,7 +302,7 @@ export class RecallMeter {
       submission.copy(picked.buffer, source, target, at + countBytes, listBytes);
     });
     submission.submit();
-    const all = new Uint32Array((await this.#lists.read(2 * words * 4)).slice().buffer);
+    const all = new Uint32Array((await readback.read(2 * words * 4)).slice().buffer);
     const lists = (index: number) =>
       Array.from({ length: numKvHeads }, (_, head) => {
         const at = index * words;
@@ -340,6 +338,6 @@ export class RecallMeter {
     this.#dropTruth();
     for (const buffer of [this.#params, this.#carry, this.#lse, this.#found]) buffer.destroy();
     this.#results[Symbol.dispose]();
-    this.#lists?.[Symbol.dispose]();
+    this.#lists[Symbol.dispose]();
   }
 }

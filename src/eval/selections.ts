@@ -5,7 +5,7 @@ import type { DecodeRow } from "../engine/runner_types.ts";
 import type { Submission } from "../engine/submission.ts";
 import type { SelectionBuffers } from "../butler/selection_buffers.ts";
 import { SLIDING } from "../gpu/ops/selection.ts";
-import { Readback } from "../gpu/readback.ts";
+import { GrowingReadback } from "../gpu/growing_readback.ts";
 import type { AttendedRows } from "./recall.ts";
 
 /** Sizes of the model whose selections are read. */
@@ -22,11 +22,12 @@ export class SelectionReader implements SelectionObserver, Disposable {
   readonly #shape: SelectionShape;
   /** (layers, rows of a step, heads + 2 KV heads, head size) f32 */
   readonly #queries: GPUBuffer;
-  #readback: Readback | null = null;
+  readonly #readback: GrowingReadback;
 
   constructor(parts: EngineParts, shape: SelectionShape) {
     this.#parts = parts;
     this.#shape = shape;
+    this.#readback = new GrowingReadback(parts.device);
     this.#queries = parts.device.createBuffer({
       label: "observed queries",
       size: shape.numLayers * parts.info.maxSequences * this.#rowBytes,
@@ -109,7 +110,7 @@ export class SelectionReader implements SelectionObserver, Disposable {
   ): Promise<ArrayBuffer> {
     const { device } = this.#parts;
     const size = parts.reduce((sum, part) => sum + part.size, 0);
-    const readback = await this.#room(size);
+    const readback = await this.#readback.room(size);
     const encoder = device.createCommandEncoder({ label: "read selections" });
     let at = 0;
     for (const part of parts) {
@@ -124,16 +125,10 @@ export class SelectionReader implements SelectionObserver, Disposable {
     return await this.#gather([{ buffer, offset, size }]);
   }
 
-  async #room(size: number): Promise<Readback> {
-    if (this.#readback !== null && this.#readback.size >= size) return this.#readback;
-    this.#readback?.[Symbol.dispose]();
-    return this.#readback = await Readback.create(this.#parts.device, size);
-  }
-
   [Symbol.dispose](): void {
     this.#parts.runner.steps.selectionObserver = null;
     this.#queries.destroy();
-    this.#readback?.[Symbol.dispose]();
+    this.#readback[Symbol.dispose]();
   }
 }
 

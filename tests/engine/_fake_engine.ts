@@ -119,7 +119,8 @@ export class FakeRunner implements Runner {
     return {
       policy: settings.policy,
       settings,
-      rowsPerStep: 1,
+      // A slot that has just begun has done nothing.
+      rowsPerStep: this.#numWritten.get(slot) === 0 ? 0 : 1,
       bytesPerStep: 0,
       residentShare: 1,
       tiers: { device: 0, host: 0, disk: 0 },

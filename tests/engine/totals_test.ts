@@ -82,6 +82,27 @@ Deno.test("a sequence that is given up while it is parked reports its own rows",
   await engine.close();
 });
 
+Deno.test("a parked sequence that cannot be brought back reports what it did before", async () => {
+  const { engine, runner } = fakeEngine({ maxSequences: 1 });
+  runner.reports = true;
+  runner.restore = () => Promise.reject(new Error("its rows are gone"));
+  const parked = request(prompt(20), 30, { kv: { policy: "streaming" } });
+  const stream = engine.generate(parked);
+  for (let tokens = 0; tokens < 3;) {
+    if ((await stream.next()).value?.type === "token") tokens++;
+  }
+  engine.hold(parked.id, true);
+  await collect(engine.generate(request(prompt(9, 1), 5)));
+  assert.equal(runner.numParks, 1);
+  engine.hold(parked.id, false);
+  const events = (await collect(stream)).events;
+  assert.equal(events.at(-1)?.type, "error");
+  // Both decoded, and the one that failed counts with the rows that it had.
+  const { rowsPerStep } = (await engine.stats()).totals;
+  assert.equal(rowsPerStep.counts.reduce((sum, count) => sum + count), 2);
+  await engine.close();
+});
+
 Deno.test("figures count in the first bucket that holds them, or above all", () => {
   const counts = new BucketCounts([1, 8]);
   for (const figure of [0, 1, 1.5, 8, 9, 100]) counts.add(figure);

@@ -230,6 +230,16 @@ Deno.test("probes are logged at level debug only", async () => {
   for (const { url } of [server, talking]) await (await fetch(`${url}/health`)).body?.cancel();
   assert.deepEqual(server.raw, []);
   assert.equal(talking.lines()[0].route, "/health");
+  // A full queue is an answer like any other.
+  const limits = { maxQueue: 1 };
+  await using full = await openLogged({ maxSequences: 1, stepMs: 20, app: { limits } });
+  const body = { prompt: "abc", max_tokens: 200, ignore_eos: true, stream: true };
+  const streams = await Promise.all([1, 2].map(() => post(full, "/v1/completions", body)));
+  const ready = await fetch(`${full.url}/ready`);
+  assert.equal(ready.status, 429);
+  await ready.body?.cancel();
+  assert.deepEqual(full.raw, []);
+  for (const stream of streams) await stream.body?.cancel();
 });
 
 Deno.test("a stream that nobody reads to its end has its line when the grace time is over", async () => {

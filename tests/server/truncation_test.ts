@@ -82,7 +82,6 @@ Deno.test("as few messages go as will do", async () => {
     else assert.deepEqual(found, { ids: ids(kept), truncated: 400 - kept });
     assert.ok(renders <= 4, `${renders} renders`);
   }
-  assert.deepEqual(messages, talk(...messages.map(({ role }) => role)));
   // The step of the cut asks for more than can go; what can is enough.
   const found = await cutMessages(
     talk("user", "user"),

@@ -15,7 +15,7 @@ import {
 } from "../../butler/parked_lists.ts";
 import type { Selector } from "../../butler/selector.ts";
 import type { SelectedView } from "../../butler/slots.ts";
-import { Readback } from "../../gpu/readback.ts";
+import { GrowingReadback } from "../../gpu/growing_readback.ts";
 import type { CopySink } from "../../kv/block_reader.ts";
 
 /** What was chosen for a layer. */
@@ -46,18 +46,15 @@ interface Slot {
 
 /** Selections on their way, by slot. */
 export class FetchAhead {
-  readonly #device: GPUDevice;
   readonly #numLayers: number;
-  readonly #mode: "sync" | "awaited" | undefined;
   readonly #slots = new Map<number, Slot>();
-  #readback: Readback | null = null;
+  readonly #readback: GrowingReadback;
   /** What the read of this step is of, in its order. */
   #reads: { readonly slot: number; readonly layer: number; readonly view: SelectedView }[] = [];
 
   constructor(device: GPUDevice, numLayers: number, mode?: "sync" | "awaited") {
-    this.#device = device;
     this.#numLayers = numLayers;
-    this.#mode = mode;
+    this.#readback = new GrowingReadback(device, mode);
   }
 
   /** Lists that a layer of a slot uses in this step; null where none were noted. */
@@ -82,7 +79,7 @@ export class FetchAhead {
     if (this.#reads.length === 0) return;
     const { buffers } = selector;
     const size = listBytes(buffers);
-    const { target } = await this.#room(this.#reads.length * size);
+    const { target } = await this.#readback.room(this.#reads.length * size);
     this.#reads.forEach(({ slot, layer }, index) =>
       copyLists(sink, buffers, layer, slot, target, index * size)
     );
@@ -122,8 +119,8 @@ export class FetchAhead {
     const reads = this.#reads;
     if (reads.length === 0) return;
     this.#reads = [];
-    const size = listBytes(selector.buffers);
-    const bytes = await this.#readback!.read(reads.length * size);
+    const size = reads.length * listBytes(selector.buffers);
+    const bytes = await (await this.#readback.room(size)).read(size);
     reads.forEach(({ slot, layer, view }, index) => {
       const lists = parseLists(selector.buffers, bytes, index);
       this.#slot(slot).chosen[layer] = { view, lists };
@@ -160,15 +157,7 @@ export class FetchAhead {
     return state;
   }
 
-  async #room(bytes: number): Promise<Readback> {
-    if (this.#readback === null || this.#readback.size < bytes) {
-      this.#readback?.[Symbol.dispose]();
-      this.#readback = await Readback.create(this.#device, bytes, this.#mode);
-    }
-    return this.#readback;
-  }
-
   [Symbol.dispose](): void {
-    this.#readback?.[Symbol.dispose]();
+    this.#readback[Symbol.dispose]();
   }
 }

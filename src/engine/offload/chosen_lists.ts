@@ -6,7 +6,7 @@
  */
 import { copyLists, type HeadLists, listBytes, parseLists } from "../../butler/parked_lists.ts";
 import type { Selector } from "../../butler/selector.ts";
-import { Readback } from "../../gpu/readback.ts";
+import { GrowingReadback } from "../../gpu/growing_readback.ts";
 import type { OffloadedRow } from "./row_placement.ts";
 import type { Submission } from "../submission.ts";
 
@@ -18,14 +18,11 @@ export interface ChosenRows {
 
 /** Lists of one step. */
 export class ChosenLists implements Disposable {
-  readonly #device: GPUDevice;
-  readonly #mode: "sync" | "awaited" | undefined;
   readonly #waiting = new Map<number, ChosenRows[]>();
-  #readback: Readback | null = null;
+  readonly #readback: GrowingReadback;
 
   constructor(device: GPUDevice, mode?: "sync" | "awaited") {
-    this.#device = device;
-    this.#mode = mode;
+    this.#readback = new GrowingReadback(device, mode);
   }
 
   /**
@@ -49,7 +46,7 @@ export class ChosenLists implements Disposable {
     if (chosen.length === 0) return false;
     const { buffers } = selector;
     const size = listBytes(buffers);
-    const readback = await this.#room(chosen.length * size);
+    const readback = await this.#readback.room(chosen.length * size);
     chosen.forEach(({ row, layer: of }, index) =>
       copyLists(submission, buffers, of, row.slot, readback.target, index * size)
     );
@@ -75,15 +72,7 @@ export class ChosenLists implements Disposable {
     this.#waiting.clear();
   }
 
-  async #room(bytes: number): Promise<Readback> {
-    if (this.#readback === null || this.#readback.size < bytes) {
-      this.#readback?.[Symbol.dispose]();
-      this.#readback = await Readback.create(this.#device, bytes, this.#mode);
-    }
-    return this.#readback;
-  }
-
   [Symbol.dispose](): void {
-    this.#readback?.[Symbol.dispose]();
+    this.#readback[Symbol.dispose]();
   }
 }
