@@ -83,7 +83,12 @@ export class Machine implements Disposable {
 
   write(path: string, text: string): void {
     Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
-    Deno.writeTextFileSync(path, text);
+    Deno.writeTextFileSync(`${path}.new`, text);
+    // By a process of its own: what another test starts meanwhile would have this file open for
+    // writing until it is a program itself, and nobody could run it ("text file busy").
+    const { success } = new Deno.Command("cp", { args: [`${path}.new`, path] }).outputSync();
+    if (!success) throw new Error(`cannot write ${path}`);
+    Deno.removeSync(`${path}.new`);
     Deno.chmodSync(path, 0o755);
   }
 
