@@ -166,9 +166,10 @@ export class RowFetcher {
         index * this.#stepStride / 4,
       )
     );
-    const { queue } = this.#options.kernels.device;
+    const { kernels: { device: { queue } }, kv } = this.#options;
     sink.submit();
     queue.writeBuffer(this.#source, 0, this.#bytes, 0, count * this.rowBytes);
+    kv.traffic.came += count * this.rowBytes;
     queue.writeBuffer(this.#targets, 0, this.#targetWords, 0, count * 2);
     queue.writeBuffer(this.#step, 0, this.#stepWords, 0, runs.length * this.#stepStride / 4);
     runs.forEach(({ layer, count }, index) => {

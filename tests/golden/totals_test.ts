@@ -98,6 +98,8 @@ const COUNTERS = [
   "vllm:prefix_cache_queries_total",
   "vllm:prefix_cache_hits_total",
 ];
+/** From and to. */
+const DIRECTIONS = [["device", "host"], ["host", "device"], ["host", "disk"], ["disk", "host"]];
 /** The same of sequences that decoded. */
 const HISTOGRAMS = [
   "tokenbutler_kv_resident_share",
@@ -108,7 +110,18 @@ const HISTOGRAMS = [
 
 function figures(page: Page): Record<string, number> {
   const histograms = HISTOGRAMS.flatMap((name) => [`${name}_count`, `${name}_sum`]);
-  return Object.fromEntries([...COUNTERS, ...histograms].map((name) => [name, sample(page, name)]));
+  return {
+    ...Object.fromEntries([...COUNTERS, ...histograms].map((name) => [name, sample(page, name)])),
+    ...moved(page),
+  };
+}
+
+/** Bytes by direction. */
+function moved({ samples }: Page): Record<string, number> {
+  return Object.fromEntries(DIRECTIONS.map(([from, to]) => {
+    const name = `tokenbutler_kv_moved_bytes_total{from="${from}",to="${to}",model_name="tiny"}`;
+    return [name, samples.get(name)!];
+  }));
 }
 
 /** The page after an answer of so many decode steps, and the answer. */
@@ -223,7 +236,7 @@ Deno.test("an answer that fails is on the page with what it did before", async (
   assert.match(answer.error?.message ?? "", /cannot be read back/);
   const found = figures(await pageOf(measure(), rig));
   const wanted = figures(WHOLE.page);
-  for (const name of COUNTERS) {
+  for (const name of [...COUNTERS, ...Object.keys(moved(WHOLE.page))]) {
     assert.ok(found[name]! >= wanted[name]!, `${name}: ${found[name]} after ${wanted[name]}`);
   }
   assert.equal(found["llamacpp:n_decode_total"], STEPS + 1);
@@ -264,8 +277,10 @@ Deno.test("an engine that takes another one's place adds to its counters", async
   const alone = await pageOf(measure(), second);
   const after = await pageOf(metrics, second);
   assertGrown(before, after);
+  const one = figures(before);
+  const other = figures(alone);
   for (const [name, value] of Object.entries(figures(after))) {
-    const wanted = sample(before, name) + sample(alone, name);
+    const wanted = one[name]! + other[name]!;
     assert.ok(Math.abs(value - wanted) < 1e-9 * wanted || value === wanted, name);
   }
   // What was asked of the first comes late.

@@ -21,6 +21,7 @@ const COUNTERS = [
   "tokenbutler_device_lost_total",
   "tokenbutler_engine_crashed_total",
   "tokenbutler_kv_fetched_bytes_total",
+  "tokenbutler_kv_moved_bytes_total",
   "tokenbutler_kv_resident_rows_total",
   "tokenbutler_kv_wanted_rows_total",
   "tokenbutler_recall_samples_total",
@@ -103,6 +104,7 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
   assert.deepEqual(namesOf(first, "counter"), COUNTERS);
   assert.deepEqual(namesOf(first, "gauge"), GAUGES);
   assert.deepEqual(namesOf(first, "histogram"), HISTOGRAMS);
+  for (const between of DIRECTIONS) assert.equal(movedBytes(first, between), 0);
   let before = first;
   for (let round = 0; round < 3; round++) {
     await postCompletion(server, { prompt: "abcdef", max_tokens: 4, n: 2 });
@@ -131,6 +133,16 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
   // Neither paths nor methods of a client's choice become labels.
   assert.equal(http("other", "other", 404), 3);
 });
+
+/** From and to. */
+const DIRECTIONS = [["device", "host"], ["host", "device"], ["host", "disk"], [
+  "disk",
+  "host",
+]] as const;
+
+function movedBytes({ samples }: Page, [from, to]: typeof DIRECTIONS[number]): number | undefined {
+  return samples.get(`tokenbutler_kv_moved_bytes_total{from="${from}",to="${to}",${MODEL}}`);
+}
 
 function namesOf({ types }: Page, wanted: string): string[] {
   return [...types].filter(([, type]) => type === wanted).map(([name]) => name).toSorted();
@@ -236,6 +248,8 @@ Deno.test("a histogram that follows only grows, also when its counts begin anew"
 });
 
 const openReal = withTestEngine();
+/** Keys and values of 32 rows in 3 layers, with 2 KV heads of 32 values in f32. */
+const BLOCK_BYTES = 32 * 3 * 2 * 32 * 2 * 4;
 
 Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
   const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
@@ -252,6 +266,9 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   await postCompletion(server, { ...body, kv });
   const second = await scrape(server);
   assertGrown(first, second);
+  // Three blocks of the first prompt are put where the second one finds them; nothing is spilled.
+  const moved = DIRECTIONS.map((between) => movedBytes(second, between)! / BLOCK_BYTES);
+  assert.deepEqual(moved, [3, 3, 0, 0]);
   const { samples } = second;
   const of = (key: string) => samples.get(key);
   assert.equal(of(`tokenbutler_engine_up{${MODEL}}`), 1);

@@ -96,7 +96,7 @@ export class OffloadSteps {
     const { kernels, config, kv, kvType, plan } = forward.options;
     const { partBytes } = cache.store;
     const transit = await Transit.create(kernels, kv, partBytes, readback);
-    const reader = await BlockReader.create(kernels, partBytes, READ_BYTES, readback);
+    const reader = await BlockReader.create(kernels, kv, partBytes, READ_BYTES, readback);
     const fetcher = await RowFetcher.create({
       kernels,
       kv,

@@ -1,13 +1,20 @@
 /** Metrics that nobody else has a name for: tiers, selection, faults; and those of HTTP. @module */
 import { ROW_BOUNDS, SHARE_BOUNDS } from "../../engine/totals.ts";
 import type { EngineInfo, EngineStats } from "../../engine/types.ts";
+import type { MovedBytes } from "../../kv/moves.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
 import type { ExchangeRecord, RefusedConnection, Sink } from "../types.ts";
-import { MetricSet } from "./metric_set.ts";
+import { type Labels, MetricSet } from "./metric_set.ts";
 import type { MetricGroup } from "./types.ts";
 
 const HTTP_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800];
 const TIERS = ["device", "host", "disk"] as const;
+const DIRECTIONS: Readonly<Record<keyof MovedBytes, Labels>> = {
+  deviceToHost: { from: "device", to: "host" },
+  hostToDevice: { from: "host", to: "device" },
+  hostToDisk: { from: "host", to: "disk" },
+  diskToHost: { from: "disk", to: "host" },
+};
 /** Why a connection is closed: codes of errors, there from the start so that rates are right. */
 const REFUSALS = ["too_many_connections", "request_timeout", "header_too_large", "invalid_http"];
 /** A client may send any method: each other one would be a label more. */
@@ -33,7 +40,14 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
   );
   const fetched = set.followingCounter(
     "tokenbutler_kv_fetched_bytes_total",
-    "Keys and values that went from host or disk to the device in decode steps",
+    "Keys and values that decode steps brought to the device, restored ones included; prompts, exact " +
+      "scores and measured recall bring more, which only tokenbutler_kv_moved_bytes_total has",
+  );
+  const moved = set.followingCounters(
+    "tokenbutler_kv_moved_bytes_total",
+    "Keys and values that went from tier to tier for whatever reason; between device and disk they " +
+      "pass through the host and count in both directions. Saved files are no tier",
+    DIRECTIONS,
   );
   const wanted = set.followingCounter(
     "tokenbutler_kv_wanted_rows_total",
@@ -111,6 +125,9 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       parked.set(stats.parkedSequences);
       const { totals } = stats;
       fetched.set(totals.bytes);
+      for (const [direction, counter] of Object.entries(moved)) {
+        counter.set(totals.moved[direction as keyof MovedBytes]);
+      }
       wanted.set(totals.wanted);
       there.set(totals.resident);
       samples.set(totals.recallSteps);
