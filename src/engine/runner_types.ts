@@ -102,6 +102,9 @@ export interface StepTotals {
   readonly resident: number;
   /** Times that the recall of a sequence was measured. */
   readonly recallSteps: number;
+  /** Time that decode steps took to bring rows to the device before they could go on, and such steps. */
+  readonly waitedMs: number;
+  readonly waitedSteps: number;
   /** What went from tier to tier, of steps of any kind and beside them. */
   readonly moved: MovedBytes;
 }
@@ -112,6 +115,8 @@ export const NO_STEPS: StepTotals = {
   wanted: 0,
   resident: 0,
   recallSteps: 0,
+  waitedMs: 0,
+  waitedSteps: 0,
   moved: NOTHING_MOVED,
 };
 

@@ -94,12 +94,14 @@ export class TotalCounts {
 
   /** As plain data, with what the runner counted. */
   now(steps: StepTotals): EngineTotals {
-    const { bytes, wanted, resident, recallSteps, moved } = steps;
+    const { bytes, wanted, resident, recallSteps, waitedMs, waitedSteps, moved } = steps;
     return {
       bytes,
       wanted,
       resident,
       recallSteps,
+      waitedMs,
+      waitedSteps,
       moved,
       lookedUpTokens: this.#lookedUpTokens,
       foundTokens: this.#foundTokens,

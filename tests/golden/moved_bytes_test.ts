@@ -143,6 +143,31 @@ Deno.test("chosen rows move row by row to the device, and head by head from the 
   assert.ok(read >= bytes && read <= 32 * bytes, `${read} bytes for ${bytes}`);
 });
 
+Deno.test("decode steps wait for rows that are not on the device, unless these were fetched ahead", async () => {
+  // No block becomes whole meanwhile: none gives way.
+  const steps = 9;
+  const below = { ...onDevice(4), ...ON_DISK };
+  for (
+    const [tiers, kv, waited] of [
+      [ON_DISK, { policy: "dense" }, 0],
+      [ON_DISK, { policy: "loki" }, 0],
+      // Sinks and window are there.
+      [below, { policy: "streaming" }, 0],
+      [below, { policy: "dense" }, steps],
+      [below, { policy: "loki" }, steps],
+      // Chosen in every third one.
+      [below, { policy: "loki", interval: 3, neighbours: false }, 3],
+      // The first one has nobody before it.
+      [below, { policy: "loki", fetch: "ahead" }, 1],
+    ] satisfies [Partial<TierOptions>, KvRequest, number][]
+  ) {
+    await using opened = await open(tiers);
+    const { waitedMs, waitedSteps } = await feed(opened, { ...FEW, ...kv }, steps);
+    assert.equal(waitedSteps, waited, JSON.stringify(kv));
+    assert.equal(waitedMs > 0, waited > 0);
+  }
+});
+
 Deno.test("a prompt that is found again comes to the device, and is not read back twice", async () => {
   await using opened = await open({ prefixCache: true });
   const { engine } = opened;

@@ -90,6 +90,7 @@ function sample({ samples }: Page, name: string): number {
 /** What follows from the steps alone. */
 const COUNTERS = [
   "tokenbutler_kv_fetched_bytes_total",
+  "tokenbutler_kv_stalled_steps_total",
   "tokenbutler_kv_wanted_rows_total",
   "tokenbutler_kv_resident_rows_total",
   "tokenbutler_recall_samples_total",
@@ -150,6 +151,8 @@ Deno.test("an answer is on the page as it says itself", () => {
   assert.equal(found["tokenbutler_kv_resident_share_sum"], kv!.residentShare);
   assert.equal(found["llamacpp:prompt_tokens_total"], promptTokens);
   assert.equal(found["vllm:prefix_cache_queries_total"], NUM_PROMPT);
+  assert.equal(found["tokenbutler_kv_stalled_steps_total"], STEPS);
+  assert.ok(sample(page, "tokenbutler_kv_stall_seconds_total") > 0);
   assert.ok(sample(page, "llamacpp:prompt_seconds_total") > 0);
   const seconds = sample(page, "llamacpp:tokens_predicted_seconds_total");
   assert.equal(sample(page, "llamacpp:predicted_tokens_seconds"), (STEPS + 1) / seconds);
@@ -241,6 +244,22 @@ Deno.test("an answer that fails is on the page with what it did before", async (
   }
   assert.equal(found["llamacpp:n_decode_total"], STEPS + 1);
   for (const name of HISTOGRAMS) assert.equal(found[`${name}_count`], 1);
+});
+
+Deno.test("a step that fails as a whole is on the page with what it moved", async () => {
+  await using rig = await openRig();
+  rig.taps = {
+    decoded(step, { parts: { runner: { steps } } }) {
+      if (step !== STEPS - 1) return;
+      // The next one has fetched everything when its token cannot be read.
+      steps.read = () => Promise.reject(new Error("nothing can be read"));
+    },
+  };
+  const answer = await force(rig, 30);
+  assert.equal(answer.error?.message, "nothing can be read");
+  const page = await pageOf(measure(), rig);
+  const decodes = { "llamacpp:n_decode_total": STEPS - 1 };
+  assert.deepEqual(figures(page), { ...figures(WHOLE.page), ...decodes });
 });
 
 Deno.test("counters move while a stream runs, a scrape after the other", async () => {

@@ -23,6 +23,8 @@ const COUNTERS = [
   "tokenbutler_kv_fetched_bytes_total",
   "tokenbutler_kv_moved_bytes_total",
   "tokenbutler_kv_resident_rows_total",
+  "tokenbutler_kv_stall_seconds_total",
+  "tokenbutler_kv_stalled_steps_total",
   "tokenbutler_kv_wanted_rows_total",
   "tokenbutler_recall_samples_total",
   "tokenbutler_sequences_total",

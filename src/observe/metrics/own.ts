@@ -49,6 +49,14 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       "pass through the host and count in both directions. Saved files are no tier",
     DIRECTIONS,
   );
+  const stallSeconds = set.followingCounter(
+    "tokenbutler_kv_stall_seconds_total",
+    "Time that decode steps took to bring rows from host or disk before they could go on",
+  );
+  const stalled = set.followingCounter(
+    "tokenbutler_kv_stalled_steps_total",
+    "Decode steps with time in tokenbutler_kv_stall_seconds_total",
+  );
   const wanted = set.followingCounter(
     "tokenbutler_kv_wanted_rows_total",
     "Rows that decode steps wanted of sequences below the device, over KV heads and counted layers",
@@ -128,6 +136,8 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       for (const [direction, counter] of Object.entries(moved)) {
         counter.set(totals.moved[direction as keyof MovedBytes]);
       }
+      stallSeconds.set(totals.waitedMs / 1000);
+      stalled.set(totals.waitedSteps);
       wanted.set(totals.wanted);
       there.set(totals.resident);
       samples.set(totals.recallSteps);
