@@ -168,6 +168,10 @@ Deno.test("an answer that is given up and one that fails have their own outcomes
   assert.equal(await count("error"), 1);
   assert.equal(await count("abort"), 1);
   const { samples } = await scrape(server);
+  const ended = (policy: string, outcome: string) =>
+    samples.get(`tokenbutler_sequences_total{policy="${policy}",outcome="${outcome}",${MODEL}}`);
+  // Neither of them was told by the engine at its end.
+  assert.deepEqual([ended("dense", "abort"), ended("dense", "error")], [1, 1]);
   assert.equal(samples.get(`tokenbutler_device_lost_total{${MODEL}}`), 1);
   assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
 });
@@ -301,6 +305,10 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   let third = await scrape(server);
   while (third.samples.get(`vllm:num_requests_running{${VLLM}}`)! > 0) third = await scrape(server);
   assertGrown(second, third);
+  assert.equal(
+    third.samples.get(`tokenbutler_sequences_total{policy="oracle",outcome="abort",${MODEL}}`),
+    1,
+  );
   assert.equal(third.samples.get(`vllm:prefix_cache_queries_total{${VLLM}}`), 300);
   assert.equal(third.samples.get("llamacpp:prompt_tokens_total"), 204);
   assert.equal(third.samples.get(`tokenbutler_kv_rows_per_step_count{${MODEL}}`), 3);

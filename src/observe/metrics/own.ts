@@ -89,10 +89,11 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
     "Share of the truly best rows among the chosen ones, mean of a sequence, however it ended",
     SHARE_BOUNDS,
   );
-  const sequences = set.counter("tokenbutler_sequences_total", "Sequences that ended", [
-    "policy",
-    "outcome",
-  ]);
+  const sequences = set.counter(
+    "tokenbutler_sequences_total",
+    "Sequences that ended; policy none: it asked for none, and ended before it had rows",
+    ["policy", "outcome"],
+  );
   const lost = set.counter("tokenbutler_device_lost_total", "Times that the device was lost");
   const crashed = set.counter("tokenbutler_engine_crashed_total", "Times that the engine died");
   const up = set.gauge("tokenbutler_engine_up", "1 while the engine answers, else 0");
@@ -167,8 +168,8 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       return set.text();
     },
 
-    ended({ kv, outcome }: SequenceRecord) {
-      sequences.inc({ policy: kv?.policy ?? "none", outcome: outcome! });
+    ended({ policy, outcome }: SequenceRecord) {
+      sequences.inc({ policy: policy ?? "none", outcome: outcome! });
     },
     exchanged({ handle: { beganMs }, route, method, status, endedMs }: ExchangeRecord) {
       // A server that ends is not asked for figures any more.
