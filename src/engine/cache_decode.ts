@@ -201,14 +201,20 @@ export class CacheDecode {
     if (offloaded.length === 0) return failures;
     await this.#parts.offload!.endDecode(submission, offloaded, this.#parts.selector);
     for (const { slot } of offloaded) {
-      const tally = this.#parts.tallies.get(slot);
-      const moved = this.#parts.offload!.moved(slot);
-      if (tally !== undefined) addMoved(tally, moved);
-      addMoved(this.#parts.options.totals, moved);
       const failure = this.#parts.offload!.failure(slot);
       if (failure !== undefined) failures.set(slot, failure);
     }
     return failures;
+  }
+
+  /** Adds up what a step that was planned has moved, whatever became of it. */
+  count({ offloaded }: DecodePlan): void {
+    for (const { slot } of offloaded) {
+      const tally = this.#parts.tallies.get(slot);
+      const moved = this.#parts.offload!.moved(slot);
+      if (tally !== undefined) addMoved(tally, moved);
+      addMoved(this.#parts.options.totals, moved);
+    }
   }
 
   #layer(layer: number): BoundAttention {

@@ -100,6 +100,7 @@ export class CacheSteps {
         cache,
         maxPrefill,
         stageOffset: STEP_SLOTS.stage * this.#parts.stride,
+        totals: this.#parts.options.totals,
         ...(readback === undefined ? {} : { readback }),
       });
     }

@@ -7,6 +7,7 @@ import type { Kernels } from "../gpu/kernels.ts";
 import type { Sampler, SampleRow } from "../gpu/ops/sample.ts";
 import type { Readback } from "../gpu/readback.ts";
 import type { DeviceTier } from "../kv/device_tier.ts";
+import type { DecodePlan } from "./cache_decode.ts";
 import type { CacheSteps } from "./cache_steps.ts";
 import type { Forward } from "./forward.ts";
 import type { StepKind } from "./forward_parts.ts";
@@ -42,6 +43,18 @@ export interface DeviceStepParts {
   readonly onWritten: (slot: number, numRows: number, isDecode: boolean) => void;
 }
 
+/** What one submission does; see {@linkcode DeviceSteps.run}. */
+interface WholeStep {
+  readonly kind: StepKind | null;
+  readonly rows: readonly StepRow[];
+  readonly firstLogit: number;
+  readonly numLogits: number;
+  readonly samples: readonly SampleRow[];
+  readonly total: number;
+  /** On the clock of `performance.now()`. */
+  readonly began: number;
+}
+
 /** Runs submissions, one at a time. */
 export class DeviceSteps {
   readonly hostCost: HostCost = { encodeMs: 0, waitMs: 0 };
@@ -69,11 +82,25 @@ export class DeviceSteps {
     samples: readonly SampleRow[],
     total = 0,
   ): Promise<Sampled[]> {
-    const { kernels, kv, forward, inputs, sampler, readback } = this.#parts;
     const cache = this.#parts.cache();
-    kernels.check();
+    this.#parts.kernels.check();
     const began = performance.now();
     const plan = kind === "decode" ? cache?.decode.plan(rows) ?? null : null;
+    const step = { kind, rows, firstLogit, numLogits, samples, total, began };
+    try {
+      return await this.#run(step, cache, plan);
+    } finally {
+      // A step that is given up as a whole has moved what it moved.
+      if (plan !== null) cache!.decode.count(plan);
+    }
+  }
+
+  async #run(
+    { kind, rows, firstLogit, numLogits, samples, total, began }: WholeStep,
+    cache: CacheSteps | null,
+    plan: DecodePlan | null,
+  ): Promise<Sampled[]> {
+    const { kernels, kv, forward, inputs, sampler, readback } = this.#parts;
     const numSplits = plan?.denseSplits ?? (kind === "decode" ? this.#splitsOf(rows) : 1);
     const stores = kind === "prefill" &&
       cache?.prefill.prepare(rows[0]!.slot, rows[0]!.position, rows.length, total) === true;

@@ -192,7 +192,7 @@ export class ModelRunner implements Runner {
   }
 
   get totals(): StepTotals {
-    return this.#totals;
+    return { ...this.#totals, moved: this.#options.cache.moved };
   }
 
   /** Lists of selected rows; for tests. Null until a sequence has some. */

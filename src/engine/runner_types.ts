@@ -5,6 +5,7 @@
  * @module
  */
 import type { KvReport } from "../butler/settings_types.ts";
+import { type MovedBytes, NOTHING_MOVED } from "../kv/moves.ts";
 import type { SequenceNeed } from "../kv/types.ts";
 import type { EngineErrorData, TokenLogprob } from "./types.ts";
 
@@ -101,10 +102,23 @@ export interface StepTotals {
   readonly resident: number;
   /** Times that the recall of a sequence was measured. */
   readonly recallSteps: number;
+  /** Time that decode steps took to bring rows to the device before they could go on, and such steps. */
+  readonly waitedMs: number;
+  readonly waitedSteps: number;
+  /** What went from tier to tier, of steps of any kind and beside them. */
+  readonly moved: MovedBytes;
 }
 
 /** Of a runner that has not done anything. */
-export const NO_STEPS: StepTotals = { bytes: 0, wanted: 0, resident: 0, recallSteps: 0 };
+export const NO_STEPS: StepTotals = {
+  bytes: 0,
+  wanted: 0,
+  resident: 0,
+  recallSteps: 0,
+  waitedMs: 0,
+  waitedSteps: 0,
+  moved: NOTHING_MOVED,
+};
 
 /** Runs the model. Every call is one or more submissions and returns when they are done. */
 export interface Runner {

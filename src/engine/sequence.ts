@@ -328,6 +328,7 @@ export class Sequence {
       total: this.numPrompt,
       cached: this.#numCached,
       ms: this.#times.sinceSlot(nowMs),
+      policy: this.kv.policy,
     });
   }
 

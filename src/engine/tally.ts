@@ -16,8 +16,10 @@ export interface Tally extends Moved {
   readonly recall: RecallSums;
 }
 
-/** Sums over the steps of all sequences, whatever became of them. */
-export type MovedTotals = { -readonly [Name in keyof StepTotals]: StepTotals[Name] };
+/** Sums over the steps of all sequences, whatever became of them. What tiers count is theirs. */
+export type MovedTotals = {
+  -readonly [Name in Exclude<keyof StepTotals, "moved">]: StepTotals[Name];
+};
 
 /** Of a sequence that has not decoded yet. */
 export function newTally(settings: KvSettings): Tally {

@@ -94,12 +94,15 @@ export class TotalCounts {
 
   /** As plain data, with what the runner counted. */
   now(steps: StepTotals): EngineTotals {
-    const { bytes, wanted, resident, recallSteps } = steps;
+    const { bytes, wanted, resident, recallSteps, waitedMs, waitedSteps, moved } = steps;
     return {
       bytes,
       wanted,
       resident,
       recallSteps,
+      waitedMs,
+      waitedSteps,
+      moved,
       lookedUpTokens: this.#lookedUpTokens,
       foundTokens: this.#foundTokens,
       prefilledTokens: this.#prefilledTokens,

@@ -143,6 +143,8 @@ export type EngineEvent =
     readonly cached: number;
     /** Since the sequence got its slot. */
     readonly ms: number;
+    /** How rows are chosen in the answer. */
+    readonly policy: KvReport["policy"];
   }
   /**
    * One entry for each prompt token, in pieces as prefill goes on; `start` is the index of the

@@ -1,6 +1,7 @@
 /** Brings blocks of the device's rows to the store. @module */
 import type { Kernels } from "../gpu/kernels.ts";
 import { Readback } from "../gpu/readback.ts";
+import type { DeviceTier } from "./device_tier.ts";
 import type { StoredSequence } from "./store/types.ts";
 import { BLOCK_ROWS } from "./slab_pool.ts";
 
@@ -22,13 +23,15 @@ export const READ_BYTES = 16 * 2 ** 20;
 
 /** Reads parts back, many at once: waiting for the device is what costs. */
 export class BlockReader {
+  readonly #kv: DeviceTier;
   readonly #readback: Readback;
   readonly #partBytes: number;
   #waiting: Waiting[] = [];
   /** What the store refused since the last {@linkcode flush}. */
   #failures = new Map<StoredSequence, unknown>();
 
-  private constructor(readback: Readback, partBytes: number) {
+  private constructor(kv: DeviceTier, readback: Readback, partBytes: number) {
+    this.#kv = kv;
     this.#readback = readback;
     this.#partBytes = partBytes;
   }
@@ -36,12 +39,14 @@ export class BlockReader {
   /** @param bytes Of parts that can wait together; at least one part. */
   static async create(
     kernels: Kernels,
+    kv: DeviceTier,
     partBytes: number,
     bytes: number,
     mode?: "sync" | "awaited",
   ): Promise<BlockReader> {
     const count = Math.max(1, Math.floor(bytes / partBytes));
     return new BlockReader(
+      kv,
       await Readback.create(kernels.device, count * partBytes, mode),
       partBytes,
     );
@@ -91,6 +96,7 @@ export class BlockReader {
     this.#waiting = [];
     sink.submit();
     const bytes = await this.#readback.read(waiting.length * this.#partBytes);
+    this.#kv.traffic.left += waiting.length * this.#partBytes;
     const failures = this.#failures;
     waiting.forEach(({ stored, block, layer, numRows }, index) => {
       if (failures.has(stored)) return;

@@ -7,6 +7,7 @@
 import { DeviceError } from "../gpu/device.ts";
 import type { BufferPart, Kernels } from "../gpu/kernels.ts";
 import type { ModelConfig } from "../model/types.ts";
+import type { TierTraffic } from "./moves.ts";
 import { BLOCK_ROWS, SlabPool } from "./slab_pool.ts";
 import type { KvCache, KvUsage, SequenceNeed } from "./types.ts";
 
@@ -126,6 +127,8 @@ export class DeviceTier implements KvCache {
   readonly pageTable: GPUBuffer;
   readonly notes: readonly string[];
   readonly pool: SlabPool;
+  /** Counted by those who send and read rows; those included that only pass through. */
+  readonly traffic: TierTraffic = { came: 0, left: 0 };
   /** Told of each slot that is released. */
   onRelease: (slot: number) => void = () => {};
 

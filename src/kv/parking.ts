@@ -29,7 +29,7 @@ export class Parking {
     return new Parking(
       kernels,
       cache,
-      await BlockReader.create(kernels, partBytes, READ_BYTES, readback),
+      await BlockReader.create(kernels, cache.device, partBytes, READ_BYTES, readback),
     );
   }
 
@@ -87,6 +87,7 @@ export class Parking {
         stored.readPart(block, layer, this.#part, 0);
         queue.writeBuffer(device.keys(layer), page * half, this.#part, 0, half);
         queue.writeBuffer(device.values(layer), page * half, this.#part, half, half);
+        device.traffic.came += this.#part.length;
         pending += this.#part.length;
         sent += this.#part.length;
       }

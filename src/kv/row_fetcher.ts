@@ -46,6 +46,8 @@ interface Run {
 export class RowFetcher {
   /** Bytes of keys and values of a row of one KV head. */
   readonly rowBytes: number;
+  /** Rows that were asked of the store so far, and the milliseconds of getting and sending them. */
+  readonly work = { rows: 0, ms: 0 };
   readonly #options: RowFetcherOptions;
   readonly #variant: KvCopyVariant;
   readonly #kernel: Kernel;
@@ -119,11 +121,12 @@ export class RowFetcher {
     positions: Uint32Array,
     targets: Uint32Array,
   ): void {
+    this.work.rows += positions.length;
     for (let from = 0; from < positions.length;) {
       if (!this.#hasRoom(layer)) this.send(sink);
       const count = Math.min(positions.length - from, this.#capacity - this.#count);
       const at = this.#count * this.rowBytes;
-      stored.gather(layer, kvHead, positions, from, count, this.#bytes, at);
+      this.#timed(() => stored.gather(layer, kvHead, positions, from, count, this.#bytes, at));
       for (let i = 0; i < count; i++) {
         this.#targetWords[(this.#count + i) * 2] = targets[from + i]!;
         this.#targetWords[(this.#count + i) * 2 + 1] = kvHead;
@@ -166,9 +169,10 @@ export class RowFetcher {
         index * this.#stepStride / 4,
       )
     );
-    const { queue } = this.#options.kernels.device;
+    const { kernels: { device: { queue } }, kv } = this.#options;
     sink.submit();
-    queue.writeBuffer(this.#source, 0, this.#bytes, 0, count * this.rowBytes);
+    this.#timed(() => queue.writeBuffer(this.#source, 0, this.#bytes, 0, count * this.rowBytes));
+    kv.traffic.came += count * this.rowBytes;
     queue.writeBuffer(this.#targets, 0, this.#targetWords, 0, count * 2);
     queue.writeBuffer(this.#step, 0, this.#stepWords, 0, runs.length * this.#stepStride / 4);
     runs.forEach(({ layer, count }, index) => {
@@ -176,6 +180,15 @@ export class RowFetcher {
       const offset = index * this.#stepStride;
       dispatch(sink.pass, this.#kernel, this.#groups[layer]!, workgroups, offset);
     });
+  }
+
+  #timed(work: () => void): void {
+    const began = performance.now();
+    try {
+      work();
+    } finally {
+      this.work.ms += performance.now() - began;
+    }
   }
 
   [Symbol.dispose](): void {

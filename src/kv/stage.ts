@@ -5,6 +5,7 @@
  * @module
  */
 import type { BufferPart, Kernels } from "../gpu/kernels.ts";
+import type { DeviceTier } from "./device_tier.ts";
 import { BLOCK_ROWS } from "./slab_pool.ts";
 
 /** Device memory that blocks pass through: enough that a pass is worth a submission. */
@@ -31,12 +32,14 @@ export class Stage {
   readonly keys: BufferPart;
   readonly values: BufferPart;
   readonly #kernels: Kernels;
+  readonly #kv: DeviceTier;
   readonly buffer: GPUBuffer;
   readonly #partBytes: number;
 
   /** @param partBytes Keys and values of a block of one layer. */
-  constructor(kernels: Kernels, partBytes: number, capacity: number) {
+  constructor(kernels: Kernels, kv: DeviceTier, partBytes: number, capacity: number) {
     this.#kernels = kernels;
+    this.#kv = kv;
     this.#partBytes = partBytes;
     this.capacity = capacity;
     const size = capacity * partBytes;
@@ -65,6 +68,7 @@ export class Stage {
   upload(numBlocks: number): void {
     const length = numBlocks * this.#partBytes;
     this.#kernels.device.queue.writeBuffer(this.buffer, 0, this.bytes, 0, length);
+    this.#kv.traffic.came += length;
   }
 
   [Symbol.dispose](): void {

@@ -7,6 +7,7 @@
 import { BLOCK_ROWS } from "./slab_pool.ts";
 import type { DeviceTier } from "./device_tier.ts";
 import { OffloadedRows } from "./offloaded.ts";
+import { type MovedBytes, movedBytes } from "./moves.ts";
 import type { KvStore } from "./store/types.ts";
 import type { KvCache, KvUsage, SequenceNeed } from "./types.ts";
 import { fitsDevice, refusalOf, type TierCapacity } from "./refusal.ts";
@@ -73,6 +74,11 @@ export class TieredCache implements KvCache {
       },
       cachedBlocks: usage.numCached,
     };
+  }
+
+  /** What went from tier to tier so far, by sequences, prefixes and slot files. */
+  get moved(): MovedBytes {
+    return movedBytes(this.device.traffic, this.store.diskTraffic);
   }
 
   get #capacity(): TierCapacity {

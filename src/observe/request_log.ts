@@ -37,7 +37,7 @@ export function requestLog(
     ended(sequence) {
       const level = textOf === null ? "debug" : "info";
       if (!logger.enabled(level)) return;
-      const { exchange, request, numTokens, cachedTokens, outcome, errorCode, kv } = sequence;
+      const { exchange, request, numTokens, cachedTokens, outcome, errorCode, policy } = sequence;
       const { queueMs, prefillMs, decodeMs } = sequence.phases;
       logger.log(level, "sequence", {
         request_id: exchange.id,
@@ -50,7 +50,7 @@ export function requestLog(
         queue_ms: rounded(queueMs),
         prefill_ms: rounded(prefillMs),
         decode_ms: rounded(decodeMs),
-        policy: kv?.policy,
+        policy: policy ?? undefined,
         ...texts(sequence),
       });
     },

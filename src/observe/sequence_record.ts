@@ -36,6 +36,8 @@ export class SequenceRecord implements SequenceWatch {
   /** Null where it ended before the engine could say. */
   timings: RequestTimings | null = null;
   kv: KvReport | null = null;
+  /** What it asked for until the engine has begun with it, and what it got from then on; null: neither. */
+  policy: KvReport["policy"] | null;
   readonly #listener: SequenceListener;
   readonly #now: () => number;
 
@@ -51,6 +53,7 @@ export class SequenceRecord implements SequenceWatch {
     this.#listener = listener;
     this.#now = now;
     this.ids = keepIds ? [] : null;
+    this.policy = request.kv?.policy ?? null;
     this.beganMs = now();
   }
 
@@ -68,11 +71,13 @@ export class SequenceRecord implements SequenceWatch {
       }
       case "prefill":
         this.cachedTokens = event.cached;
+        this.policy = event.policy;
         break;
       case "done":
         this.timings = event.timings;
         this.cachedTokens = event.timings.cachedTokens;
         this.kv = event.kv;
+        this.policy = event.kv?.policy ?? this.policy;
         break;
       case "error":
         this.errorCode = event.error.code;

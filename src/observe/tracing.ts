@@ -41,7 +41,7 @@ export async function createTracing(modelName: string, version: string): Promise
   const requests = new WeakMap<ExchangeHandle, Traced>();
 
   const spansOf = (sequence: SequenceRecord) => {
-    const { request, exchange, outcome, errorCode, timings, kv } = sequence;
+    const { request, exchange, outcome, errorCode, timings, kv, policy } = sequence;
     const parent = requests.get(exchange)?.context ?? ROOT_CONTEXT;
     const operation = request.id.startsWith("chatcmpl") ? "chat" : "text_completion";
     const attributes: Attributes = {
@@ -55,8 +55,8 @@ export async function createTracing(modelName: string, version: string): Promise
       "gen_ai.usage.output_tokens": sequence.numTokens,
       "tokenbutler.request_id": exchange.id,
       ...(timings === null ? {} : { "tokenbutler.cached_tokens": timings.cachedTokens }),
+      ...(policy === null ? {} : { "tokenbutler.policy": policy }),
       ...(kv === null ? {} : {
-        "tokenbutler.policy": kv.policy,
         "tokenbutler.bytes_per_step": kv.bytesPerStep,
         "tokenbutler.resident_share": kv.residentShare,
       }),

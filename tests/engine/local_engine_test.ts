@@ -32,7 +32,13 @@ Deno.test("LocalEngine runs a prompt of several chunks and its answer", async ()
   const prefills = got.events.filter((event) => event.type === "prefill");
   assert.deepEqual(
     prefills.map(({ ms: _, ...event }) => event),
-    [16, 32, 40].map((processed) => ({ type: "prefill", processed, total: 40, cached: 0 })),
+    [16, 32, 40].map((processed) => ({
+      type: "prefill",
+      processed,
+      total: 40,
+      cached: 0,
+      policy: "dense",
+    })),
   );
   assert.ok(prefills.every(({ ms }, at) => ms >= (prefills[at - 1]?.ms ?? 0)));
   assert.deepEqual(runner.calls.map((call) => call.kind), [

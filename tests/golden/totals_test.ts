@@ -90,6 +90,7 @@ function sample({ samples }: Page, name: string): number {
 /** What follows from the steps alone. */
 const COUNTERS = [
   "tokenbutler_kv_fetched_bytes_total",
+  "tokenbutler_kv_stalled_steps_total",
   "tokenbutler_kv_wanted_rows_total",
   "tokenbutler_kv_resident_rows_total",
   "tokenbutler_recall_samples_total",
@@ -98,6 +99,8 @@ const COUNTERS = [
   "vllm:prefix_cache_queries_total",
   "vllm:prefix_cache_hits_total",
 ];
+/** From and to. */
+const DIRECTIONS = [["device", "host"], ["host", "device"], ["host", "disk"], ["disk", "host"]];
 /** The same of sequences that decoded. */
 const HISTOGRAMS = [
   "tokenbutler_kv_resident_share",
@@ -108,7 +111,18 @@ const HISTOGRAMS = [
 
 function figures(page: Page): Record<string, number> {
   const histograms = HISTOGRAMS.flatMap((name) => [`${name}_count`, `${name}_sum`]);
-  return Object.fromEntries([...COUNTERS, ...histograms].map((name) => [name, sample(page, name)]));
+  return {
+    ...Object.fromEntries([...COUNTERS, ...histograms].map((name) => [name, sample(page, name)])),
+    ...moved(page),
+  };
+}
+
+/** Bytes by direction. */
+function moved({ samples }: Page): Record<string, number> {
+  return Object.fromEntries(DIRECTIONS.map(([from, to]) => {
+    const name = `tokenbutler_kv_moved_bytes_total{from="${from}",to="${to}",model_name="tiny"}`;
+    return [name, samples.get(name)!];
+  }));
 }
 
 /** The page after an answer of so many decode steps, and the answer. */
@@ -137,6 +151,8 @@ Deno.test("an answer is on the page as it says itself", () => {
   assert.equal(found["tokenbutler_kv_resident_share_sum"], kv!.residentShare);
   assert.equal(found["llamacpp:prompt_tokens_total"], promptTokens);
   assert.equal(found["vllm:prefix_cache_queries_total"], NUM_PROMPT);
+  assert.equal(found["tokenbutler_kv_stalled_steps_total"], STEPS);
+  assert.ok(sample(page, "tokenbutler_kv_stall_seconds_total") > 0);
   assert.ok(sample(page, "llamacpp:prompt_seconds_total") > 0);
   const seconds = sample(page, "llamacpp:tokens_predicted_seconds_total");
   assert.equal(sample(page, "llamacpp:predicted_tokens_seconds"), (STEPS + 1) / seconds);
@@ -223,11 +239,27 @@ Deno.test("an answer that fails is on the page with what it did before", async (
   assert.match(answer.error?.message ?? "", /cannot be read back/);
   const found = figures(await pageOf(measure(), rig));
   const wanted = figures(WHOLE.page);
-  for (const name of COUNTERS) {
+  for (const name of [...COUNTERS, ...Object.keys(moved(WHOLE.page))]) {
     assert.ok(found[name]! >= wanted[name]!, `${name}: ${found[name]} after ${wanted[name]}`);
   }
   assert.equal(found["llamacpp:n_decode_total"], STEPS + 1);
   for (const name of HISTOGRAMS) assert.equal(found[`${name}_count`], 1);
+});
+
+Deno.test("a step that fails as a whole is on the page with what it moved", async () => {
+  await using rig = await openRig();
+  rig.taps = {
+    decoded(step, { parts: { runner: { steps } } }) {
+      if (step !== STEPS - 1) return;
+      // The next one has fetched everything when its token cannot be read.
+      steps.read = () => Promise.reject(new Error("nothing can be read"));
+    },
+  };
+  const answer = await force(rig, 30);
+  assert.equal(answer.error?.message, "nothing can be read");
+  const page = await pageOf(measure(), rig);
+  const decodes = { "llamacpp:n_decode_total": STEPS - 1 };
+  assert.deepEqual(figures(page), { ...figures(WHOLE.page), ...decodes });
 });
 
 Deno.test("counters move while a stream runs, a scrape after the other", async () => {
@@ -264,8 +296,10 @@ Deno.test("an engine that takes another one's place adds to its counters", async
   const alone = await pageOf(measure(), second);
   const after = await pageOf(metrics, second);
   assertGrown(before, after);
+  const one = figures(before);
+  const other = figures(alone);
   for (const [name, value] of Object.entries(figures(after))) {
-    const wanted = sample(before, name) + sample(alone, name);
+    const wanted = one[name]! + other[name]!;
     assert.ok(Math.abs(value - wanted) < 1e-9 * wanted || value === wanted, name);
   }
   // What was asked of the first comes late.

@@ -231,6 +231,7 @@ export class FakeEngine implements Engine {
       total: promptIds.length,
       cached,
       ms: processed,
+      policy: request.kv?.policy ?? "dense",
     });
     const done = (reason: "stop" | "length" | "cancelled"): EngineEvent => ({
       type: "done",

@@ -21,7 +21,10 @@ const COUNTERS = [
   "tokenbutler_device_lost_total",
   "tokenbutler_engine_crashed_total",
   "tokenbutler_kv_fetched_bytes_total",
+  "tokenbutler_kv_moved_bytes_total",
   "tokenbutler_kv_resident_rows_total",
+  "tokenbutler_kv_stall_seconds_total",
+  "tokenbutler_kv_stalled_steps_total",
   "tokenbutler_kv_wanted_rows_total",
   "tokenbutler_recall_samples_total",
   "tokenbutler_sequences_total",
@@ -103,6 +106,7 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
   assert.deepEqual(namesOf(first, "counter"), COUNTERS);
   assert.deepEqual(namesOf(first, "gauge"), GAUGES);
   assert.deepEqual(namesOf(first, "histogram"), HISTOGRAMS);
+  for (const between of DIRECTIONS) assert.equal(movedBytes(first, between), 0);
   let before = first;
   for (let round = 0; round < 3; round++) {
     await postCompletion(server, { prompt: "abcdef", max_tokens: 4, n: 2 });
@@ -132,6 +136,16 @@ Deno.test("check 19: /metrics is a valid page of stable names whose counters onl
   assert.equal(http("other", "other", 404), 3);
 });
 
+/** From and to. */
+const DIRECTIONS = [["device", "host"], ["host", "device"], ["host", "disk"], [
+  "disk",
+  "host",
+]] as const;
+
+function movedBytes({ samples }: Page, [from, to]: typeof DIRECTIONS[number]): number | undefined {
+  return samples.get(`tokenbutler_kv_moved_bytes_total{from="${from}",to="${to}",${MODEL}}`);
+}
+
 function namesOf({ types }: Page, wanted: string): string[] {
   return [...types].filter(([, type]) => type === wanted).map(([name]) => name).toSorted();
 }
@@ -154,6 +168,10 @@ Deno.test("an answer that is given up and one that fails have their own outcomes
   assert.equal(await count("error"), 1);
   assert.equal(await count("abort"), 1);
   const { samples } = await scrape(server);
+  const ended = (policy: string, outcome: string) =>
+    samples.get(`tokenbutler_sequences_total{policy="${policy}",outcome="${outcome}",${MODEL}}`);
+  // Neither of them was told by the engine at its end.
+  assert.deepEqual([ended("dense", "abort"), ended("dense", "error")], [1, 1]);
   assert.equal(samples.get(`tokenbutler_device_lost_total{${MODEL}}`), 1);
   assert.equal(samples.get(`tokenbutler_engine_up{${MODEL}}`), 0);
 });
@@ -236,6 +254,8 @@ Deno.test("a histogram that follows only grows, also when its counts begin anew"
 });
 
 const openReal = withTestEngine();
+/** Keys and values of 32 rows in 3 layers, with 2 KV heads of 32 values in f32. */
+const BLOCK_BYTES = 32 * 3 * 2 * 32 * 2 * 4;
 
 Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selection, recall", async () => {
   const metrics = createMetrics({ modelName: SERVED_NAME, version: "1.2.3" });
@@ -252,6 +272,9 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   await postCompletion(server, { ...body, kv });
   const second = await scrape(server);
   assertGrown(first, second);
+  // Three blocks of the first prompt are put where the second one finds them; nothing is spilled.
+  const moved = DIRECTIONS.map((between) => movedBytes(second, between)! / BLOCK_BYTES);
+  assert.deepEqual(moved, [3, 3, 0, 0]);
   const { samples } = second;
   const of = (key: string) => samples.get(key);
   assert.equal(of(`tokenbutler_engine_up{${MODEL}}`), 1);
@@ -282,6 +305,10 @@ Deno.test("check 19: the figures of a real engine: slots, tiers, prefixes, selec
   let third = await scrape(server);
   while (third.samples.get(`vllm:num_requests_running{${VLLM}}`)! > 0) third = await scrape(server);
   assertGrown(second, third);
+  assert.equal(
+    third.samples.get(`tokenbutler_sequences_total{policy="oracle",outcome="abort",${MODEL}}`),
+    1,
+  );
   assert.equal(third.samples.get(`vllm:prefix_cache_queries_total{${VLLM}}`), 300);
   assert.equal(third.samples.get("llamacpp:prompt_tokens_total"), 204);
   assert.equal(third.samples.get(`tokenbutler_kv_rows_per_step_count{${MODEL}}`), 3);

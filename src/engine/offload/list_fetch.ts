@@ -12,6 +12,7 @@ import type { Submission } from "../submission.ts";
 import type { FetchAhead } from "./ahead.ts";
 import type { ChosenLists } from "./chosen_lists.ts";
 import type { OffloadedRow, RowPlacement } from "./row_placement.ts";
+import type { RowWaits } from "./row_waits.ts";
 import type { Transit } from "./transit.ts";
 
 /** What {@linkcode ListFetch} is made of; its maker disposes of it. */
@@ -21,6 +22,7 @@ export interface ListFetchOptions {
   readonly placement: RowPlacement;
   readonly fetcher: RowFetcher;
   readonly transit: Transit;
+  readonly waits: RowWaits;
   /** Told of rows that cannot be had: the slot's step counts for nothing, those beside it do. */
   readonly onFailure: (slot: number, error: unknown) => void;
 }
@@ -40,11 +42,13 @@ export class ListFetch {
     rows: readonly OffloadedRow[],
     selector: Selector,
   ): Promise<void> {
-    const { chosen, transit } = this.#options;
+    const { chosen, transit, fetcher, waits } = this.#options;
+    const before = { ...fetcher.work };
     this.#placeWaiting(submission, layer, selector);
     if (await chosen.read(submission, layer, rows, selector)) transit.arrived();
     this.#placeWaiting(submission, layer, selector);
     this.#placeAgain(submission, layer, rows, selector);
+    if (fetcher.work.rows > before.rows) waits.add(fetcher.work.ms - before.ms);
   }
 
   /**

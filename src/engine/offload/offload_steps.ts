@@ -20,6 +20,7 @@ import type { SelectedAttention } from "../selected_attention.ts";
 import { type StagedChunk, StagedPrefill } from "./staged_prefill.ts";
 import { isEmpty, StagePasses, type Streamed } from "./stage_passes.ts";
 import { type Moved, type OffloadedRow, RowPlacement } from "./row_placement.ts";
+import { RowWaits, type WaitSums } from "./row_waits.ts";
 import { StagedKeys } from "./staged_keys.ts";
 import type { Submission } from "../submission.ts";
 import { Transit } from "./transit.ts";
@@ -32,6 +33,8 @@ export interface OffloadOptions {
   readonly maxPrefill: number;
   /** Where the step's uniform gives the splits of a full stage. */
   readonly stageOffset: number;
+  /** Gets what decode steps waited for rows. */
+  readonly totals: WaitSums;
   readonly readback?: "sync" | "awaited";
 }
 
@@ -49,6 +52,7 @@ export class OffloadSteps {
   readonly #placement: RowPlacement;
   readonly #chosen: ChosenLists;
   readonly #lists: ListFetch;
+  readonly #waits: RowWaits;
   readonly #failures = new Map<number, unknown>();
 
   private constructor(
@@ -60,7 +64,9 @@ export class OffloadSteps {
   ) {
     const { forward, attention, cache, stageOffset } = options;
     const { kernels, config } = forward.options;
+    const waits = new RowWaits(options.totals);
     this.#options = options;
+    this.#waits = waits;
     this.ahead = new FetchAhead(kernels.device, config.numLayers, options.readback);
     this.#stage = transit;
     this.#reader = reader;
@@ -75,10 +81,11 @@ export class OffloadSteps {
       qkv: forward.activations.qkv,
       attention,
       transit,
+      waits,
       partBytes: cache.store.partBytes,
       stepOffset: stageOffset,
     });
-    this.keys = new StagedKeys({ forward, cache, transit, passes: this.passes });
+    this.keys = new StagedKeys({ forward, cache, transit, waits, passes: this.passes });
     this.#chosen = new ChosenLists(kernels.device, options.readback);
     this.#placement = new RowPlacement({ forward, cache, fetcher });
     this.#lists = new ListFetch({
@@ -87,6 +94,7 @@ export class OffloadSteps {
       placement: this.#placement,
       fetcher,
       transit,
+      waits,
       onFailure: (slot, error) => this.fail(slot, error),
     });
   }
@@ -96,7 +104,7 @@ export class OffloadSteps {
     const { kernels, config, kv, kvType, plan } = forward.options;
     const { partBytes } = cache.store;
     const transit = await Transit.create(kernels, kv, partBytes, readback);
-    const reader = await BlockReader.create(kernels, partBytes, READ_BYTES, readback);
+    const reader = await BlockReader.create(kernels, kv, partBytes, READ_BYTES, readback);
     const fetcher = await RowFetcher.create({
       kernels,
       kv,
@@ -157,6 +165,7 @@ export class OffloadSteps {
   /** Before a decode step is planned: makes room for the newest rows. */
   beginDecode(rows: readonly OffloadedRow[]): void {
     this.#drop();
+    this.#waits.begin();
     for (const { slot, n } of rows) {
       this.#rowsOf(slot).extend(n);
       this.#placement.begin(slot);
@@ -193,14 +202,10 @@ export class OffloadSteps {
       const { stored } = this.#rowsOf(slot);
       const last = index === left.length - 1;
       try {
-        this.#placement.moved(slot).bytes += await this.passes.encode(
-          submission,
-          layer,
-          row,
-          numRows,
-          stored,
-          streamed,
-          { first: false, last },
+        const place = { first: false, last };
+        await this.#placement.sending(
+          slot,
+          () => this.passes.encode(submission, layer, row, numRows, stored, streamed, place),
         );
       } catch (error) {
         // The row's result means nothing; the others' must still be completed.
@@ -229,13 +234,9 @@ export class OffloadSteps {
       if (this.#failures.has(slot)) continue;
       const { stored } = this.#rowsOf(slot);
       try {
-        this.#placement.moved(slot).bytes += await this.passes.encodeMass(
-          submission,
-          layer,
-          row,
-          numRows,
-          stored,
-          streamed,
+        await this.#placement.sending(
+          slot,
+          () => this.passes.encodeMass(submission, layer, row, numRows, stored, streamed),
         );
       } catch (error) {
         this.fail(slot, error);

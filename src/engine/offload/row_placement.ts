@@ -85,6 +85,17 @@ export class RowPlacement {
     return this.#moved.get(slot) ?? { bytes: 0, wanted: 0, resident: 0 };
   }
 
+  /** Whatever is sent meanwhile was moved by the newest step of a slot, also if it fails. */
+  async sending(slot: number, send: () => Promise<void>): Promise<void> {
+    const { traffic } = this.#options.cache.device;
+    const before = traffic.came;
+    try {
+      await send();
+    } finally {
+      this.moved(slot).bytes += traffic.came - before;
+    }
+  }
+
   /** Whether a block has given way whose page the lists of a layer count on. */
   isOutdated(layer: number, { slot, n }: OffloadedRow): boolean {
     const lasting = this.#lasting.get(slot)?.[layer];
@@ -144,7 +155,6 @@ export class RowPlacement {
       const count = plan.list.length + plan.streamed.length;
       moved.wanted += count;
       moved.resident += count - plan.missing.length - plan.streamed.length;
-      moved.bytes += plan.missing.length * this.#options.fetcher.rowBytes;
       this.#options.fetcher.add(
         submission,
         offloaded.stored,
@@ -153,6 +163,7 @@ export class RowPlacement {
         plan.missing,
         plan.targets,
       );
+      moved.bytes += plan.missing.length * this.#options.fetcher.rowBytes;
     }
     const window = policy.once ? [SLIDING, settings.window] : [windowStart, 0];
     out.set([1, recipe.prefix, ...window, ...plans.map(({ list }) => list.length)]);

@@ -13,6 +13,7 @@ import type { ForwardOptions } from "../forward_parts.ts";
 import type { BoundAttention, PassPlace, SelectedAttention } from "../selected_attention.ts";
 import { StageMass } from "./stage_mass.ts";
 import type { Submission } from "../submission.ts";
+import type { RowWaits } from "./row_waits.ts";
 import type { Transit } from "./transit.ts";
 
 /** What one row of a step attends to beside the slabs, in a layer. */
@@ -35,6 +36,7 @@ export interface StagePassesOptions {
   readonly qkv: GPUBuffer;
   readonly attention: SelectedAttention;
   readonly transit: Transit;
+  readonly waits: RowWaits;
   /** Keys and values of a block of one layer. */
   readonly partBytes: number;
   /** Where the step's uniform gives the splits of a full stage. */
@@ -99,7 +101,6 @@ export class StagePasses {
    * Attends, for one row of a step, to what passes through.
    *
    * @param place Whether something came before for the row, and whether something follows for any.
-   * @returns Bytes that were sent.
    * @throws {StoreReadError} If a row cannot be read.
    */
   async encode(
@@ -110,9 +111,9 @@ export class StagePasses {
     stored: StoredSequence,
     streamed: Streamed,
     { first, last }: PassPlace,
-  ): Promise<number> {
+  ): Promise<void> {
     const passes = this.#passes(stored, layer, streamed);
-    return await this.#run(submission, passes, ({ counts }, index) => {
+    await this.#run(submission, passes, ({ counts }, index) => {
       this.#target(row, numRows, counts);
       const place = {
         first: first && index === 0,
@@ -149,7 +150,6 @@ export class StagePasses {
    * Lets the same pass through again and adds what one row of the step gave them; after the attention
    * of the layer, which has left the sums of the row's weights.
    *
-   * @returns Bytes that were sent.
    * @throws {StoreReadError} If a row cannot be read.
    */
   async encodeMass(
@@ -159,11 +159,11 @@ export class StagePasses {
     numRows: number,
     stored: StoredSequence,
     streamed: Streamed,
-  ): Promise<number> {
+  ): Promise<void> {
     const mass = this.#mass!;
     mass.view(submission, slot);
     const passes = this.#passes(stored, layer, streamed);
-    return await this.#run(submission, passes, ({ counts, positions }) => {
+    await this.#run(submission, passes, ({ counts, positions }) => {
       this.#target(row, numRows, counts, ROW_KEEPS.listedMass);
       mass.writePositions(positions);
       mass.encode(submission.pass, layer, numRows, this.splits, this.#options.stepOffset);
@@ -181,24 +181,24 @@ export class StagePasses {
     ];
   }
 
-  /** Fills the stage again and again; returns the bytes that were sent. */
+  /** Fills the stage again and again. */
   async #run(
     submission: Submission,
     passes: readonly (() => StagePass)[],
     encode: (pass: StagePass, index: number) => void,
-  ): Promise<number> {
-    const { transit, partBytes } = this.#options;
+  ): Promise<void> {
+    const { transit, partBytes, waits } = this.#options;
     const { stage } = transit;
-    let bytes = 0;
     for (const [index, fill] of passes.entries()) {
       submission.submit();
-      const pass = fill();
-      stage.upload(pass.blocks);
-      bytes += pass.blocks * partBytes;
+      const pass = waits.during(() => {
+        const pass = fill();
+        stage.upload(pass.blocks);
+        return pass;
+      });
       await transit.throttle(pass.blocks * partBytes);
       encode(pass, index);
     }
-    return bytes;
   }
 
   /** Attends, for one row, to the first `count` rows of the stage, which the caller has filled. */

@@ -11,6 +11,7 @@ import { type OffloadedRows, requireOffloaded } from "../../kv/offloaded.ts";
 import type { TieredCache } from "../../kv/tiered_cache.ts";
 import type { Forward } from "../forward.ts";
 import type { OffloadedRow } from "./row_placement.ts";
+import type { RowWaits } from "./row_waits.ts";
 import type { StagePasses } from "./stage_passes.ts";
 import type { Submission } from "../submission.ts";
 import type { Transit } from "./transit.ts";
@@ -21,6 +22,7 @@ export interface StagedKeysOptions {
   readonly cache: TieredCache;
   readonly transit: Transit;
   readonly passes: StagePasses;
+  readonly waits: RowWaits;
 }
 
 /** Passes over all rows. */
@@ -79,7 +81,7 @@ export class StagedKeys {
     scorer: Scorer,
     stepOffset: number,
   ): Promise<number> {
-    const { cache, transit } = this.#options;
+    const { cache, transit, waits } = this.#options;
     const { stage } = transit;
     const { stored } = this.#rowsOf(slot);
     const { partBytes } = cache.store;
@@ -89,8 +91,10 @@ export class StagedKeys {
     for (let block = 0; block < whole; block += stage.capacity) {
       const blocks = Math.min(stage.capacity, whole - block);
       submission.submit();
-      stored.readParts(block, blocks, layer, stage.bytes, 0);
-      stage.upload(blocks);
+      waits.during(() => {
+        stored.readParts(block, blocks, layer, stage.bytes, 0);
+        stage.upload(blocks);
+      });
       bytes += blocks * partBytes;
       await transit.throttle(blocks * partBytes);
       transit.show(slot, block, blocks);

@@ -104,6 +104,7 @@ export class StagedPrefill implements Disposable {
       } else {
         rows.stored.readPart(block, layer, part, 0);
         kernels.device.queue.writeBuffer(this.#buffers.keys, at, part, 0, half);
+        kv.traffic.came += half;
       }
     }
   }

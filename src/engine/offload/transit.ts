@@ -37,7 +37,7 @@ export class Transit implements Disposable {
     partBytes: number,
     readback?: "sync" | "awaited",
   ): Promise<Transit> {
-    const stage = new Stage(kernels, partBytes, stageBlocks(partBytes, kv.maxPages));
+    const stage = new Stage(kernels, kv, partBytes, stageBlocks(partBytes, kv.maxPages));
     return new Transit(kernels, kv, stage, await Readback.create(kernels.device, 16, readback));
   }
 

@@ -10,6 +10,7 @@ import {
   recordOffset,
   writeFully,
 } from "./block_file.ts";
+import type { TierTraffic } from "../moves.ts";
 import { StoreFolderError, StoreReadError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
 import { HandleCache } from "./handle_cache.ts";
@@ -24,6 +25,8 @@ import {
 
 /** Files of one block each, under a cap. */
 export class DiskTier implements Disposable {
+  /** Parts that were written and runs that were read, without what belongs to the files. */
+  readonly traffic: TierTraffic = { came: 0, left: 0 };
   readonly #sizes: BlockSizes;
   readonly #oneRun: BlockSizes;
   readonly #digest: Uint8Array;
@@ -197,11 +200,13 @@ export class DiskTier implements Disposable {
     checksumPart(this.#sizes, bytes, offset, file.checksums, at);
     encodeRecord(this.#sizes, bytes, offset, file.checksums, at, this.#record);
     writeFully(this.#files, this.#open(file), this.#record, recordOffset(this.#sizes, slot));
+    this.traffic.came += this.#sizes.part;
   }
 
   #read(file: BlockFile, out: Uint8Array, position: number): void {
     try {
       readFully(this.#files, this.#open(file), out, position);
+      this.traffic.left += out.length;
     } catch (error) {
       if (error instanceof StoreReadError) throw error;
       throw this.#unreadable(file, reasonOf(error), error);

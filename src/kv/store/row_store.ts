@@ -1,5 +1,6 @@
 /** {@linkcode KvStore}: sequences, prefixes and tiers put together. @module */
 import { createHash } from "node:crypto";
+import type { TierTraffic } from "../moves.ts";
 import type { Block } from "./block.ts";
 import { DiskTier } from "./disk_tier.ts";
 import { assertStore, StoreFullError } from "./errors.ts";
@@ -20,6 +21,8 @@ import {
   type StoreShape,
   type StoreUsage,
 } from "./types.ts";
+
+const NO_DISK: Readonly<TierTraffic> = { came: 0, left: 0 };
 
 /** Key and value blocks of all sequences, in host memory and on disk. */
 export class RowStore implements KvStore {
@@ -98,6 +101,10 @@ export class RowStore implements KvStore {
       numCached: this.#tiers.numBlocks - this.#tiers.numOwned,
       numUnsaved: this.#prefixes.numUnsaved,
     };
+  }
+
+  get diskTraffic(): Readonly<TierTraffic> {
+    return this.#disk?.traffic ?? NO_DISK;
   }
 
   open(): StoredSequence {

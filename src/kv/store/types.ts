@@ -8,6 +8,7 @@
  *
  * @module
  */
+import type { TierTraffic } from "../moves.ts";
 import type { FileOps } from "./file_ops.ts";
 
 /** Positions of a block. */
@@ -136,6 +137,8 @@ export interface KvStore extends Disposable {
   readonly partBytes: number;
   readonly blockBytes: number;
   readonly usage: StoreUsage;
+  /** What was spilled and what was read of that. The prefix folder is no tier: its files are not in it. */
+  readonly diskTraffic: Readonly<TierTraffic>;
 
   /** A sequence without blocks. */
   open(): StoredSequence;

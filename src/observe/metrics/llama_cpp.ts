@@ -10,7 +10,7 @@ export function llamaCppMetrics(): MetricGroup & Sink {
   const set = new MetricSet();
   const promptTokens = set.followingCounter(
     "llamacpp:prompt_tokens_total",
-    "Prompt tokens that were prefilled",
+    "Prompt tokens that were prefilled, as prefill goes on: also of prompts that are given up",
   );
   const promptSeconds = set.followingCounter("llamacpp:prompt_seconds_total", "Time of prefills");
   const promptRate = set.gauge("llamacpp:prompt_tokens_seconds", "Prefilled tokens a second, mean");

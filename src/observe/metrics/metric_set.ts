@@ -39,12 +39,29 @@ export class MetricSet {
 
   /** A counter whose number somebody else keeps. */
   followingCounter(name: string, help: string): Following {
-    return this.#follows(new Following(this.counter(name, help)));
+    const counter = this.counter(name, help);
+    return this.#follows(new Following((grown) => counter.inc(grown)));
+  }
+
+  /** The same with labels: a number for each of `series`, all of them on the page from the start. */
+  followingCounters<Series extends string>(
+    name: string,
+    help: string,
+    series: Readonly<Record<Series, Labels>>,
+  ): Readonly<Record<Series, Following>> {
+    const each = Object.entries<Labels>(series);
+    const counter = this.counter(name, help, Object.keys(each[0]?.[1] ?? {}));
+    const following = each.map(([key, labels]) => {
+      counter.inc(labels, 0);
+      const show = (grown: number) => counter.inc(labels, grown);
+      return [key, this.#follows(new Following(show))] as const;
+    });
+    return Object.fromEntries(following) as Record<Series, Following>;
   }
 
   /** The same without a metric of its own. */
   followingNumber(): Following {
-    return this.#follows(new Following(null));
+    return this.#follows(new Following());
   }
 
   /** A histogram whose counts somebody else keeps. */
@@ -83,8 +100,8 @@ export class Following {
   #seen = 0;
   #total = 0;
 
-  /** @param counter Null: nothing shows the number. */
-  constructor(private readonly counter: Counter | null) {}
+  /** @param show Told how much was added; absent: nothing shows the number. */
+  constructor(private readonly show: (grown: number) => void = () => {}) {}
 
   /** All that was counted. */
   get total(): number {
@@ -101,7 +118,7 @@ export class Following {
     if (grown <= 0) return;
     this.#seen = value;
     this.#total += grown;
-    this.counter?.inc(grown);
+    this.show(grown);
   }
 }
 

@@ -1,13 +1,20 @@
 /** Metrics that nobody else has a name for: tiers, selection, faults; and those of HTTP. @module */
 import { ROW_BOUNDS, SHARE_BOUNDS } from "../../engine/totals.ts";
 import type { EngineInfo, EngineStats } from "../../engine/types.ts";
+import type { MovedBytes } from "../../kv/moves.ts";
 import type { SequenceRecord } from "../sequence_record.ts";
 import type { ExchangeRecord, RefusedConnection, Sink } from "../types.ts";
-import { MetricSet } from "./metric_set.ts";
+import { type Labels, MetricSet } from "./metric_set.ts";
 import type { MetricGroup } from "./types.ts";
 
 const HTTP_S = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800];
 const TIERS = ["device", "host", "disk"] as const;
+const DIRECTIONS: Readonly<Record<keyof MovedBytes, Labels>> = {
+  deviceToHost: { from: "device", to: "host" },
+  hostToDevice: { from: "host", to: "device" },
+  hostToDisk: { from: "host", to: "disk" },
+  diskToHost: { from: "disk", to: "host" },
+};
 /** Why a connection is closed: codes of errors, there from the start so that rates are right. */
 const REFUSALS = ["too_many_connections", "request_timeout", "header_too_large", "invalid_http"];
 /** A client may send any method: each other one would be a label more. */
@@ -33,7 +40,22 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
   );
   const fetched = set.followingCounter(
     "tokenbutler_kv_fetched_bytes_total",
-    "Keys and values that went from host or disk to the device in decode steps",
+    "Keys and values that decode steps brought to the device, restored ones included; prompts, exact " +
+      "scores and measured recall bring more, which only tokenbutler_kv_moved_bytes_total has",
+  );
+  const moved = set.followingCounters(
+    "tokenbutler_kv_moved_bytes_total",
+    "Keys and values that went from tier to tier for whatever reason; between device and disk they " +
+      "pass through the host and count in both directions. Saved files are no tier",
+    DIRECTIONS,
+  );
+  const stallSeconds = set.followingCounter(
+    "tokenbutler_kv_stall_seconds_total",
+    "Time that decode steps took to bring rows from host or disk before they could go on",
+  );
+  const stalled = set.followingCounter(
+    "tokenbutler_kv_stalled_steps_total",
+    "Decode steps with time in tokenbutler_kv_stall_seconds_total",
   );
   const wanted = set.followingCounter(
     "tokenbutler_kv_wanted_rows_total",
@@ -67,10 +89,11 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
     "Share of the truly best rows among the chosen ones, mean of a sequence, however it ended",
     SHARE_BOUNDS,
   );
-  const sequences = set.counter("tokenbutler_sequences_total", "Sequences that ended", [
-    "policy",
-    "outcome",
-  ]);
+  const sequences = set.counter(
+    "tokenbutler_sequences_total",
+    "Sequences that ended; policy none: it asked for none, and ended before it had rows",
+    ["policy", "outcome"],
+  );
   const lost = set.counter("tokenbutler_device_lost_total", "Times that the device was lost");
   const crashed = set.counter("tokenbutler_engine_crashed_total", "Times that the engine died");
   const up = set.gauge("tokenbutler_engine_up", "1 while the engine answers, else 0");
@@ -111,6 +134,11 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       parked.set(stats.parkedSequences);
       const { totals } = stats;
       fetched.set(totals.bytes);
+      for (const [direction, counter] of Object.entries(moved)) {
+        counter.set(totals.moved[direction as keyof MovedBytes]);
+      }
+      stallSeconds.set(totals.waitedMs / 1000);
+      stalled.set(totals.waitedSteps);
       wanted.set(totals.wanted);
       there.set(totals.resident);
       samples.set(totals.recallSteps);
@@ -140,8 +168,8 @@ export function ownMetrics(modelName: string, version: string): MetricGroup & Si
       return set.text();
     },
 
-    ended({ kv, outcome }: SequenceRecord) {
-      sequences.inc({ policy: kv?.policy ?? "none", outcome: outcome! });
+    ended({ policy, outcome }: SequenceRecord) {
+      sequences.inc({ policy: policy ?? "none", outcome: outcome! });
     },
     exchanged({ handle: { beganMs }, route, method, status, endedMs }: ExchangeRecord) {
       // A server that ends is not asked for figures any more.
