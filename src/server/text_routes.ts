@@ -1,9 +1,9 @@
 /** `/tokenize`, `/detokenize`, `/apply-template`, in the shapes of llama.cpp. @module */
 import type { RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
+import { charactersOf, renderChat } from "./chat_prompt.ts";
 import { parseBody } from "./parse_body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./prompts.ts";
-import { renderMessages } from "./routes.ts";
 import { applyTemplateSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 import { encodeTexts } from "./served_model.ts";
 import { jsonAnswer } from "./whole_body.ts";
@@ -70,8 +70,7 @@ export async function detokenize(context: RequestContext): Promise<Response> {
 export async function applyTemplate(context: RequestContext): Promise<Response> {
   const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(applyTemplateSchema, raw);
-  const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkCharacters(context.model, context.limits, length, "messages");
-  const { text } = await renderMessages(body, context);
+  checkCharacters(context.model, context.limits, charactersOf(body.messages), "messages");
+  const { text } = await renderChat(body, context, null);
   return jsonAnswer({ prompt: text });
 }

@@ -72,7 +72,7 @@ Deno.test("as few messages go as will do", async () => {
   const messages = talk(...Array.from({ length: 40 }, (_, at) => at % 2 ? "assistant" : "user"));
   let renders = 0;
   // Ten tokens a message.
-  const render = (kept: Messages) => Promise.resolve((renders++, ids(10 * kept.length)));
+  const render = (kept: Messages) => Promise.resolve((renders++, { ids: ids(10 * kept.length) }));
   for (let limit = 1; limit < 400; limit++) {
     renders = 0;
     const found = await cutMessages(messages, 400, cutOf(limit, 1000, null), render);
@@ -87,7 +87,7 @@ Deno.test("as few messages go as will do", async () => {
     talk("user", "user"),
     80,
     { limit: 70, step: 50 },
-    (kept) => Promise.resolve(ids(40 * kept.length)),
+    (kept) => Promise.resolve({ ids: ids(40 * kept.length) }),
   );
   assert.deepEqual(found, { ids: ids(40), truncated: 40 });
 });
@@ -104,7 +104,7 @@ Deno.test("a conversation of very uneven messages is rendered a few times, and c
     const tokens = new Map(messages.map((message) => [message, Math.ceil(random() ** 6 * 900)]));
     const lengthOf = (kept: Messages) => kept.reduce((sum, one) => sum + tokens.get(one)!, 0);
     let renders = 0;
-    const render = (kept: Messages) => Promise.resolve((renders++, ids(lengthOf(kept))));
+    const render = (kept: Messages) => Promise.resolve((renders++, { ids: ids(lengthOf(kept)) }));
     const whole = lengthOf(messages);
     const limit = Math.max(1, Math.floor(random() * whole));
     const found = await cutMessages(messages, whole, { limit, step: 1 }, render);
@@ -221,6 +221,68 @@ Deno.test("POST /v1/chat/completions leaves out the oldest messages", async () =
   assert.equal(error.n_prompt_tokens, whole.ids.length);
   const least = (await template.render([messages[0], messages.at(-1)!])).ids.length;
   assert.match(error.message, new RegExp(`leaves it at most 20, .* have ${least}\\.`));
+});
+
+Deno.test("a conversation that is too long is told what helps, and that does", async () => {
+  await using server = await openFakeServer({ contextLength: 128 });
+  const user = (length: number) => ({ role: "user", content: "u".repeat(length) });
+  const assistant = (length: number) => ({ role: "assistant", content: "a".repeat(length) });
+  const refusal = async (body: object) => {
+    const error = await postFailing(server, "/v1/chat/completions", body, 400);
+    assert.equal(error.code, "context_length_exceeded");
+    assert.equal(error.param, "messages");
+    assert.ok(error.message.includes("larger --context"), error.message);
+    return error.message;
+  };
+  /** Fields that a refusal names, as they are to be set. */
+  const advice = (message: string) => {
+    const [, number] = /`truncate_prompt_tokens`: (-?\d+)\)/.exec(message) ?? [];
+    return number === undefined ? null : { truncate_prompt_tokens: Number(number) };
+  };
+
+  const short = { messages: [user(90), assistant(20), user(20)], max_tokens: 8 };
+  const early = advice(await refusal(short));
+  assert.deepEqual(early, { truncate_prompt_tokens: -1 });
+  await postChat(server, { ...short, ...early });
+
+  // -1 leaves too little beside the answer, but a number of its own has room.
+  const long = { messages: [user(90), assistant(20), user(70)], max_tokens: 90 };
+  const own = advice(await refusal(long));
+  assert.ok(own!.truncate_prompt_tokens > 70);
+  const answer = await postChat(server, { ...long, ...own });
+  assert.equal(answer.usage.prompt_tokens, own!.truncate_prompt_tokens);
+  const least = { ...long, truncate_prompt_tokens: -1 };
+  const tight = await postFailing(server, "/v1/chat/completions", least, 400);
+  const number = own!.truncate_prompt_tokens;
+  assert.match(tight.message, new RegExp(`have ${number}\\. .* be ${number} or more\\.$`));
+
+  // Known exactly, and only by its characters; with one message alone, and with others.
+  for (const length of [125, 129, 1500]) {
+    for (const before of [[], [user(3), assistant(3)]]) {
+      const message = await refusal({ messages: [...before, user(length)] });
+      assert.match(message, /does not help: those that always stay .* Shorten them, or start/);
+      assert.equal(advice(message), null);
+    }
+  }
+  const kept = { messages: [user(3), assistant(3), user(130)], truncate_prompt_tokens: -1 };
+  const never = await postFailing(server, "/v1/chat/completions", kept, 400);
+  assert.match(never.message, /Shorten them, or start the server with a larger --context/);
+  // The number that was asked for is above the context.
+  const above = { messages: [user(90), assistant(20), user(100)], truncate_prompt_tokens: 500 };
+  assert.deepEqual(advice(await refusal(above)), { truncate_prompt_tokens: 117 });
+
+  // A cut would be refused too: for the characters of all, or by the template.
+  for (
+    const messages of [
+      [user(9000), assistant(3), user(3)],
+      [{ role: "system", content: "RAISE" }, user(1500), assistant(3), user(3)],
+    ]
+  ) {
+    const message = await refusal({ messages });
+    assert.match(message, /tokens\. Shorten the prompt, or start the server/);
+  }
+  const text = await postFailing(server, "/v1/completions", { prompt: "p".repeat(9000) }, 400);
+  assert.equal(advice(text.message), null);
 });
 
 Deno.test("a conversation that outgrows the context is found in the prefix cache all the same", async () => {
