@@ -6,6 +6,7 @@ import { parseBody } from "./parse_body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./prompts.ts";
 import { applyTemplateSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 import { encodeTexts } from "./served_model.ts";
+import { cutAsked } from "./truncation.ts";
 import { jsonAnswer } from "./whole_body.ts";
 import { tokenBytes } from "./wire.ts";
 
@@ -71,6 +72,10 @@ export async function applyTemplate(context: RequestContext): Promise<Response> 
   const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(applyTemplateSchema, raw);
   checkCharacters(context.model, context.limits, charactersOf(body.messages), "messages");
-  const { text } = await renderChat(body, context, null);
-  return jsonAnswer({ prompt: text });
+  const cut = cutAsked(body, context.model.engine.info.contextLength, null);
+  const { text, truncated } = await renderChat(body, context, cut);
+  return jsonAnswer({
+    prompt: text,
+    ...(cut === null ? {} : { truncated_prompt_tokens: truncated }),
+  });
 }

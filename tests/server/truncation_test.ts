@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { z } from "zod";
 import {
   cutIds,
   cutMessages,
@@ -12,9 +13,11 @@ import { BOS_ID, FakeTemplate, FakeTokenizer } from "./_fake.ts";
 import { openFakeServer } from "./_server.ts";
 import {
   only,
+  post,
   postChat,
   postCompletion,
   postFailing,
+  readAs,
   streamChat,
   streamCompletion,
 } from "./_wire.ts";
@@ -221,6 +224,42 @@ Deno.test("POST /v1/chat/completions leaves out the oldest messages", async () =
   assert.equal(error.n_prompt_tokens, whole.ids.length);
   const least = (await template.render([messages[0], messages.at(-1)!])).ids.length;
   assert.match(error.message, new RegExp(`leaves it at most 20, .* have ${least}\\.`));
+});
+
+Deno.test("POST /apply-template leaves out what a chat does", async () => {
+  await using server = await openFakeServer({ contextLength: 128 });
+  const prompt = z.strictObject({
+    prompt: z.string(),
+    truncated_prompt_tokens: z.number().optional(),
+  });
+  const messages = [
+    { role: "system", content: "be brief" },
+    ...Array.from({ length: 9 }, (_, at) => ({
+      role: at % 2 ? "assistant" : "user",
+      content: `message ${at}`,
+    })),
+  ];
+  const template = async (body: object) =>
+    await readAs(prompt, await post(server, "/apply-template", body));
+  for (const asked of [{ max_tokens: 20 }, { max_completion_tokens: 60 }, {}]) {
+    const body = { messages, truncate_prompt_tokens: -1, ...asked };
+    const shown = await template(body);
+    const answer = await postChat(server, body);
+    const kept = messages.filter(({ content }) => shown.prompt.includes(content)) as Messages;
+    const { text, ids } = await new FakeTemplate(new FakeTokenizer()).render(kept);
+    assert.ok(answer.truncated_prompt_tokens! > 0);
+    assert.equal(shown.truncated_prompt_tokens, answer.truncated_prompt_tokens);
+    assert.deepEqual(server.engine.requests.at(-1)?.promptIds, ids);
+    assert.equal(shown.prompt, text);
+  }
+  const whole = await template({ messages });
+  assert.equal(whole.truncated_prompt_tokens, undefined);
+  assert.ok(whole.prompt.includes("message 0"));
+  const uncut = await template({ messages, truncate_prompt_tokens: 500 });
+  assert.deepEqual(uncut, { ...whole, truncated_prompt_tokens: 0 });
+  const narrow = { messages, truncate_prompt_tokens: 20 };
+  const error = await postFailing(server, "/apply-template", narrow, 400);
+  assert.equal(error.param, "truncate_prompt_tokens");
 });
 
 Deno.test("a conversation that is too long is told what helps, and that does", async () => {

@@ -110,6 +110,7 @@ export const ROUTES: readonly RouteDescription[] = [
     path: "/apply-template",
     tag: "Text",
     summary: "messages to the prompt that the model's template makes of them",
+    details: "It is the prompt of a chat with this body, but that none is too long here.",
     body: {
       schema: applyTemplateSchema,
       fields: described.APPLY_TEMPLATE,
