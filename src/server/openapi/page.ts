@@ -107,7 +107,7 @@ function section(tag: string, routes: readonly RouteDescription[], needsKey: boo
 }
 
 function routeText(route: RouteDescription, needsKey: boolean): string {
-  const { method, path, summary, details, parameters = [], body } = route;
+  const { summary, details, parameters = [], body } = route;
   const rows = [
     ...parameters.map(({ name, schema, description, required, in: place }) =>
       row(`${name} (${place})`, schema as Json, description, place === "path" || !!required)
@@ -119,7 +119,7 @@ function routeText(route: RouteDescription, needsKey: boolean): string {
     `<p>${prose(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)}</p>`,
     details === undefined ? "" : `<p>${prose(details)}</p>`,
     rows.length === 0 ? "" : table(rows),
-    body === undefined ? "" : `<pre>${escape(curl(method, path, body.example, needsKey))}</pre>`,
+    body === undefined ? "" : `<pre>${escape(curl(route, needsKey))}</pre>`,
   ].filter((part) => part !== "").join("\n");
 }
 
@@ -181,13 +181,17 @@ function typeText(schema: Json): string {
   return `${type ?? "any"}${range}${length}`;
 }
 
-function curl(method: string, path: string, example: object, needsKey: boolean): string {
-  const query = path.startsWith("/slots/") ? "?action=save" : "";
-  const address = `${ADDRESS}${path.replace("{id}", "0")}${query}`;
-  const key = needsKey ? " \\\n  -H 'authorization: Bearer KEY'" : "";
-  return `curl -X ${method} '${address}' -H 'content-type: application/json'${key} \\\n  -d '${
-    JSON.stringify(example)
-  }'`;
+function curl({ method, path, query, body }: RouteDescription, needsKey: boolean): string {
+  const asked = query === undefined ? "" : `?${query}`;
+  const address = `${ADDRESS}${path.replace("{id}", "0")}${asked}`;
+  const example = body?.example;
+  return [
+    `curl -X ${method} '${address}'${
+      example === undefined ? "" : " -H 'content-type: application/json'"
+    }`,
+    ...(needsKey ? ["-H 'authorization: Bearer KEY'"] : []),
+    ...(example === undefined ? [] : [`-d '${JSON.stringify(example)}'`]),
+  ].join(" \\\n  ");
 }
 
 function title({ method, path }: RouteDescription): string {
