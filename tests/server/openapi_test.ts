@@ -2,7 +2,7 @@ import { assert } from "std-testing";
 import type { z } from "zod";
 import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { createApp } from "../../src/server/app.ts";
-import { NO_GUARD, PUBLIC_PATHS } from "../../src/server/guard/guard.ts";
+import { KEYLESS_PATHS, NO_GUARD } from "../../src/server/guard/guard.ts";
 import * as answers from "../../src/server/openapi/answers.ts";
 import { ERRORS, openApiDocument } from "../../src/server/openapi/document.ts";
 import { docsPage } from "../../src/server/openapi/page.ts";
@@ -251,16 +251,20 @@ Deno.test("/docs shows the address that it was loaded from, and a key where one 
     return (await response.text()).replaceAll("&#39;", "'");
   };
   const kept = await page(server.url, key);
+  // A browser sends none, and the page tells nothing that a key is for.
+  assert.equal(await page(server.url), kept);
+  assert.ok(!kept.includes(SERVED_NAME), "the model's name");
   const commands = [...kept.matchAll(/<pre>([^]*?)<\/pre>/g)].map(([, text]) => text!);
   assert.ok(commands.length >= 5);
   for (const text of commands) {
     assert.ok(text.startsWith(`curl -X POST '${server.url}/`), text);
     assert.ok(text.includes(" -H 'authorization: Bearer KEY' "), text);
   }
-  for (const path of PUBLIC_PATHS) assert.ok(kept.includes(`<code>${path}</code>`), path);
+  for (const path of KEYLESS_PATHS) assert.ok(kept.includes(`<code>${path}</code>`), path);
   assert.ok(!kept.includes("right"));
 
   const free = await page(open.url);
+  assert.ok(free.includes(`serving <code>${SERVED_NAME}</code>`));
   assert.ok(free.includes(`curl -X POST '${open.url}/slots/0?action=save'`));
   assert.ok(!/authorization: bearer/i.test(free));
   assert.match(free, /started without keys/);

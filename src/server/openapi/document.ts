@@ -1,6 +1,6 @@
 /** The OpenAPI description of the routes that a server has, from the schemas that check requests. @module */
 import { z } from "zod";
-import { PUBLIC_PATHS } from "../guard/guard.ts";
+import { KEYLESS_PATHS } from "../guard/guard.ts";
 import { errorAnswer } from "./answers.ts";
 import { type RouteBody, type RouteDescription, type RoutePart, ROUTES } from "./routes.ts";
 
@@ -128,7 +128,7 @@ function operation(route: RouteDescription): Json {
     tags: [tag],
     summary,
     ...(details === undefined ? {} : { description: details }),
-    ...(PUBLIC_PATHS.has(path) ? { security: [] } : {}),
+    ...(KEYLESS_PATHS.has(path) ? { security: [] } : {}),
     ...(parameters.length === 0 ? {} : {
       parameters: parameters.map((each) => ({
         ...each,
