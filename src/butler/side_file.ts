@@ -18,7 +18,7 @@ export interface SideFileKind {
   readonly noun: string;
   /** What was done for a model: `made`. */
   readonly done: string;
-  /** The command that makes one. */
+  /** What one types to make one. */
   readonly command: string;
   /** Its metadata says these. */
   readonly format: string;

@@ -88,7 +88,7 @@ export async function runCli(args: readonly string[], io: CliIo): Promise<number
       return EXIT.ok;
     }
     if (first === "--version" || first === "-V") {
-      io.stdout(await versionText());
+      io.stdout(await versionText(startedAs(io)));
       return EXIT.ok;
     }
     const entry = COMMANDS.find((candidate) => candidate.name === first);

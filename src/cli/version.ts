@@ -7,12 +7,22 @@ export const VERSION: string = manifest.version;
 
 const PROBE_MS = 3000;
 
-/** What `--version` prints. Never fails for want of an adapter. */
-export async function versionText(): Promise<string> {
-  return `${PROGRAM} ${VERSION}\ndeno ${Deno.version.deno}\nadapter ${await adapterName()}\n`;
+/** Versions of program and Deno. */
+export const VERSIONS: readonly string[] = [
+  `${PROGRAM} ${VERSION}`,
+  `deno ${Deno.version.deno}`,
+];
+
+/**
+ * What `--version` prints. Never fails for want of an adapter.
+ *
+ * @param typed What one types before a command's name.
+ */
+export async function versionText(typed: string): Promise<string> {
+  return [...VERSIONS, `adapter ${await adapterName(typed)}`, ""].join("\n");
 }
 
-async function adapterName(): Promise<string> {
+async function adapterName(typed: string): Promise<string> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   try {
     const late = new Promise<null>((resolve) => {
@@ -21,7 +31,7 @@ async function adapterName(): Promise<string> {
     // Without --unstable-webgpu the whole API is absent.
     const gpu = (navigator as { gpu?: GPU }).gpu;
     const adapter = await Promise.race([gpu?.requestAdapter(), late]) ?? null;
-    if (adapter === null) return "none found (see: tokenbutler doctor)";
+    if (adapter === null) return `none found (see: ${typed} doctor)`;
     return adapter.info.description || adapter.info.vendor || "unnamed";
   } catch (error) {
     return `none (${error instanceof Error ? error.message : String(error)})`;

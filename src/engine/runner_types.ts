@@ -54,6 +54,8 @@ export interface Sampled {
 /** The rows of a sequence that gave up its slot, and where it was. Belongs to the runner. */
 export interface ParkedRows extends Disposable {
   readonly numRows: number;
+  /** Bytes of keys and values by tier, as they lie now. */
+  readonly tiers: KvReport["tiers"];
 }
 
 /** One row of a decode step: the newest token of one sequence. */

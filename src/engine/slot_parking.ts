@@ -60,6 +60,10 @@ export async function parkSlot(
     stored,
     steps,
     dense,
+    // What is parked may go down to the disk, or come back to host memory.
+    get tiers() {
+      return { device: 0, ...stored.bytes };
+    },
     [Symbol.dispose]() {
       stored[Symbol.dispose]();
       steps?.[Symbol.dispose]();

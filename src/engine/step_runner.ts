@@ -1,4 +1,5 @@
 /** Runs what the scheduler decided, and tells the sequences what came of it. @module */
+import type { KvReport } from "../butler/settings_types.ts";
 import { nextChunk, sharedChunkOf } from "./chunk_sizes.ts";
 import type { PrefixUse } from "./prefixes.ts";
 import type { Runner, Sampled } from "./runner_types.ts";
@@ -32,6 +33,9 @@ export type RunnableStep = Exclude<Step, { readonly kind: "refuse" }>;
 export function sequencesOf(step: RunnableStep): readonly Sequence[] {
   return step.kind === "decode" ? step.sequences : [step.sequence];
 }
+
+/** Bytes of a sequence that is to be prefilled again. */
+const NOWHERE: KvReport["tiers"] = { device: 0, host: 0, disk: 0 };
 
 /** One step after the other. */
 export class StepRunner {
@@ -93,8 +97,9 @@ export class StepRunner {
           "below it: give more with --kv-host or --kv-disk",
       });
     }
+    if (sequence.slot !== null || report === null) return;
     // Whoever has the slot next has reports of its own.
-    if (sequence.slot === null) sequence.reportKv = () => report;
+    sequence.reportKv = () => ({ ...report, tiers: sequence.parked?.tiers ?? NOWHERE });
   }
 
   async #restore(sequence: Sequence): Promise<void> {

@@ -164,9 +164,10 @@ export function createApp(options: AppOptions): App {
     method: "GET" | "POST",
     path: string,
     handler: (c: AppContext) => Response | Promise<Response>,
+    isPartial = false,
   ) => {
     const name = routeName(path);
-    declared.push({ method, path: name });
+    declared.push({ method, path: name, isPartial });
     names.set(path, name);
     hono.on(method, path, handler);
     const allow = method === "GET" ? "GET, HEAD" : method;
@@ -201,12 +202,12 @@ export function createApp(options: AppOptions): App {
   const needsKey = (options.guard?.apiKeys.length ?? 0) > 0;
   const described = { routes: () => declared, version, servedName, needsKey };
   for (
-    const { method, path, handler } of [
+    const { method, path, handler, isPartial } of [
       ...operatorRoutes(options.operator ?? {}, operated),
       ...descriptionRoutes(described),
     ]
   ) {
-    route(method, path, (c) => handler(c.req));
+    route(method, path, (c) => handler(c.req), isPartial);
   }
   hono.notFound((c) => {
     throw new RequestError(

@@ -61,18 +61,25 @@ const LARGER =
   "start the server with a larger --context, or with more --kv-host or --kv-disk where " +
   "these cut it.";
 
-/** 400: the prompt leaves no room in the context. Names both numbers, which clients look for. */
+/** What helps where the oldest tokens may go. */
+const CUT = "Shorten the prompt, have its oldest part left out (`truncate_prompt_tokens`: -1), or";
+
+/**
+ * 400: the prompt leaves no room in the context. Names both numbers, which clients look for.
+ *
+ * @param remedy What helps beside a larger context.
+ */
 export function contextExceeded(
   numPromptTokens: number,
   contextLength: number,
   param: string,
   exact: boolean,
+  remedy = CUT,
 ): RequestError {
   const have = exact ? `${numPromptTokens}` : `at least ${numPromptTokens}`;
   return badRequest(
     `This model's maximum context length is ${contextLength} tokens, and one of them must be ` +
-      `left for the answer, but the prompt has ${have} tokens. Shorten the prompt, have its oldest ` +
-      `part left out (\`truncate_prompt_tokens\`: -1), or ${LARGER}`,
+      `left for the answer, but the prompt has ${have} tokens. ${remedy} ${LARGER}`,
     {
       param,
       code: "context_length_exceeded",
@@ -87,11 +94,15 @@ export function cannotCut(
   numPromptTokens: number,
   least: number,
   limit: number,
+  contextLength: number,
 ): RequestError {
+  const larger = least < contextLength
+    ? `let \`truncate_prompt_tokens\` be ${least} or more.`
+    : LARGER;
   return badRequest(
     `The prompt has ${numPromptTokens} tokens, and \`truncate_prompt_tokens\` leaves it at most ` +
       `${limit}, but the messages that always stay (those of the system, and the user's last one ` +
-      `with what follows it) have ${least}. Shorten them, or allow more tokens.`,
+      `with what follows it) have ${least}. Shorten them, or ${larger}`,
     {
       param: "truncate_prompt_tokens",
       code: "context_length_exceeded",

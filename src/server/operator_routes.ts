@@ -11,6 +11,8 @@ export interface OperatorOptions {
   readonly metrics?: Metrics;
   /** Whether there is `/slots`. */
   readonly slots?: boolean;
+  /** Whether conversations of slots can be saved: there is a folder for them. */
+  readonly slotFiles?: boolean;
 }
 
 /** What the routes are told by the app. */
@@ -33,6 +35,8 @@ export interface OperatorRequest {
 export interface OperatorRoute {
   readonly method: "GET" | "POST";
   readonly path: string;
+  /** Part of it is 501, because the server was started without what that needs. */
+  readonly isPartial?: boolean;
   handler(request: OperatorRequest): Response | Promise<Response>;
 }
 
@@ -51,6 +55,6 @@ export function operatorRoutes(options: OperatorOptions, operated: Operated): Op
       },
     });
   }
-  if (options.slots) routes.push(...slotRoutes(operated));
+  if (options.slots) routes.push(...slotRoutes(operated, options.slotFiles ?? false));
   return routes;
 }

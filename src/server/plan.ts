@@ -5,9 +5,10 @@ import type { RequestLimits } from "./admission/limits.ts";
 import { nTooLarge } from "./admission/refusals.ts";
 import { badRequest, contextExceeded } from "./errors.ts";
 import { notBuilt } from "./not_built.ts";
-import { checkIds, needTokenizer, type PromptIds } from "./prompts.ts";
+import { checkIds, fitsContext, needTokenizer, type PromptIds } from "./prompts.ts";
 import type { GenerationBody } from "./schemas.ts";
 import { endIdsOf, type ServedModel } from "./served_model.ts";
+import { answerTokens } from "./truncation.ts";
 
 /** One sequence to run, and how its tokens become text. */
 export interface SequenceSpec {
@@ -67,9 +68,9 @@ function seedOf(seed: number | undefined, nth: number): number {
 function roomFor(prompt: PromptIds, engine: Engine, maxTokens: number | undefined): number {
   const { contextLength } = engine.info;
   const numPrompt = prompt.ids.length;
-  // Scoring alone needs no cell for an answer; everything else needs at least one.
-  const fits = maxTokens === 0 ? numPrompt <= contextLength : numPrompt < contextLength;
-  if (!fits) throw contextExceeded(numPrompt, contextLength, prompt.param, true);
+  if (!fitsContext(numPrompt, contextLength, maxTokens)) {
+    throw contextExceeded(numPrompt, contextLength, prompt.param, true);
+  }
   return contextLength - numPrompt;
 }
 
@@ -95,7 +96,7 @@ export function planSequences(
   if (body.best_of !== undefined && body.best_of > body.n) {
     throw notBuilt("best_of", "above `n`");
   }
-  const asked = body.max_completion_tokens ?? body.max_tokens;
+  const asked = answerTokens(body);
   if (asked !== undefined && body.min_tokens > asked) {
     throw badRequest(
       `\`min_tokens\` is ${body.min_tokens}, which is more than the ${asked} tokens the answer ` +

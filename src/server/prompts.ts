@@ -45,6 +45,12 @@ const CHARACTERS_PER_TOKEN = 16;
 /** A text this short is tokenized whatever the context. */
 const ALWAYS_TOKENIZED = 4096;
 
+/** Characters that a prompt may have, also where it is to be cut. */
+export function mostCharacters(model: ServedModel, limits: RequestLimits): number {
+  return limits.maxPromptCharacters ??
+    Math.max(ALWAYS_TOKENIZED, CHARACTERS_PER_TOKEN * model.engine.info.contextLength);
+}
+
 /** Refuses a text whose tokenizing would hold up everything else for too long. */
 export function checkCharacters(
   model: ServedModel,
@@ -53,13 +59,26 @@ export function checkCharacters(
   param: string,
 ): void {
   const { contextLength } = model.engine.info;
-  const maxLength = limits.maxPromptCharacters ??
-    Math.max(ALWAYS_TOKENIZED, CHARACTERS_PER_TOKEN * contextLength);
+  const maxLength = mostCharacters(model, limits);
   if (length > maxLength) throw textTooLong(length, maxLength, contextLength, param);
 }
 
+/**
+ * Whether a prompt leaves room in the context. Scoring alone needs no cell for an answer, everything
+ * else at least one.
+ *
+ * @param maxTokens Most tokens of the answer; undefined where nothing was said.
+ */
+export function fitsContext(
+  numPrompt: number,
+  contextLength: number,
+  maxTokens: number | undefined,
+): boolean {
+  return maxTokens === 0 ? numPrompt <= contextLength : numPrompt < contextLength;
+}
+
 /** Refuses early a text that cannot fit, before time is spent on tokenizing it. */
-export function checkTextLength(
+function checkTextLength(
   model: ServedModel,
   limits: RequestLimits,
   length: number,
@@ -69,7 +88,9 @@ export function checkTextLength(
   const least = leastTokens(needTokenizer(model, param), length);
   const { contextLength } = model.engine.info;
   if (cut === null && least > contextLength) {
-    throw contextExceeded(least, contextLength, param, false);
+    // A cut does not lift the bound of characters.
+    const remedy = length > mostCharacters(model, limits) ? "Shorten the prompt, or" : undefined;
+    throw contextExceeded(least, contextLength, param, false, remedy);
   }
   checkCharacters(model, limits, length, param);
 }

@@ -1,16 +1,17 @@
 /** The two routes that generate. @module */
 import { answer, type AnswerShape, type Chunk, type RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
-import { badRequest, cannotCut, modelNotFound } from "./errors.ts";
+import { chatPromptIds } from "./chat_prompt.ts";
+import { badRequest, modelNotFound } from "./errors.ts";
 import { chatLogprobs, completionLogprobs } from "./logprobs.ts";
 import { refuseNotBuilt } from "./not_built.ts";
 import type { ChatChunk, CompletionChunk } from "./openapi/answers.ts";
 import { parseBody } from "./parse_body.ts";
 import { planSequences } from "./plan.ts";
-import { checkTextLength, needTokenizer, notEmpty, type PromptIds, promptIds } from "./prompts.ts";
-import { type ChatBody, chatSchema, completionSchema, type GenerationBody } from "./schemas.ts";
+import { type PromptIds, promptIds } from "./prompts.ts";
+import { chatSchema, completionSchema, type GenerationBody } from "./schemas.ts";
 import type { ServedModel } from "./served_model.ts";
-import { type Cut, cutMessages, cutOf } from "./truncation.ts";
+import { type Cut, cutAsked } from "./truncation.ts";
 import { type Envelope, newId, progressBody } from "./wire.ts";
 
 /** Tokens of an answer when a completion names no number, as OpenAI has it. */
@@ -46,18 +47,6 @@ function streamFlags(body: GenerationBody) {
   };
 }
 
-/** What prompts are cut to; null where the request does not ask for that. */
-function cutAsked(
-  body: GenerationBody,
-  model: ServedModel,
-  defaultTokens: number | null,
-): Cut | null {
-  const { truncate_prompt_tokens: asked } = body;
-  if (asked === undefined) return null;
-  const answer = body.max_completion_tokens ?? body.max_tokens ?? defaultTokens;
-  return cutOf(asked, model.engine.info.contextLength, answer);
-}
-
 /** Tokens that were left out of each prompt; null where nothing was to be. */
 function truncatedOf(cut: Cut | null, prompts: readonly PromptIds[]): readonly number[] | null {
   return cut === null ? null : prompts.map(({ truncated }) => truncated);
@@ -78,7 +67,7 @@ export async function completions(context: RequestContext): Promise<Response> {
   refuseNotBuilt(raw, "completion");
   const body = parseBody(completionSchema, raw);
   const several = body.prompt.length > 1;
-  const cut = cutAsked(body, model, DEFAULT_COMPLETION_TOKENS);
+  const cut = cutAsked(body, model.engine.info.contextLength, DEFAULT_COMPLETION_TOKENS);
   const prompts: PromptIds[] = [];
   for (const [index, prompt] of body.prompt.entries()) {
     // Between two texts whoever else waits has a turn.
@@ -161,52 +150,6 @@ function completionShape(
   };
 }
 
-async function renderChat(
-  body: ChatBody,
-  context: RequestContext,
-  cut: Cut | null,
-): Promise<PromptIds> {
-  const { model, limits } = context;
-  const { messages } = body;
-  const param = "messages";
-  const length = messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkTextLength(model, limits, length, param, cut);
-  const { ids } = await renderMessages(body, context);
-  const whole = { ids: notEmpty(ids, param), numAdded: 0, param, truncated: 0 };
-  if (cut === null || ids.length <= cut.limit) return whole;
-  const shorter = await cutMessages(messages, ids.length, cut, async (kept) => {
-    const { ids } = await renderMessages({ ...body, messages: kept }, context);
-    return ids;
-  });
-  if (shorter.ids === null) throw cannotCut(ids.length, shorter.least, cut.limit);
-  return { ...whole, ...shorter };
-}
-
-/**
- * Messages through the model's own template.
- *
- * @throws {RequestError} 400 for a model without tokenizer or template.
- * @throws {TemplateError} If the template refuses the messages.
- */
-export function renderMessages(
-  body: Pick<ChatBody, "messages" | "add_generation_prompt">,
-  { model, request: { signal } }: Pick<RequestContext, "model" | "request">,
-) {
-  const { template } = model;
-  needTokenizer(model, "messages");
-  if (template === undefined) {
-    throw badRequest("This model has no chat template: send a prompt to /v1/completions.", {
-      param: "messages",
-      code: "no_chat_template",
-    });
-  }
-  const messages = body.messages.map((message) => ({
-    ...message,
-    content: message.content.toWellFormed(),
-  }));
-  return template.render(messages, { addGenerationPrompt: body.add_generation_prompt, signal });
-}
-
 /** `POST /v1/chat/completions`. */
 export async function chatCompletions(context: RequestContext): Promise<Response> {
   const { model, limits, cacheScope } = context;
@@ -221,8 +164,8 @@ export async function chatCompletions(context: RequestContext): Promise<Response
       code: "invalid_value",
     });
   }
-  const cut = cutAsked(body, model, null);
-  const prompt = await renderChat(body, context, cut);
+  const cut = cutAsked(body, model.engine.info.contextLength, null);
+  const prompt = await chatPromptIds(body, context, cut);
   const envelope = envelopeOf(context, "chatcmpl");
   const specs = planSequences(body, model, [prompt], {
     id: envelope.id,

@@ -157,13 +157,21 @@ const streamOptions = z.object({
   continuous_usage_stats: flag().nullish().describe("`usage` in each chunk"),
 }, { error: "must be an object" });
 
+/** Most tokens of an answer. */
+const answerFields = {
+  max_tokens: count().optional(),
+  max_completion_tokens: count().optional(),
+};
+
+/** What a prompt is cut to. */
+const cutFields = { truncate_prompt_tokens: checked(readTruncation, TRUNCATION_SHAPE).optional() };
+
 /** What both ways to generate have in common; the bounds are those of the OpenAI API or wider. */
 const generationFields = {
   model: text().optional(),
   stream: flag().default(false),
   stream_options: streamOptions.optional(),
-  max_tokens: count().optional(),
-  max_completion_tokens: count().optional(),
+  ...answerFields,
   min_tokens: count().default(0),
   n: int(1, MAX_COMPLETIONS).default(1),
   best_of: int(1, MAX_COMPLETIONS).optional(),
@@ -192,7 +200,7 @@ const generationFields = {
   // As llama.cpp and vLLM name them.
   cache_prompt: flag().default(true),
   cache_salt: text(MAX_NAME).optional(),
-  truncate_prompt_tokens: checked(readTruncation, TRUNCATION_SHAPE).optional(),
+  ...cutFields,
   return_progress: flag().default(false),
   /** Seconds; 0 and less are "none". */
   sse_ping_interval: num(-1, MAX_PING_SECONDS).optional(),
@@ -311,8 +319,10 @@ export const detokenizeSchema = z.object({
   ),
 });
 
-/** Body of `POST /apply-template`. */
+/** Body of `POST /apply-template`: what decides the prompt of a chat. */
 export const applyTemplateSchema = z.object({
   messages,
   add_generation_prompt: flag().default(true),
+  ...cutFields,
+  ...answerFields,
 });

@@ -31,11 +31,16 @@ export const slotFileSchema = z.object({
 /** For whoever saves or restores without a name. */
 const EXAMPLE = '{"filename": "talk"}';
 
-/** The routes. */
-export function slotRoutes(operated: Operated): OperatorRoute[] {
+/** The routes; `keepsFiles`: there is a folder for conversations. */
+export function slotRoutes(operated: Operated, keepsFiles: boolean): OperatorRoute[] {
   return [
     { method: "GET", path: "/slots", handler: (request) => listSlots(operated, request) },
-    { method: "POST", path: "/slots/:id", handler: (request) => actOnSlot(operated, request) },
+    {
+      method: "POST",
+      path: "/slots/:id",
+      isPartial: !keepsFiles,
+      handler: (request) => actOnSlot(operated, request),
+    },
   ];
 }
 

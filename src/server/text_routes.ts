@@ -1,11 +1,12 @@
 /** `/tokenize`, `/detokenize`, `/apply-template`, in the shapes of llama.cpp. @module */
 import type { RequestContext } from "./answer.ts";
 import { readJsonObject } from "./body.ts";
+import { charactersOf, renderChat } from "./chat_prompt.ts";
 import { parseBody } from "./parse_body.ts";
 import { checkCharacters, checkIds, needTokenizer } from "./prompts.ts";
-import { renderMessages } from "./routes.ts";
 import { applyTemplateSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 import { encodeTexts } from "./served_model.ts";
+import { cutAsked } from "./truncation.ts";
 import { jsonAnswer } from "./whole_body.ts";
 import { tokenBytes } from "./wire.ts";
 
@@ -70,8 +71,11 @@ export async function detokenize(context: RequestContext): Promise<Response> {
 export async function applyTemplate(context: RequestContext): Promise<Response> {
   const raw = await readJsonObject(context.request, context.bodyLimits);
   const body = parseBody(applyTemplateSchema, raw);
-  const length = body.messages.reduce((sum, { content }) => sum + content.length, 0);
-  checkCharacters(context.model, context.limits, length, "messages");
-  const { text } = await renderMessages(body, context);
-  return jsonAnswer({ prompt: text });
+  checkCharacters(context.model, context.limits, charactersOf(body.messages), "messages");
+  const cut = cutAsked(body, context.model.engine.info.contextLength, null);
+  const { text, truncated } = await renderChat(body, context, cut);
+  return jsonAnswer({
+    prompt: text,
+    ...(cut === null ? {} : { truncated_prompt_tokens: truncated }),
+  });
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { ChatBody } from "./schemas.ts";
+import type { ChatBody, GenerationBody } from "./schemas.ts";
 
 /** What a prompt is cut to. */
 export interface Cut {
@@ -38,6 +38,29 @@ export function cutOf(asked: number, contextLength: number, answerTokens: number
   // A step may take all but one of its tokens more than has to go.
   const least = Math.ceil(contextLength * LEAST_SHARE) + step - 1;
   return { limit: Math.max(least, contextLength - answer), step };
+}
+
+/** What a request says of the length of its answer. */
+type AnswerFields = Pick<GenerationBody, "max_tokens" | "max_completion_tokens">;
+
+/** Most tokens of the answer; undefined where the request does not say. */
+export function answerTokens(body: AnswerFields): number | undefined {
+  return body.max_completion_tokens ?? body.max_tokens;
+}
+
+/**
+ * What prompts are cut to; null where the request does not ask for that.
+ *
+ * @param defaultTokens Most tokens of an answer of which nothing is said; null: as many as fit.
+ */
+export function cutAsked(
+  body: AnswerFields & Pick<GenerationBody, "truncate_prompt_tokens">,
+  contextLength: number,
+  defaultTokens: number | null,
+): Cut | null {
+  const { truncate_prompt_tokens: asked } = body;
+  if (asked === undefined) return null;
+  return cutOf(asked, contextLength, answerTokens(body) ?? defaultTokens);
 }
 
 /** Tokens that have to go from a prompt of `numTokens`. */
@@ -84,9 +107,20 @@ export function messagesFrom(messages: Messages, first: number): Messages {
   return [...messages.slice(0, first).filter(stays), ...messages.slice(first)];
 }
 
+/** What stays of a conversation at the least; null where nothing of it may go. */
+export function shortestForm(messages: Messages): Messages | null {
+  const last = cutPoints(messages).at(-1);
+  return last === undefined ? null : messagesFrom(messages, last);
+}
+
+/** A conversation as the model sees it. */
+interface Rendered {
+  readonly ids: readonly number[];
+}
+
 /** A conversation that was cut, or the reason why it could not be. */
-export type CutMessages =
-  | { readonly ids: readonly number[]; readonly truncated: number }
+export type CutMessages<R extends Rendered> =
+  | R & { readonly truncated: number }
   | { readonly ids: null; readonly least: number };
 
 /** Renderings of a conversation that a good cut is looked for with, besides that of all of it. */
@@ -98,19 +132,19 @@ const MOST_RENDERS = 6;
  *
  * @param messages The whole conversation.
  * @param numTokens Its tokens.
- * @param render Ids of a conversation.
+ * @param render A conversation with its ids.
  * @returns Null as ids where all that may go is too little, with the tokens that have to stay.
  */
-export async function cutMessages(
+export async function cutMessages<R extends Rendered>(
   messages: Messages,
   numTokens: number,
   cut: Cut,
-  render: (messages: Messages) => Promise<readonly number[]>,
-): Promise<CutMessages> {
+  render: (messages: Messages) => Promise<R>,
+): Promise<CutMessages<R>> {
   const points = cutPoints(messages);
   const most = numTokens - tokensToDrop(numTokens, cut);
-  let found: readonly number[] | null = null;
-  let tried: readonly number[] | null = null;
+  let found: R | null = null;
+  let tried: R | null = null;
   // The later it begins, the fewer tokens it has.
   let [low, high] = [0, points.length];
   let next = likelyPoint(messages, points, most / numTokens);
@@ -118,16 +152,16 @@ export async function cutMessages(
     // When many were tried in vain the last one is sure to tell.
     const at = renders < MOST_RENDERS ? Math.min(Math.max(next, low), high - 1) : high - 1;
     tried = await render(messagesFrom(messages, points[at]!));
-    if (tried.length <= most) [found, high] = [tried, at];
+    if (tried.ids.length <= most) [found, high] = [tried, at];
     else low = at + 1;
     // The likely one is mostly right, or one beside it.
     next = renders < 2 ? (found === null ? low : high - 1) : (low + high) >> 1;
   }
   // Where no form is short enough the shortest was the last to be tried: without the step of the
   // cut it may do.
-  if (tried !== null && tried.length <= cut.limit) found ??= tried;
-  if (found !== null) return { ids: found, truncated: numTokens - found.length };
-  return { ids: null, least: tried?.length ?? numTokens };
+  if (tried !== null && tried.ids.length <= cut.limit) found ??= tried;
+  if (found !== null) return { ...found, truncated: numTokens - found.ids.length };
+  return { ids: null, least: tried?.ids.length ?? numTokens };
 }
 
 /** The first point from which on there is at most a share of the conversation, by characters. */

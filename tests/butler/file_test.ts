@@ -50,7 +50,7 @@ async function refused(
     assert.ok(error instanceof CalibrationError, String(error));
     assert.equal(error.code, code, error.message);
     assert.match(error.message, message);
-    assert.match(error.message, /tokenbutler calibrate/);
+    assert.match(error.message, /\.\/run calibrate/);
     assert.ok(error.message.length < 600, error.message);
     return true;
   });
@@ -175,7 +175,7 @@ Deno.test("readCalibration() says what to do about a file that is not there", as
   await withFiles({}, async (folder) => {
     for (
       const [path, message] of [
-        [`${folder}/none`, /there is no calibration .*none: make it with tokenbutler calibrate/],
+        [`${folder}/none`, /there is no calibration .*none: make it with \.\/run calibrate/],
         [folder, /cannot be read: it is not a regular file/],
       ] as const
     ) {

@@ -2,6 +2,19 @@
 import { assert } from "std-testing";
 import { MODEL, ROOT, run, start, waitFor } from "./_process.ts";
 
+Deno.test("what a hint says to try works where it was typed, by ./run and by deno task", async () => {
+  for (const typed of ["./run", "deno task"]) {
+    const shell = (line: string) => run(["-c", line], { program: "/bin/sh" });
+    const wrong = await shell(`${typed} serve --prot 1`);
+    assert.equal(wrong.code, 2);
+    const [, hint] = /^Try: (.*)$/m.exec(wrong.stderr) ?? [];
+    assert.equal(hint, `${typed} serve --help`);
+    const help = await shell(hint!);
+    assert.equal(help.code, 0, help.stderr);
+    assert.ok(help.stdout.includes(`\nUsage: ${typed} serve [flags]\n`), help.stdout);
+  }
+});
+
 Deno.test("generate and score print one line, by ./run and by deno task, from any folder", async () => {
   const folder = await Deno.makeTempDir({ prefix: "token butler " });
   try {

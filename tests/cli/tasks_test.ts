@@ -21,7 +21,8 @@ Deno.test("the tasks start the commands as ./run does", () => {
     const task = manifest.tasks[name as keyof typeof manifest.tasks];
     assert.equal(
       task.command,
-      `TOKENBUTLER_CWD=$INIT_CWD deno run -q --no-prompt -P=${set} main.ts ${name}`,
+      "TOKENBUTLER_STARTED_AS='deno task' TOKENBUTLER_CWD=$INIT_CWD " +
+        `deno run -q --no-prompt -P=${set} main.ts ${name}`,
     );
   }
   assert.match(RUN, /^set_name=cli\ncase \$1 in serve \| bench\) set_name=\$1 ;; esac$/m);

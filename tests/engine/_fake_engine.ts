@@ -93,7 +93,7 @@ export class FakeRunner implements Runner {
   before: (call: FakeCall) => void | Promise<void> = () => {};
   /** Keep no record of calls: for long runs. */
   silent = false;
-  /** What sequences say of their cache is their settings. */
+  /** What sequences say of their cache is their settings, and that a row has a byte. */
   reports = false;
   readonly #rows = new Map<number, number>();
   readonly #settings = new Map<number, KvSettings>();
@@ -123,7 +123,7 @@ export class FakeRunner implements Runner {
       rowsPerStep: this.#numWritten.get(slot) === 0 ? 0 : 1,
       bytesPerStep: 0,
       residentShare: 1,
-      tiers: { device: 0, host: 0, disk: 0 },
+      tiers: { device: this.#numWritten.get(slot) ?? 0, host: 0, disk: 0 },
       recall: null,
       notes: [],
     };
@@ -135,7 +135,13 @@ export class FakeRunner implements Runner {
     this.numParks++;
     const numRows = this.#numWritten.get(slot) ?? 0;
     const tokens = this.#history(slot, numRows);
-    return Promise.resolve({ numRows, tokens, [Symbol.dispose]: () => void this.numParked-- });
+    const tiers = { device: 0, host: numRows, disk: 0 };
+    return Promise.resolve({
+      numRows,
+      tokens,
+      tiers,
+      [Symbol.dispose]: () => void this.numParked--,
+    });
   }
 
   /** Puts rows into a slot that has begun. */

@@ -39,7 +39,8 @@ function world(
     else if (parks) {
       // All tokens have rows but the newest, which was sampled, or those of a prompt's rest.
       const numRows = sequence.numTokens - sequence.numPending;
-      scheduler.parked(sequence, { numRows, [Symbol.dispose]: () => {} });
+      const tiers = { device: 0, host: 0, disk: 0 };
+      scheduler.parked(sequence, { numRows, tiers, [Symbol.dispose]: () => {} });
     } else scheduler.preempt(sequence);
   };
   const next = () => {

@@ -76,9 +76,31 @@ Deno.test("a sequence that is given up while it is parked reports its own rows",
   assert.equal(done.reason, "cancelled");
   // The slot, and what is said of it, was the other one's.
   assert.equal(done.kv?.policy, "streaming");
+  // Nothing of it is on the device.
+  assert.deepEqual(done.kv?.tiers, { device: 0, host: 22, disk: 0 });
   // Both decoded.
   const { rowsPerStep } = (await engine.stats()).totals;
   assert.equal(rowsPerStep.counts.reduce((sum, count) => sum + count), 2);
+  await engine.close();
+});
+
+Deno.test("a sequence that is given up before it is prefilled again lies nowhere", async () => {
+  const { engine, runner } = fakeEngine({ maxSequences: 1 });
+  runner.reports = true;
+  runner.cannotPark = true;
+  const first = request(prompt(20), 30);
+  const stream = engine.generate(first);
+  for (let tokens = 0; tokens < 3;) {
+    if ((await stream.next()).value?.type === "token") tokens++;
+  }
+  engine.hold(first.id, true);
+  runner.before = ({ kind }) => {
+    if (kind === "decode") engine.cancel(first.id);
+  };
+  await collect(engine.generate(request(prompt(9, 1), 5)));
+  const done = doneOf((await collect(stream)).events);
+  assert.deepEqual([done.reason, done.kv?.rowsPerStep], ["cancelled", 1]);
+  assert.deepEqual(done.kv?.tiers, { device: 0, host: 0, disk: 0 });
   await engine.close();
 });
 

@@ -23,6 +23,8 @@ async function report(
       const { settings } = runner.report(0)!;
       const parked = await runner.park(0);
       assert.ok(parked !== null);
+      const host = NUM_LAYERS * PAGE_BYTES * Math.ceil((NUM_PROMPT + after) / 32);
+      assert.deepEqual(parked.tiers, { device: 0, host, disk: 0 });
       cache.release(0);
       const need = { settings, maxRows: TEXT.length, numRows: NUM_PROMPT + after };
       cache.begin(0, need);

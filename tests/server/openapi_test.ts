@@ -2,7 +2,7 @@ import { assert } from "std-testing";
 import type { z } from "zod";
 import { createMetrics } from "../../src/observe/metrics/mod.ts";
 import { createApp } from "../../src/server/app.ts";
-import { NO_GUARD, PUBLIC_PATHS } from "../../src/server/guard/guard.ts";
+import { KEYLESS_PATHS, NO_GUARD } from "../../src/server/guard/guard.ts";
 import * as answers from "../../src/server/openapi/answers.ts";
 import { ERRORS, openApiDocument } from "../../src/server/openapi/document.ts";
 import { docsPage } from "../../src/server/openapi/page.ts";
@@ -12,13 +12,14 @@ import { eventData, only, post } from "./_wire.ts";
 
 const metrics = createMetrics({ modelName: SERVED_NAME, version: "0.0.0" });
 /** A server with every route that there is. */
-const openWhole = () => openFakeServer({ app: { operator: { metrics, slots: true } } });
+const openWhole = () =>
+  openFakeServer({ app: { operator: { metrics, slots: true, slotFiles: true } } });
 const allRoutes = () =>
   createApp({
     model: new Promise(() => {}),
     servedName: SERVED_NAME,
     version: "1.2.3",
-    operator: { metrics, slots: true },
+    operator: { metrics, slots: true, slotFiles: true },
   }).routes;
 
 type Json = Record<string, unknown>;
@@ -158,7 +159,9 @@ Deno.test("chunks of streams and their error events are what the schemas say, me
 
 Deno.test("/openapi.json says where a key is needed, and how it is sent", async () => {
   const guard = { ...NO_GUARD, apiKeys: ["right"] };
-  await using server = await openFakeServer({ app: { guard, operator: { metrics, slots: true } } });
+  await using server = await openFakeServer({
+    app: { guard, operator: { metrics, slots: true, slotFiles: true } },
+  });
   const keys: readonly Record<string, string>[] = [
     { authorization: "Bearer right" },
     { "x-api-key": "right" },
@@ -248,16 +251,20 @@ Deno.test("/docs shows the address that it was loaded from, and a key where one 
     return (await response.text()).replaceAll("&#39;", "'");
   };
   const kept = await page(server.url, key);
+  // A browser sends none, and the page tells nothing that a key is for.
+  assert.equal(await page(server.url), kept);
+  assert.ok(!kept.includes(SERVED_NAME), "the model's name");
   const commands = [...kept.matchAll(/<pre>([^]*?)<\/pre>/g)].map(([, text]) => text!);
   assert.ok(commands.length >= 5);
   for (const text of commands) {
     assert.ok(text.startsWith(`curl -X POST '${server.url}/`), text);
     assert.ok(text.includes(" -H 'authorization: Bearer KEY' "), text);
   }
-  for (const path of PUBLIC_PATHS) assert.ok(kept.includes(`<code>${path}</code>`), path);
+  for (const path of KEYLESS_PATHS) assert.ok(kept.includes(`<code>${path}</code>`), path);
   assert.ok(!kept.includes("right"));
 
   const free = await page(open.url);
+  assert.ok(free.includes(`serving <code>${SERVED_NAME}</code>`));
   assert.ok(free.includes(`curl -X POST '${open.url}/slots/0?action=save'`));
   assert.ok(!/authorization: bearer/i.test(free));
   assert.match(free, /started without keys/);
@@ -269,6 +276,28 @@ Deno.test("/docs shows the address that it was loaded from, and a key where one 
   const tls = await page(open.url, { "x-forwarded-proto": "https" });
   assert.ok(tls.includes(`curl -X POST 'https://127.0.0.1:${port}/tokenize'`));
   assert.ok(!(await page(open.url, { "x-forwarded-proto": "';id" })).includes(";id"));
+});
+
+Deno.test("/docs and /openapi.json say what a server without --slot-dir does not do", async () => {
+  await using server = await openFakeServer({ app: { operator: { slots: true } } });
+  const { paths } = await (await fetch(`${server.url}/openapi.json`)).json();
+  const page = (await (await fetch(`${server.url}/docs`)).text()).replaceAll("&#39;", "'");
+  const { description, requestBody } = paths["/slots/{id}"].post;
+  assert.match(description, /was started without `--slot-dir`: `save` and `restore` are 501 here/);
+  assert.equal(requestBody.content["application/json"].example, undefined);
+  assert.match(page, /was started without <code>--slot-dir<\/code>/);
+  const example = [...page.matchAll(/<pre>(curl [^<]*\/slots\/[^<]*)<\/pre>/g)].map(([, text]) =>
+    text
+  );
+  assert.deepEqual(example, [`curl -X POST '${server.url}/slots/0?action=erase'`]);
+  const erased = await fetch(`${server.url}/slots/0?action=erase`, { method: "POST" });
+  assert.equal(erased.status, 200);
+  await erased.body?.cancel();
+
+  await using whole = await openWhole();
+  const kept = await (await fetch(`${whole.url}/docs`)).text();
+  assert.ok(!kept.includes("was started without <code>--slot-dir"));
+  assert.match(kept, /need a server with <code>--slot-dir<\/code>/);
 });
 
 Deno.test("no name of a host gets out of the quotes of an example", async () => {

@@ -75,7 +75,7 @@ Deno.test("check 7: a full queue answers 429 with Retry-After, and npm openai co
   await isUnharmed(server);
 });
 
-Deno.test("check 9: an absent or wrong key is 401 in the error shape on all routes but the health", async () => {
+Deno.test("check 9: an absent or wrong key is 401 in the error shape on all routes but the health and the description", async () => {
   const guard = { apiKeys: ["key-one", "key-two"], allowedHosts: null, corsOrigins: [] };
   await using server = await openTestServer({ guard });
   const ask = (headers: Record<string, string>, path = "/v1/models", method = "GET") =>
@@ -110,7 +110,7 @@ Deno.test("check 9: an absent or wrong key is 401 in the error shape on all rout
       "list",
     );
   }
-  for (const path of ["/health", "/v1/health"]) {
+  for (const path of ["/health", "/v1/health", "/docs", "/openapi.json"]) {
     const open = await ask({}, path);
     assert.equal(open.status, 200);
     await open.body?.cancel();
@@ -162,7 +162,12 @@ Deno.test("check 10: on the loopback a foreign Host is 403, and a foreign Origin
     assert.equal((await ask(host)).status, 200, host);
   }
   // HTTP/1.0 names nobody: it is told that the server lives, as anybody may be, and nothing else.
-  for (const [path, wanted] of [["/health", 200], ["/ready", 200], ["/v1/models", 403]] as const) {
+  for (
+    const [path, wanted] of [["/health", 200], ["/ready", 200], ["/docs", 403], [
+      "/v1/models",
+      403,
+    ]] as const
+  ) {
     using client = await RawClient.connect(server);
     await client.write(`GET ${path} HTTP/1.0\r\n\r\n`);
     assert.equal(parseResponse(await client.readAll()).status, wanted, path);

@@ -1,4 +1,5 @@
 import { assert } from "std-testing";
+import { z } from "zod";
 import {
   cutIds,
   cutMessages,
@@ -12,9 +13,11 @@ import { BOS_ID, FakeTemplate, FakeTokenizer } from "./_fake.ts";
 import { openFakeServer } from "./_server.ts";
 import {
   only,
+  post,
   postChat,
   postCompletion,
   postFailing,
+  readAs,
   streamChat,
   streamCompletion,
 } from "./_wire.ts";
@@ -72,7 +75,7 @@ Deno.test("as few messages go as will do", async () => {
   const messages = talk(...Array.from({ length: 40 }, (_, at) => at % 2 ? "assistant" : "user"));
   let renders = 0;
   // Ten tokens a message.
-  const render = (kept: Messages) => Promise.resolve((renders++, ids(10 * kept.length)));
+  const render = (kept: Messages) => Promise.resolve((renders++, { ids: ids(10 * kept.length) }));
   for (let limit = 1; limit < 400; limit++) {
     renders = 0;
     const found = await cutMessages(messages, 400, cutOf(limit, 1000, null), render);
@@ -87,7 +90,7 @@ Deno.test("as few messages go as will do", async () => {
     talk("user", "user"),
     80,
     { limit: 70, step: 50 },
-    (kept) => Promise.resolve(ids(40 * kept.length)),
+    (kept) => Promise.resolve({ ids: ids(40 * kept.length) }),
   );
   assert.deepEqual(found, { ids: ids(40), truncated: 40 });
 });
@@ -104,7 +107,7 @@ Deno.test("a conversation of very uneven messages is rendered a few times, and c
     const tokens = new Map(messages.map((message) => [message, Math.ceil(random() ** 6 * 900)]));
     const lengthOf = (kept: Messages) => kept.reduce((sum, one) => sum + tokens.get(one)!, 0);
     let renders = 0;
-    const render = (kept: Messages) => Promise.resolve((renders++, ids(lengthOf(kept))));
+    const render = (kept: Messages) => Promise.resolve((renders++, { ids: ids(lengthOf(kept)) }));
     const whole = lengthOf(messages);
     const limit = Math.max(1, Math.floor(random() * whole));
     const found = await cutMessages(messages, whole, { limit, step: 1 }, render);
@@ -221,6 +224,104 @@ Deno.test("POST /v1/chat/completions leaves out the oldest messages", async () =
   assert.equal(error.n_prompt_tokens, whole.ids.length);
   const least = (await template.render([messages[0], messages.at(-1)!])).ids.length;
   assert.match(error.message, new RegExp(`leaves it at most 20, .* have ${least}\\.`));
+});
+
+Deno.test("POST /apply-template leaves out what a chat does", async () => {
+  await using server = await openFakeServer({ contextLength: 128 });
+  const prompt = z.strictObject({
+    prompt: z.string(),
+    truncated_prompt_tokens: z.number().optional(),
+  });
+  const messages = [
+    { role: "system", content: "be brief" },
+    ...Array.from({ length: 9 }, (_, at) => ({
+      role: at % 2 ? "assistant" : "user",
+      content: `message ${at}`,
+    })),
+  ];
+  const template = async (body: object) =>
+    await readAs(prompt, await post(server, "/apply-template", body));
+  for (const asked of [{ max_tokens: 20 }, { max_completion_tokens: 60 }, {}]) {
+    const body = { messages, truncate_prompt_tokens: -1, ...asked };
+    const shown = await template(body);
+    const answer = await postChat(server, body);
+    const kept = messages.filter(({ content }) => shown.prompt.includes(content)) as Messages;
+    const { text, ids } = await new FakeTemplate(new FakeTokenizer()).render(kept);
+    assert.ok(answer.truncated_prompt_tokens! > 0);
+    assert.equal(shown.truncated_prompt_tokens, answer.truncated_prompt_tokens);
+    assert.deepEqual(server.engine.requests.at(-1)?.promptIds, ids);
+    assert.equal(shown.prompt, text);
+  }
+  const whole = await template({ messages });
+  assert.equal(whole.truncated_prompt_tokens, undefined);
+  assert.ok(whole.prompt.includes("message 0"));
+  const uncut = await template({ messages, truncate_prompt_tokens: 500 });
+  assert.deepEqual(uncut, { ...whole, truncated_prompt_tokens: 0 });
+  const narrow = { messages, truncate_prompt_tokens: 20 };
+  const error = await postFailing(server, "/apply-template", narrow, 400);
+  assert.equal(error.param, "truncate_prompt_tokens");
+});
+
+Deno.test("a conversation that is too long is told what helps, and that does", async () => {
+  await using server = await openFakeServer({ contextLength: 128 });
+  const user = (length: number) => ({ role: "user", content: "u".repeat(length) });
+  const assistant = (length: number) => ({ role: "assistant", content: "a".repeat(length) });
+  const refusal = async (body: object) => {
+    const error = await postFailing(server, "/v1/chat/completions", body, 400);
+    assert.equal(error.code, "context_length_exceeded");
+    assert.equal(error.param, "messages");
+    assert.ok(error.message.includes("larger --context"), error.message);
+    return error.message;
+  };
+  /** Fields that a refusal names, as they are to be set. */
+  const advice = (message: string) => {
+    const [, number] = /`truncate_prompt_tokens`: (-?\d+)\)/.exec(message) ?? [];
+    return number === undefined ? null : { truncate_prompt_tokens: Number(number) };
+  };
+
+  const short = { messages: [user(90), assistant(20), user(20)], max_tokens: 8 };
+  const early = advice(await refusal(short));
+  assert.deepEqual(early, { truncate_prompt_tokens: -1 });
+  await postChat(server, { ...short, ...early });
+
+  // -1 leaves too little beside the answer, but a number of its own has room.
+  const long = { messages: [user(90), assistant(20), user(70)], max_tokens: 90 };
+  const own = advice(await refusal(long));
+  assert.ok(own!.truncate_prompt_tokens > 70);
+  const answer = await postChat(server, { ...long, ...own });
+  assert.equal(answer.usage.prompt_tokens, own!.truncate_prompt_tokens);
+  const least = { ...long, truncate_prompt_tokens: -1 };
+  const tight = await postFailing(server, "/v1/chat/completions", least, 400);
+  const number = own!.truncate_prompt_tokens;
+  assert.match(tight.message, new RegExp(`have ${number}\\. .* be ${number} or more\\.$`));
+
+  // Known exactly, and only by its characters; with one message alone, and with others.
+  for (const length of [125, 129, 1500]) {
+    for (const before of [[], [user(3), assistant(3)]]) {
+      const message = await refusal({ messages: [...before, user(length)] });
+      assert.match(message, /does not help: those that always stay .* Shorten them, or start/);
+      assert.equal(advice(message), null);
+    }
+  }
+  const kept = { messages: [user(3), assistant(3), user(130)], truncate_prompt_tokens: -1 };
+  const never = await postFailing(server, "/v1/chat/completions", kept, 400);
+  assert.match(never.message, /Shorten them, or start the server with a larger --context/);
+  // The number that was asked for is above the context.
+  const above = { messages: [user(90), assistant(20), user(100)], truncate_prompt_tokens: 500 };
+  assert.deepEqual(advice(await refusal(above)), { truncate_prompt_tokens: 117 });
+
+  // A cut would be refused too: for the characters of all, or by the template.
+  for (
+    const messages of [
+      [user(9000), assistant(3), user(3)],
+      [{ role: "system", content: "RAISE" }, user(1500), assistant(3), user(3)],
+    ]
+  ) {
+    const message = await refusal({ messages });
+    assert.match(message, /tokens\. Shorten the prompt, or start the server/);
+  }
+  const text = await postFailing(server, "/v1/completions", { prompt: "p".repeat(9000) }, 400);
+  assert.equal(advice(text.message), null);
 });
 
 Deno.test("a conversation that outgrows the context is found in the prefix cache all the same", async () => {

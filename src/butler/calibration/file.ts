@@ -28,7 +28,7 @@ const TENSOR = "projection";
 const KIND: SideFileKind = {
   noun: "calibration",
   done: "made",
-  command: "tokenbutler calibrate",
+  command: "./run calibrate",
   format: FORMAT,
   version: FORMAT_VERSION,
   fail: (code, message, options) => new CalibrationError(code, message, options),

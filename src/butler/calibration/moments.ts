@@ -67,7 +67,7 @@ export class KeyMoments {
           throw new CalibrationError(
             "bad_keys",
             "the model gives keys that are not finite: its weights are damaged, or the device " +
-              "does not work (see: tokenbutler doctor)",
+              "does not work (see: ./run doctor)",
           );
         }
         mean[i * dim + j] = value;

@@ -39,7 +39,7 @@ const TURNS = "keys.turns";
 const KIND: SideFileKind = {
   noun: "predictor",
   done: "trained",
-  command: "tokenbutler train",
+  command: "./run train",
   format: FORMAT,
   version: FORMAT_VERSION,
   fail: (code, message, options) => new PredictorError(code, message, options),

@@ -13,7 +13,7 @@ import { type CliIo, EXIT } from "../io.ts";
 import { bytesText, memoryPlan } from "../memory_plan.ts";
 import { modelPath } from "../model_flags.ts";
 import { progressBar } from "../progress.ts";
-import { versionText } from "../version.ts";
+import { VERSIONS } from "../version.ts";
 import { Report } from "./doctor/report.ts";
 import { type DoctorSettings, flags, planned } from "./doctor/settings.ts";
 import { tierSection } from "./doctor/tiers.ts";
@@ -26,7 +26,7 @@ export const command = defineCommand({
   flags,
   async run(settings, io) {
     const report = new Report(io);
-    report.note(`${(await versionText()).trim().split("\n").slice(0, 2).join(", ")}`);
+    report.note(VERSIONS.join(", "));
     const caps = await report.section("Adapter", () => adapterSection(report));
     const tried = await report.section("Memory plan", () => memorySection(report, settings, caps));
     await report.section("Tier plan", () => tierSection(report, settings, caps, tried ?? null));

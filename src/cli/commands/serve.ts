@@ -130,6 +130,7 @@ export function serveCommand(openSide: OpenTextSide, open: OpenEngine) {
         operator: {
           ...metrics === undefined ? {} : { metrics },
           slots: settings.slots ?? true,
+          slotFiles: settings.slotDir !== null,
         },
       });
       cut = () => app.cut();

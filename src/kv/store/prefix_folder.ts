@@ -24,10 +24,18 @@ const FILE_NAME = /^([0-9a-f]{64})\.kv$/;
 const FRESH_NAME = /^[0-9a-f]{64}\.[0-9a-f]{32}\.new$/;
 /** Age at which a file that was never finished belongs to nobody any more. */
 const FRESH_MS = 3_600_000;
+/** A file system rounds times by less. */
+const MS_APART = 1;
 /** Uses that are closer together are not told apart by their time. */
 const SPAN_MS = 60_000;
-/** Saves after which the folder is looked at again: other processes may use it too. */
-const SAVES_PER_SCAN = 256;
+/**
+ * After so many blocks, but no more than this part of the cap, the folder is looked at again: other
+ * processes may use it too.
+ */
+const BLOCKS_PER_LOOK = 256;
+const CAP_PER_LOOK = 1 / 8;
+/** Part of a large folder that is saved before: a look takes as long as it has files. */
+const FOLDER_PER_LOOK = 1 / 64;
 
 /** Room for the prefix folder, in bytes. */
 export const DEFAULT_PREFIX_BYTES = 16 * 2 ** 30;
@@ -50,7 +58,8 @@ export class PrefixFolder {
   readonly #known = new Map<string, Known>();
   readonly #bad = new Set<string>();
   #bytes = 0;
-  #numSaves = 0;
+  /** Bytes that may be saved before the folder is looked at again. */
+  #unseen = 0;
   #warnedOfSaving = false;
 
   /**
@@ -74,7 +83,7 @@ export class PrefixFolder {
     this.#record = new Uint8Array(sizes.record);
     try {
       files.makeFolder(dir);
-      this.#scan();
+      this.#look();
     } catch (error) {
       const what = `the folder ${dir} for prefixes`;
       throw new StoreFolderError(what, "--prefix-dir", whyNoFolder(error), error);
@@ -119,7 +128,8 @@ export class PrefixFolder {
     if (size > this.#most) return false;
     const fresh = `${this.#dir}/${key}.${randomBytes(16).toString("hex")}.new`;
     try {
-      if (this.#numSaves++ % SAVES_PER_SCAN === SAVES_PER_SCAN - 1) this.#scan();
+      if (this.#unseen < size) this.#look();
+      this.#unseen -= size;
       this.#makeRoom(size - (this.#known.get(key)?.size ?? 0), key);
       const handle = this.#files.create(fresh);
       try {
@@ -241,8 +251,15 @@ export class PrefixFolder {
         usedMs = known.usedMs;
       }
       if (oldest === null) return;
+      const path = this.#pathOf(oldest);
       try {
-        this.#files.remove(this.#pathOf(oldest));
+        const { size, mtimeMs } = this.#files.state(path);
+        if (mtimeMs >= usedMs + MS_APART) {
+          // Another process has used it since.
+          this.#note(oldest, { size, usedMs: mtimeMs });
+          continue;
+        }
+        this.#files.remove(path);
       } catch (error) {
         if (!isMissing(error)) throw error;
       }
@@ -250,22 +267,45 @@ export class PrefixFolder {
     }
   }
 
-  #scan(): void {
-    this.#known.clear();
-    this.#bytes = 0;
+  /**
+   * Finds out what the folder has. Of files that are known already only the name is looked at, or
+   * looking at a large folder would take longer than what was saved since.
+   */
+  #look(): void {
+    const gone = new Set(this.#known.keys());
     for (const entry of this.#files.list(this.#dir)) {
       if (!entry.isFile) continue;
-      const path = `${this.#dir}/${entry.name}`;
       const key = FILE_NAME.exec(entry.name)?.[1];
-      if (key === undefined && !FRESH_NAME.test(entry.name)) continue;
-      try {
-        const { size, mtimeMs } = this.#files.state(path);
-        if (key !== undefined) this.#note(key, { size, usedMs: mtimeMs });
-        else if (Date.now() - mtimeMs > FRESH_MS) this.#removeQuietly(path);
-      } catch (error) {
-        // Another process may have removed it meanwhile.
-        if (!isMissing(error)) throw error;
-      }
+      if (key === undefined) this.#clearAway(entry.name);
+      else if (!gone.delete(key)) this.#see(key);
+    }
+    for (const key of gone) this.#forget(key);
+    const block = recordOffset(this.#sizes, this.#sizes.shape.numLayers);
+    this.#unseen = Math.max(
+      Math.min(this.#most * CAP_PER_LOOK, BLOCKS_PER_LOOK * block),
+      this.#bytes * FOLDER_PER_LOOK,
+    );
+  }
+
+  /** Notes a file that was not known. */
+  #see(key: string): void {
+    try {
+      const { size, mtimeMs } = this.#files.state(this.#pathOf(key));
+      this.#note(key, { size, usedMs: mtimeMs });
+    } catch (error) {
+      // Another process may have removed it meanwhile.
+      if (!isMissing(error)) throw error;
+    }
+  }
+
+  /** Removes a file that was never finished, if it is old enough. */
+  #clearAway(name: string): void {
+    if (!FRESH_NAME.test(name)) return;
+    const path = `${this.#dir}/${name}`;
+    try {
+      if (Date.now() - this.#files.state(path).mtimeMs > FRESH_MS) this.#removeQuietly(path);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
     }
   }
 

@@ -17,12 +17,22 @@ export interface GuardOptions {
 /** Everybody who reaches the socket. */
 export const NO_GUARD: GuardOptions = { apiKeys: [], allowedHosts: null, corsOrigins: ["*"] };
 
-/** Routes that tell nothing and that a probe has to reach without a key. */
+/** Routes that tell nothing and that a probe has to reach, without a key and without `Host`. */
 export const PUBLIC_PATHS: ReadonlySet<string> = new Set([
   "/health",
   "/v1/health",
   "/live",
   "/ready",
+]);
+
+/**
+ * Routes without a key: a browser, which cannot send one, shows the description of the others. It is
+ * the same wherever this version runs, but for routes that were switched off.
+ */
+export const KEYLESS_PATHS: ReadonlySet<string> = new Set([
+  ...PUBLIC_PATHS,
+  "/openapi.json",
+  "/docs",
 ]);
 
 /** Seconds that a browser may keep what a preflight said. */
@@ -58,7 +68,7 @@ export function createGuard(options: GuardOptions): Guard {
     return next();
   };
   const checkKey: MiddlewareHandler = (c, next) => {
-    if (!keys.required || PUBLIC_PATHS.has(c.req.path)) return next();
+    if (!keys.required || KEYLESS_PATHS.has(c.req.path)) return next();
     const given = keysOf(c.req.raw.headers);
     const scope = given.map((key) => keys.scopeOf(key)).find((scope) => scope !== undefined);
     if (scope === undefined) throw wrongKey(given.length > 0);

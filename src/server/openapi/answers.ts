@@ -182,7 +182,10 @@ export const tokenizeAnswer = z.object({
 /** Answer of `POST /detokenize`. */
 export const detokenizeAnswer = z.object({ content: z.string() });
 /** Answer of `POST /apply-template`. */
-export const templateAnswer = z.object({ prompt: z.string() });
+export const templateAnswer = z.object({
+  prompt: z.string(),
+  truncated_prompt_tokens: truncated,
+});
 /** Answer of `/health` and the like. */
 export const healthAnswer = z.object({ status: z.literal("ok") });
 

@@ -92,6 +92,10 @@ export const DETOKENIZE: Descriptions<typeof detokenizeSchema> = { tokens: "The 
 export const APPLY_TEMPLATE: Descriptions<typeof applyTemplateSchema> = {
   messages: "The conversation.",
   add_generation_prompt: "End the prompt where an answer begins.",
+  truncate_prompt_tokens:
+    "Leave out the oldest messages as /v1/chat/completions does; the reply says how many tokens.",
+  max_tokens: "As there: room that a cut to -1 leaves for the answer.",
+  max_completion_tokens: "The same as `max_tokens`, and wins.",
 };
 
 /** Body of `POST /slots/{id}`. */

@@ -1,8 +1,8 @@
 /** The OpenAPI description of the routes that a server has, from the schemas that check requests. @module */
 import { z } from "zod";
-import { PUBLIC_PATHS } from "../guard/guard.ts";
+import { KEYLESS_PATHS } from "../guard/guard.ts";
 import { errorAnswer } from "./answers.ts";
-import { type RouteDescription, ROUTES } from "./routes.ts";
+import { type RouteBody, type RouteDescription, type RoutePart, ROUTES } from "./routes.ts";
 
 /** A JSON value of the document. */
 export type Json = Readonly<Record<string, unknown>>;
@@ -19,6 +19,8 @@ export interface OpenApiDocument {
 export interface ServedRoute {
   readonly method: string;
   readonly path: string;
+  /** Part of it is 501, because the server was started without what that needs. */
+  readonly isPartial?: boolean;
 }
 
 /** Errors, and what they mean. */
@@ -56,8 +58,25 @@ const HEADERS: Readonly<Record<number, object>> = {
 
 /** The descriptions of the routes that a server has, in the order of the table. */
 export function describedRoutes(served: readonly ServedRoute[]): RouteDescription[] {
-  const has = new Set(served.map(({ method, path }) => `${method} ${path}`));
-  return ROUTES.filter(({ method, path }) => has.has(`${method} ${path}`));
+  const has = new Map(
+    served.map(({ method, path, isPartial = false }) => [`${method} ${path}`, isPartial]),
+  );
+  return ROUTES.flatMap((route) => {
+    const isPartial = has.get(`${route.method} ${route.path}`);
+    if (isPartial === undefined) return [];
+    return isPartial && route.partly !== undefined ? [withoutPart(route, route.partly)] : [route];
+  });
+}
+
+/** A route as it is where part of it is not there. */
+function withoutPart(route: RouteDescription, { details, query }: RoutePart): RouteDescription {
+  const { body: { example: _, ...body } = {} } = route;
+  return {
+    ...route,
+    details: route.details === undefined ? details : `${route.details} ${details}`,
+    query,
+    ...(route.body === undefined ? {} : { body: body as RouteBody }),
+  };
 }
 
 /** Makes the document. */
@@ -109,7 +128,7 @@ function operation(route: RouteDescription): Json {
     tags: [tag],
     summary,
     ...(details === undefined ? {} : { description: details }),
-    ...(PUBLIC_PATHS.has(path) ? { security: [] } : {}),
+    ...(KEYLESS_PATHS.has(path) ? { security: [] } : {}),
     ...(parameters.length === 0 ? {} : {
       parameters: parameters.map((each) => ({
         ...each,
@@ -120,7 +139,10 @@ function operation(route: RouteDescription): Json {
       requestBody: {
         required: !(body.optional ?? false),
         content: {
-          "application/json": { schema: bodySchema(route), example: body.example },
+          "application/json": {
+            schema: bodySchema(route),
+            ...(body.example === undefined ? {} : { example: body.example }),
+          },
         },
       },
     }),

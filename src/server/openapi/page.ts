@@ -1,5 +1,5 @@
 /** `/docs`: the description of the routes as one page that needs nothing else. @module */
-import { PUBLIC_PATHS } from "../guard/guard.ts";
+import { KEYLESS_PATHS } from "../guard/guard.ts";
 import { bodySchema, describedRoutes, ERRORS, type Json, type ServedRoute } from "./document.ts";
 import type { RouteDescription } from "./routes.ts";
 
@@ -42,7 +42,10 @@ const ADDRESS = "\0";
 export interface PageOptions {
   readonly version: string;
   readonly modelName: string;
-  /** Whether requests need a key: examples have one then. */
+  /**
+   * Whether requests need a key: examples have one then, and the page, which needs none, does not
+   * name the model.
+   */
   readonly needsKey: boolean;
 }
 
@@ -64,6 +67,7 @@ function pageText(
   { version, modelName, needsKey }: PageOptions,
 ): string {
   const routes = describedRoutes(served);
+  const serving = needsKey ? "" : `, serving ${code(modelName)}`;
   const tags = [...new Set(routes.map(({ tag }) => tag))];
   return `<!doctype html>
 <html lang="en">
@@ -75,7 +79,7 @@ function pageText(
 </head>
 <body>
 <h1>TokenButler</h1>
-<p>Version ${escape(version)}, serving <code>${escape(modelName)}</code>. Any client of the OpenAI
+<p>Version ${escape(version)}${serving}. Any client of the OpenAI
 API works with the address of this server and <code>/v1</code> behind it. For programs:
 <a href="openapi.json">openapi.json</a>.</p>
 <p>Fields that are <code>null</code> count as not set. Unknown fields are ignored, but for those of
@@ -98,7 +102,7 @@ function keyText(needsKey: boolean): string {
   if (!needsKey) return "This server was started without keys: whoever reaches it may ask.";
   return "Requests need one of the keys that this server was started with, as " +
     `${code("Authorization: Bearer KEY")} or ${code("x-api-key: KEY")}. Without one it answers ` +
-    `${[...PUBLIC_PATHS].map(code).join(", ")} alone.`;
+    `${[...KEYLESS_PATHS].map(code).join(", ")} alone.`;
 }
 
 function section(tag: string, routes: readonly RouteDescription[], needsKey: boolean): string {
@@ -107,7 +111,7 @@ function section(tag: string, routes: readonly RouteDescription[], needsKey: boo
 }
 
 function routeText(route: RouteDescription, needsKey: boolean): string {
-  const { method, path, summary, details, parameters = [], body } = route;
+  const { summary, details, parameters = [], body } = route;
   const rows = [
     ...parameters.map(({ name, schema, description, required, in: place }) =>
       row(`${name} (${place})`, schema as Json, description, place === "path" || !!required)
@@ -119,7 +123,7 @@ function routeText(route: RouteDescription, needsKey: boolean): string {
     `<p>${prose(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)}</p>`,
     details === undefined ? "" : `<p>${prose(details)}</p>`,
     rows.length === 0 ? "" : table(rows),
-    body === undefined ? "" : `<pre>${escape(curl(method, path, body.example, needsKey))}</pre>`,
+    body === undefined ? "" : `<pre>${escape(curl(route, needsKey))}</pre>`,
   ].filter((part) => part !== "").join("\n");
 }
 
@@ -181,13 +185,17 @@ function typeText(schema: Json): string {
   return `${type ?? "any"}${range}${length}`;
 }
 
-function curl(method: string, path: string, example: object, needsKey: boolean): string {
-  const query = path.startsWith("/slots/") ? "?action=save" : "";
-  const address = `${ADDRESS}${path.replace("{id}", "0")}${query}`;
-  const key = needsKey ? " \\\n  -H 'authorization: Bearer KEY'" : "";
-  return `curl -X ${method} '${address}' -H 'content-type: application/json'${key} \\\n  -d '${
-    JSON.stringify(example)
-  }'`;
+function curl({ method, path, query, body }: RouteDescription, needsKey: boolean): string {
+  const asked = query === undefined ? "" : `?${query}`;
+  const address = `${ADDRESS}${path.replace("{id}", "0")}${asked}`;
+  const example = body?.example;
+  return [
+    `curl -X ${method} '${address}'${
+      example === undefined ? "" : " -H 'content-type: application/json'"
+    }`,
+    ...(needsKey ? ["-H 'authorization: Bearer KEY'"] : []),
+    ...(example === undefined ? [] : [`-d '${JSON.stringify(example)}'`]),
+  ].join(" \\\n  ");
 }
 
 function title({ method, path }: RouteDescription): string {

@@ -27,7 +27,16 @@ export interface RouteBody {
   readonly fields: Readonly<Record<string, string>>;
   /** Absent: the body must be there. */
   readonly optional?: boolean;
-  readonly example: object;
+  /** Absent where the example of the route has none. */
+  readonly example?: object;
+}
+
+/** What is left of a route on a server that lacks what part of it needs. */
+export interface RoutePart {
+  /** Said after the details. */
+  readonly details: string;
+  /** Query of an example that works there, without a body. */
+  readonly query: string;
 }
 
 /** A route as it is described. */
@@ -40,6 +49,9 @@ export interface RouteDescription {
   readonly details?: string;
   readonly parameters?: readonly RouteParameter[];
   readonly body?: RouteBody;
+  /** Query of the example. */
+  readonly query?: string;
+  readonly partly?: RoutePart;
   /** Schema of the answer, or the media type of one that is no JSON. */
   readonly answer: z.ZodType | { readonly media: string };
   /** Statuses of errors that not every route has. */
@@ -110,6 +122,7 @@ export const ROUTES: readonly RouteDescription[] = [
     path: "/apply-template",
     tag: "Text",
     summary: "messages to the prompt that the model's template makes of them",
+    details: "It is the prompt of a chat with this body, but that none is too long here.",
     body: {
       schema: applyTemplateSchema,
       fields: described.APPLY_TEMPLATE,
@@ -201,9 +214,9 @@ export const ROUTES: readonly RouteDescription[] = [
     tag: "Operation",
     summary: "saves, restores or erases the rows of a slot's last conversation",
     details:
-      "Whole blocks of 32 tokens are saved, with the salt that keeps them apart. A restored " +
-      "conversation is found by any prompt that begins like it. A file that is damaged or of " +
-      "another model is refused.",
+      "`save` and `restore` need a server with `--slot-dir`. Whole blocks of 32 tokens are saved, " +
+      "with the salt that keeps them apart. A restored conversation is found by any prompt that " +
+      "begins like it. A file that is damaged or of another model is refused.",
     parameters: [
       { name: "id", in: "path", description: "number of the slot", schema: { type: "integer" } },
       {
@@ -219,6 +232,12 @@ export const ROUTES: readonly RouteDescription[] = [
       fields: described.SLOT_FILE,
       optional: true,
       example: { filename: "conversation-1" },
+    },
+    query: "action=save",
+    partly: {
+      details: "This server was started without `--slot-dir`: `save` and `restore` are 501 here, " +
+        "and `erase` alone works.",
+      query: "action=erase",
     },
     answer: answers.slotAnswer,
     errors: [409, 422, 501, 507],
