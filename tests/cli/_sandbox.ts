@@ -23,6 +23,7 @@ function fakeDeno(version: string): string {
   return `#!/bin/sh
 if [ "$1" = --version ]; then echo "deno ${version} (stable, release)"; exit 0; fi
 printf '%s\\0' "$$" "$PWD" "$@" >"$MACHINE/started"
+printf '%s' "\${DENO_V8_FLAGS:-}" >"$MACHINE/v8_flags"
 echo "from deno"
 if [ -n "\${WAIT:-}" ]; then
   trap 'exit 43' TERM
@@ -165,6 +166,11 @@ cat "$MACHINE/deno_for_npm" >node_modules/@deno/made-up/deno`;
     const path = `${this.root}/started`;
     if (!exists(path)) return undefined;
     return Deno.readTextFileSync(path).split("\0").slice(0, -1);
+  }
+
+  /** The variable `DENO_V8_FLAGS` that the Deno had which was started last; empty: none. */
+  v8Flags(): string {
+    return Deno.readTextFileSync(`${this.root}/v8_flags`);
   }
 
   /** Calls of npm and apt-get so far. */

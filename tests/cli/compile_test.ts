@@ -94,6 +94,9 @@ Deno.test("every import can be seen without running the program", () => {
 
 Deno.test("what is compiled has the permissions of serve and the flags of the project", () => {
   assert.equal(manifest.compile.permissions, "serve");
-  assert.match(manifest.tasks.compile.command, /^deno compile --no-prompt -P .*main\.ts$/);
+  assert.match(
+    manifest.tasks.compile.command,
+    /^deno compile --no-prompt --v8-flags=\S+ -P .*main\.ts$/,
+  );
   assert.deepEqual(manifest.unstable, ["webgpu", "no-legacy-abort", "npm-lazy-caching"]);
 });

@@ -71,6 +71,23 @@ Deno.test("./run gives the permission to start processes to a supervisor alone",
   }
 });
 
+Deno.test("./run bounds what V8 keeps where the program runs for long, but a user decides", async () => {
+  using machine = new Machine().withDeno().withVulkan();
+  const flagsOf = async (args: string[], DENO_V8_FLAGS: string) => {
+    await machine.run(args, { env: { DENO_V8_FLAGS } });
+    return machine.v8Flags();
+  };
+  const ours = await flagsOf(["serve"], "");
+  assert.match(ours, /^--max-semi-space-size=\d+$/);
+  for (const args of [["serve", "--supervise"], ["bench", "http"]]) {
+    assert.equal(await flagsOf(args, ""), ours);
+  }
+  // The last of two flags holds.
+  const theirs = "--max-semi-space-size=64,--trace-gc";
+  assert.equal(await flagsOf(["serve"], theirs), `${ours},${theirs}`);
+  for (const name of ["chat", "train"]) assert.equal(await flagsOf([name], ""), "");
+});
+
 Deno.test("./run hands a task's arguments over unchanged", async () => {
   using machine = new Machine().withDeno().withVulkan();
   const { started } = await machine.run(["test", ...HARD_ARGUMENTS]);

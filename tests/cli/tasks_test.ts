@@ -4,6 +4,9 @@ import { COMMANDS } from "../../src/cli/cli.ts";
 
 const RUN = Deno.readTextFileSync(new URL("../../run", import.meta.url));
 
+/** What V8 is told where it runs for long. */
+const V8_FLAGS = RUN.match(/^ +DENO_V8_FLAGS=([^$\s]+)\$/m)?.[1];
+
 /** The words of a variable of the run script. */
 function words(name: string): string[] {
   return RUN.match(new RegExp(`^${name}='([^']*)'`, "m"))?.[1]?.split(" ") ?? [];
@@ -18,14 +21,15 @@ Deno.test("./run, deno task and the program know the same commands", () => {
 Deno.test("the tasks start the commands as ./run does", () => {
   for (const { name } of COMMANDS) {
     const set = name === "serve" || name === "bench" ? name : "cli";
+    const v8 = set === "cli" ? "" : `--v8-flags=${V8_FLAGS} `;
     const task = manifest.tasks[name as keyof typeof manifest.tasks];
     assert.equal(
       task.command,
       "TOKENBUTLER_STARTED_AS='deno task' TOKENBUTLER_CWD=$INIT_CWD " +
-        `deno run -q --no-prompt -P=${set} main.ts ${name}`,
+        `deno run -q --no-prompt ${v8}-P=${set} main.ts ${name}`,
     );
   }
-  assert.match(RUN, /^set_name=cli\ncase \$1 in serve \| bench\) set_name=\$1 ;; esac$/m);
+  assert.match(RUN, /^set_name=cli\ncase \$1 in\n  serve \| bench\)\n    set_name=\$1\n/m);
   assert.match(RUN, /exec "\$deno" run -q --no-prompt "-P=\$set_name" /);
 });
 

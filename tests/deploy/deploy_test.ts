@@ -36,6 +36,16 @@ Deno.test("the folders that they fetch packages for are those of the program's w
   assert.deepEqual(cached?.split(/[\s\\]+/).toSorted(), workers.toSorted());
 });
 
+Deno.test("V8 is bounded there as ./run bounds it", () => {
+  const flags = read("run").match(/^ +DENO_V8_FLAGS=([^$\s]+)\$/m)?.[1];
+  assert.ok(flags);
+  assert.match(read("deploy/Dockerfile"), new RegExp(`^  DENO_V8_FLAGS=${flags} \\\\$`, "m"));
+  const unit = read("deploy/tokenbutler.service");
+  assert.ok(unit.includes(`\nEnvironment=DENO_V8_FLAGS=${flags}\n`));
+  const { tasks } = JSON.parse(read("deno.json"));
+  assert.ok(tasks.compile.command.includes(` --v8-flags=${flags} `));
+});
+
 Deno.test("probes ask for routes that there are", () => {
   const described = new Set(ROUTES.map(({ path }) => path));
   const asked = [...read("deploy/kubernetes.yaml").matchAll(/^ +path: (\/\S+)$/gm)]

@@ -1,9 +1,7 @@
 /** `serve` as a process of its own, small enough that all its bounds are met. @module */
-import { waitFor } from "../cli/_process.ts";
+import { MODEL, start, waitFor } from "../cli/_process.ts";
 import type { Target } from "./_target.ts";
 
-const ROOT = new URL("../../", import.meta.url).pathname;
-const MODEL = `${ROOT}tests/data/tiny/llama31-bf16`;
 const KEYS = ["soak-one", "soak-two"];
 
 /** Room for some two sequences of four, for a third of what is asked, for few conversations. */
@@ -27,24 +25,17 @@ export interface ServerProcess extends Target, AsyncDisposable {
 }
 
 /**
- * Starts it, and waits until it answers.
+ * Starts it as a user does, and waits until it answers.
  *
- * @param runtime Flags of Deno, for who looks closer.
+ * @param v8Flags What V8 is told beside what `./run` tells it, separated by commas; for who looks closer.
  */
-export async function startServer(runtime: readonly string[] = []): Promise<ServerProcess> {
+export async function startServer(v8Flags?: string): Promise<ServerProcess> {
   const folder = await Deno.makeTempDir();
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", ...runtime, "-q", "--no-prompt", "-P=serve", "--config", `${ROOT}deno.json`],
-      `${ROOT}main.ts`,
-      ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`],
-      // Full soon: a folder that grows has an index that grows.
-      ...["--prefix-dir", `${folder}/prefixes`, "--prefix-dir-size", "16MiB"],
-    ],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+  const child = start([
+    ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`],
+    // Full soon: a folder that grows has an index that grows.
+    ...["--prefix-dir", `${folder}/prefixes`, "--prefix-dir-size", "16MiB"],
+  ], { env: v8Flags === undefined ? {} : { DENO_V8_FLAGS: v8Flags } });
   const logged: string[] = [];
   let numLines = 0;
   const reading = (async () => {
