@@ -23,7 +23,7 @@ function fakeDeno(version: string): string {
   return `#!/bin/sh
 if [ "$1" = --version ]; then echo "deno ${version} (stable, release)"; exit 0; fi
 printf '%s\\0' "$$" "$PWD" "$@" >"$MACHINE/started"
-printf '%s' "\${DENO_V8_FLAGS:-}" >"$MACHINE/v8_flags"
+printf '%s\\0' "\${DENO_V8_FLAGS:-}" "\${XDG_RUNTIME_DIR:-}" >"$MACHINE/variables"
 echo "from deno"
 if [ -n "\${WAIT:-}" ]; then
   trap 'exit 43' TERM
@@ -168,9 +168,11 @@ cat "$MACHINE/deno_for_npm" >node_modules/@deno/made-up/deno`;
     return Deno.readTextFileSync(path).split("\0").slice(0, -1);
   }
 
-  /** The variable `DENO_V8_FLAGS` that the Deno had which was started last; empty: none. */
-  v8Flags(): string {
-    return Deno.readTextFileSync(`${this.root}/v8_flags`);
+  /** Variables of the Deno that was started last; empty: not set. */
+  variables(): { readonly v8Flags: string; readonly runtimeDir: string } {
+    const text = Deno.readTextFileSync(`${this.root}/variables`);
+    const [v8Flags = "", runtimeDir = ""] = text.split("\0");
+    return { v8Flags, runtimeDir };
   }
 
   /** Calls of npm and apt-get so far. */

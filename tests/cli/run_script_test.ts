@@ -75,7 +75,7 @@ Deno.test("./run bounds what V8 keeps where the program runs for long, but a use
   using machine = new Machine().withDeno().withVulkan();
   const flagsOf = async (args: string[], DENO_V8_FLAGS: string) => {
     await machine.run(args, { env: { DENO_V8_FLAGS } });
-    return machine.v8Flags();
+    return machine.variables().v8Flags;
   };
   const ours = await flagsOf(["serve"], "");
   assert.match(ours, /^--max-semi-space-size=\d+$/);
@@ -86,6 +86,16 @@ Deno.test("./run bounds what V8 keeps where the program runs for long, but a use
   const theirs = "--max-semi-space-size=64,--trace-gc";
   assert.equal(await flagsOf(["serve"], theirs), `${ours},${theirs}`);
   for (const name of ["chat", "train"]) assert.equal(await flagsOf([name], ""), "");
+});
+
+Deno.test("./run keeps drivers from calling a machine without a display an error", async () => {
+  using machine = new Machine().withDeno().withVulkan();
+  for (const name of ["serve", "test"]) {
+    await machine.run([name]);
+    assert.equal(machine.variables().runtimeDir, "/nonexistent");
+    await machine.run([name], { env: { XDG_RUNTIME_DIR: "/run/me" } });
+    assert.equal(machine.variables().runtimeDir, "/run/me");
+  }
 });
 
 Deno.test("./run hands a task's arguments over unchanged", async () => {
