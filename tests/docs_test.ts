@@ -23,7 +23,10 @@ const PAGE = docsPage(ROUTES, { version: "1.2.3", modelName: "tiny", needsKey: t
 const HELP = await helpOf("serve");
 
 /** Flags of other programs, and of tasks that are no commands. */
-const FOREIGN_FLAGS = new Set(["--seed", "--minutes", "--clients", "--count", "--first", "--only"]);
+const FOREIGN_FLAGS = new Set([
+  ...["--seed", "--minutes", "--clients", "--count", "--first", "--only"],
+  "--max-semi-space-size",
+]);
 const DENO_FLAGS = /^--(allow|no-prompt|unstable|no-config|frozen)/;
 
 /** How each command's flags may be written. */

@@ -44,6 +44,7 @@ Deno.test("V8 is bounded there as ./run bounds it", () => {
   assert.ok(unit.includes(`\nEnvironment=DENO_V8_FLAGS=${flags}\n`));
   const { tasks } = JSON.parse(read("deno.json"));
   assert.ok(tasks.compile.command.includes(` --v8-flags=${flags} `));
+  assert.ok(read("README.md").includes(`(\`${flags}\`, per thread and in MiB)`));
 });
 
 Deno.test("probes ask for routes that there are", () => {
