@@ -10,16 +10,18 @@
  */
 import { DEFAULT_CACHE, type Engine, type EngineOptions, GREEDY } from "../src/engine/types.ts";
 import { WorkerEngine } from "../src/engine/worker_client.ts";
-import { idleEngine } from "./_idle_engine.ts";
+import { idleEngine, idleWorkerUrl } from "./_idle_engine.ts";
 
 const NUM_TOKENS = 4000;
 const REPEATS = 7;
 
+let numRequests = 0;
+
 async function runOnce(engine: Engine, numSequences: number): Promise<number> {
-  const read = async (id: number) => {
+  const read = async () => {
     let count = 0;
     const stream = engine.generate({
-      id: `${id}`,
+      id: `${numRequests++}`,
       promptIds: [1, 2, 3],
       maxTokens: NUM_TOKENS,
       minTokens: 0,
@@ -33,7 +35,7 @@ async function runOnce(engine: Engine, numSequences: number): Promise<number> {
     if (count !== NUM_TOKENS) throw new Error(`${count} tokens came`);
   };
   const begin = performance.now();
-  await Promise.all(Array.from({ length: numSequences }, (_, id) => read(id)));
+  await Promise.all(Array.from({ length: numSequences }, read));
   return (performance.now() - begin) * 1000 / NUM_TOKENS;
 }
 
@@ -66,8 +68,8 @@ if (import.meta.main) {
       kernelOverrides: {},
       ...DEFAULT_CACHE,
     };
-    const url = new URL("./_idle_engine.ts", import.meta.url);
-    const remote = await WorkerEngine.start(new Worker(url, { type: "module" }), options);
+    const worker = new Worker(idleWorkerUrl(), { type: "module" });
+    const remote = await WorkerEngine.start(worker, options);
     await measure("worker", remote, numSequences);
     await remote.close();
   }

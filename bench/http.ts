@@ -14,6 +14,8 @@ import { logIo } from "../src/cli/log_io.ts";
 import { observe } from "../src/cli/observe_flags.ts";
 import { openTextSide } from "../src/cli/text_side.ts";
 import { startEngine } from "../src/engine/start.ts";
+import type { Engine, EngineOptions } from "../src/engine/types.ts";
+import { WorkerEngine } from "../src/engine/worker_client.ts";
 import { createApp } from "../src/server/app.ts";
 import { serve } from "../src/server/serve.ts";
 import { endIdsOf } from "../src/server/served_model.ts";
@@ -21,6 +23,7 @@ import { Draws } from "../src/train/draws.ts";
 import { countFlag, defineBenchmark, integersFlag } from "./_define.ts";
 import type { ClientReply, ClientTask } from "./_http_client.ts";
 import { type Load, type LoadRequest, type LoadTimes, runDirectly } from "./_http_load.ts";
+import { idleWorkerUrl } from "./_idle_engine.ts";
 import { type Case, Report } from "./_report.ts";
 import { meanError, round, summarize } from "./_stats.ts";
 import { BENCH_TEXT } from "./_text.ts";
@@ -34,6 +37,12 @@ const flags = {
   tokens: countFlag("tokens of an answer: half as many to half as many more, drawn for each", 32),
   think: countFlag(
     "milliseconds before each request, on average: drawn, and the same both ways",
+    0,
+    0,
+  ),
+  steps: countFlag(
+    "milliseconds that each step takes of an engine that waits instead of computing, so that " +
+      "nothing but HTTP and the client use the processor; 0 is the model's own engine",
     0,
     0,
   ),
@@ -72,7 +81,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const options = engineOptions(settings, most);
   const side = await openTextSide(options.modelPath, "text");
   const context = Math.max(options.contextLength ?? 0, settings.prompt + 2 * settings.tokens);
-  const engine = await startEngine({ ...options, contextLength: context });
+  const engine = await engineOf({ ...options, contextLength: context }, settings.steps);
   const watched = new WatchedEngine(engine);
   const model = { engine: watched, ...side };
   // As `serve` does by default, but for where the lines of the log go.
@@ -83,7 +92,7 @@ async function measure(settings: Settings<typeof flags>, io: CliIo): Promise<voi
   const client = new Worker(new URL("./_http_client.ts", import.meta.url), { type: "module" });
   const { adapter, kv } = engine.info;
   const report = new Report(io, "http", {
-    device: adapter.description,
+    device: settings.steps > 0 ? `none, steps of ${settings.steps} ms` : adapter.description,
     model: side.name,
     kv: kv.type,
     prompt: settings.prompt,
@@ -148,6 +157,12 @@ function ask(client: Worker, task: ClientTask): Promise<Done> {
     };
     client.postMessage(task);
   });
+}
+
+/** The model's engine, or one that waits. */
+function engineOf(options: EngineOptions, stepMs: number): Promise<Engine> {
+  if (stepMs === 0) return startEngine(options);
+  return WorkerEngine.start(new Worker(idleWorkerUrl(stepMs), { type: "module" }), options);
 }
 
 /** The requests of a round: the same ones for the same seed. */
@@ -258,6 +273,8 @@ export const { command, run } = defineBenchmark({
     "--think only: without it a stream that is called directly asks again in the moment in which " +
     "a step ends, and so never waits for one, while through HTTP it comes a few milliseconds " +
     "later and waits for a whole step. With pauses of a step or more both come at any time.",
+    "On an adapter that is a CPU, HTTP and the client take their time from the model. --steps says " +
+    "what is left without that.",
   ],
   flags,
   measure,

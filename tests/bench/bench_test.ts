@@ -58,6 +58,17 @@ Deno.test("bench http says what HTTP took of the first token of each request", a
   assert.match(err, /^3 at once: HTTP takes .* % of the tokens a second \(standard error /m);
 });
 
+Deno.test("bench http measures beside an engine that waits instead of computing", async () => {
+  const args = ["--steps", "20", "--streams", "2", "--requests", "1", "--tokens", "4"];
+  const { cases } = await bench("http", ["--model", MODEL, ...args, "--rounds", "1"]);
+  assert.deepEqual(cases.map(({ way }) => way), ["engine", "http"]);
+  for (const entry of cases) {
+    assert.equal(entry["device"], "none, steps of 20 ms");
+    // The step that its prompt has, at least.
+    assert.ok(Number(entry["firstMsMean"]) >= 20 && Number(entry["msP99"]) >= 20);
+  }
+});
+
 Deno.test("bench kernels finds every part of a step", async () => {
   const args = ["--contexts", "20", "--prefills", "9", "--starts", "0,30", "--rounds", "1"];
   const { cases } = await bench("kernels", ["--model", MODEL, ...args]);

@@ -44,6 +44,7 @@ export interface FakeOptions {
   readonly prefillChunk?: number;
   readonly pageSize?: number;
   readonly numPages?: number;
+  readonly vocabSize?: number;
   /** There is a predictor, and it has a table; runs say what settings they had. */
   readonly budgetTable?: BudgetTable | null;
 }
@@ -229,6 +230,7 @@ export function fakeEngine(
     maxSequences = 4,
     prefillChunk = 16,
     pageSize = 8,
+    vocabSize = VOCAB,
     budgetTable = null,
     numPages = maxSequences * Math.ceil(contextLength / pageSize),
   } = options;
@@ -238,7 +240,7 @@ export function fakeEngine(
     model: {
       name: "fake",
       architecture: "fake",
-      vocabSize: VOCAB,
+      vocabSize,
       hiddenSize: 1,
       numLayers: 2,
       numKvHeads: 2,
