@@ -49,7 +49,7 @@ export function readSideFile<T>(
   const damaged = (problem: string, cause?: unknown) =>
     kind.fail(
       "damaged",
-      `the ${kind.noun} ${path} is damaged: ${problem}. Run ${kind.command} again`,
+      `the ${kind.noun} ${path} is damaged: ${problem}. Make it again with ${kind.command}`,
       cause === undefined ? undefined : { cause },
     );
   const file = openFile(path, kind);
@@ -154,8 +154,8 @@ function checkMetadata(
   if (version !== kind.version) {
     throw kind.fail(
       "wrong_format",
-      `${path} has format version ${quoted(version)}, this program reads ${kind.version}: run ` +
-        `${kind.command} again`,
+      `${path} has format version ${quoted(version)}, this program reads ${kind.version}: make ` +
+        `it again with ${kind.command}`,
     );
   }
   const found = metadata.get("model_fingerprint") ?? "";
@@ -163,7 +163,7 @@ function checkMetadata(
     throw kind.fail(
       "wrong_model",
       `${path} was ${kind.done} for another model (fingerprint ${quoted(found)}, this model has ` +
-        `${quoted(fingerprint)}): run ${kind.command} for this one`,
+        `${quoted(fingerprint)}): make one for this with ${kind.command}`,
     );
   }
 }

@@ -50,7 +50,7 @@ Deno.test("the predictor beside a model is found, unless none is wanted", async 
 });
 
 Deno.test("the predictor of another model, or a large one, is refused by name, else left aside", async () => {
-  const other = /was trained for another model .*: run \.\/run train for this one/;
+  const other = /was trained for another model .*: make one for this with \.\/run train/;
   const large = /parameters, but at most \d+ are allowed: .*--max-parameters/;
   await withPredictor(OTHERS, async (folder) => {
     const { canPredict, notes } = await take(folder);

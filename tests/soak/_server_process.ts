@@ -24,18 +24,14 @@ export interface ServerProcess extends Target, AsyncDisposable {
   end(): Promise<number>;
 }
 
-/**
- * Starts it as a user does, and waits until it answers.
- *
- * @param v8Flags What V8 is told beside what `./run` tells it, separated by commas; for who looks closer.
- */
-export async function startServer(v8Flags?: string): Promise<ServerProcess> {
+/** Starts it as a user does, and waits until it answers. */
+export async function startServer(): Promise<ServerProcess> {
   const folder = await Deno.makeTempDir();
   const child = start([
     ...["serve", ...FLAGS, "--slot-dir", `${folder}/slots`],
     // Full soon: a folder that grows has an index that grows.
     ...["--prefix-dir", `${folder}/prefixes`, "--prefix-dir-size", "16MiB"],
-  ], { env: v8Flags === undefined ? {} : { DENO_V8_FLAGS: v8Flags } });
+  ]);
   const logged: string[] = [];
   let numLines = 0;
   const reading = (async () => {
