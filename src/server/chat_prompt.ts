@@ -4,11 +4,12 @@
  *
  * @module
  */
+import { EncodeError } from "../tokenizer/background_encoder.ts";
 import { type RenderedChat, TemplateError } from "../tokenizer/types.ts";
 import type { RequestContext } from "./answer.ts";
 import { badRequest, cannotCut, contextExceeded, type RequestError } from "./errors.ts";
 import {
-  checkCharacters,
+  checkTextLength,
   fitsContext,
   mostCharacters,
   needTokenizer,
@@ -52,10 +53,19 @@ function renderMessages(
   return template.render(messages, { addGenerationPrompt: body.add_generation_prompt, signal });
 }
 
+/** As much of a conversation as a request asks for. */
+interface CutChat extends RenderedChat {
+  /** Tokens that were left out. */
+  readonly truncated: number;
+  /** Tokens of what stays however it is cut; null where nobody has counted them. */
+  readonly least: number | null;
+}
+
 /**
  * A conversation as text and ids, as much of it as a request asks for.
  *
  * @param cut What it is cut to; null: not at all.
+ * @param fits Whether so many tokens may be left: an error recommends nothing else.
  * @throws {RequestError} 400 for a model without tokenizer or template, and where too little may go.
  * @throws {TemplateError} If the template refuses the messages.
  */
@@ -63,10 +73,13 @@ export async function renderChat(
   body: ChatFields,
   context: Rendering,
   cut: Cut | null,
-): Promise<RenderedChat & { readonly truncated: number }> {
+  fits: (numTokens: number) => boolean,
+): Promise<CutChat> {
   const whole = await renderMessages(body, context);
   const numTokens = whole.ids.length;
-  if (cut === null || numTokens <= cut.limit) return { ...whole, truncated: 0 };
+  if (cut === null || numTokens <= cut.limit) {
+    return { ...whole, truncated: 0, least: null };
+  }
   const shorter = await cutMessages(
     body.messages,
     numTokens,
@@ -74,7 +87,7 @@ export async function renderChat(
     (messages) => renderMessages({ ...body, messages }, context),
   );
   if (shorter.ids !== null) return shorter;
-  throw cannotCut(numTokens, shorter.least, cut.limit, context.model.engine.info.contextLength);
+  throw cannotCut(numTokens, shorter.least, cut.limit, fits(shorter.least));
 }
 
 /** Characters of all messages. */
@@ -95,36 +108,51 @@ export async function chatPromptIds(
   cut: Cut | null,
 ): Promise<PromptIds> {
   const { model, limits } = context;
-  const { contextLength } = model.engine.info;
-  const length = charactersOf(body.messages);
-  const least = leastTokens(needTokenizer(model, param), length);
-  // Before time is spent on what cannot fit.
-  if (cut === null && least > contextLength) throw await tooLong(body, context, least, false);
-  checkCharacters(model, limits, length, param);
-  const { ids, truncated } = await renderChat(body, context, cut);
-  if (!fitsContext(ids.length, contextLength, answerTokens(body))) {
-    throw await tooLong(body, context, ids.length, true);
+  const fits = fitsBeside(body, context);
+  // Before time is spent on all of what cannot fit: advice takes its shortest form at most.
+  await checkTextLength(
+    model,
+    charactersOf(body.messages),
+    { param, cut, limits },
+    (least) => tooLong(body, context, { numTokens: least, exact: false }),
+  );
+  const { ids, truncated, least } = await renderChat(body, context, cut, fits);
+  if (!fits(ids.length)) {
+    throw await tooLong(body, context, { numTokens: ids.length, exact: true, truncated, least });
   }
   return { ids: notEmpty(ids, param), numAdded: 0, param, truncated };
+}
+
+/** Whether so many tokens leave room for the answer. */
+function fitsBeside(body: ChatBody, context: RequestContext): (numTokens: number) => boolean {
+  const { contextLength } = context.model.engine.info;
+  const maxTokens = answerTokens(body);
+  return (numTokens) => fitsContext(numTokens, contextLength, maxTokens);
+}
+
+/** What is known of a conversation that is too long. */
+interface TooLong extends Partial<Pick<CutChat, "truncated" | "least">> {
+  readonly numTokens: number;
+  /** Or it has so many at least. */
+  readonly exact: boolean;
 }
 
 /** 400 for a conversation that leaves no room in the context, with what helps. */
 async function tooLong(
   body: ChatBody,
   context: RequestContext,
-  numTokens: number,
-  exact: boolean,
+  { numTokens, exact, truncated = 0, least: known = null }: TooLong,
 ): Promise<RequestError> {
   const { contextLength } = context.model.engine.info;
   const error = (remedy: string) =>
-    contextExceeded(numTokens, contextLength, param, exact, `${remedy}, or`);
+    contextExceeded(numTokens, contextLength, param, { exact, truncated, remedy });
   // A cut does not lift the bound of characters.
   if (charactersOf(body.messages) > mostCharacters(context.model, context.limits)) {
     return error("Shorten the prompt");
   }
-  const least = await leastOf(body, context, numTokens);
+  const least = known ?? await leastOf(body, context, numTokens);
   if (least === null) return error("Shorten the prompt");
-  if (least >= contextLength) {
+  if (!fitsBeside(body, context)(least)) {
     return error(
       "Leaving out the oldest messages (`truncate_prompt_tokens`) does not help: those that " +
         "always stay (of the system, and the user's last one with what follows it) are too long " +
@@ -132,16 +160,16 @@ async function tooLong(
     );
   }
   // With a number of their own these messages have what room there is.
-  const fits = least <= cutOf(-1, contextLength, answerTokens(body) ?? null).limit;
+  const room = cutOf(-1, contextLength, answerTokens(body) ?? null).limit;
   return error(
     "Shorten the prompt, have its oldest messages left out (`truncate_prompt_tokens`: " +
-      `${fits ? -1 : least})`,
+      `${least <= room ? -1 : least})`,
   );
 }
 
 /**
  * Tokens of what stays of a conversation however it is cut, or fewer where these are too many already;
- * null where the template does not take it.
+ * null where they cannot be told.
  */
 async function leastOf(
   body: ChatBody,
@@ -152,11 +180,12 @@ async function leastOf(
   if (messages === null) return numTokens;
   const { contextLength } = context.model.engine.info;
   const least = leastTokens(needTokenizer(context.model, param), charactersOf(messages));
-  if (least >= contextLength) return least;
+  if (least > contextLength) return least;
   try {
     return (await renderMessages({ ...body, messages }, context)).ids.length;
   } catch (thrown) {
-    if (thrown instanceof TemplateError) return null;
+    // The refusal stands whatever becomes of the advice: "try again" in its place would be wrong.
+    if (thrown instanceof TemplateError || thrown instanceof EncodeError) return null;
     throw thrown;
   }
 }

@@ -62,24 +62,30 @@ const LARGER =
   "these cut it.";
 
 /** What helps where the oldest tokens may go. */
-const CUT = "Shorten the prompt, have its oldest part left out (`truncate_prompt_tokens`: -1), or";
+const CUT = "Shorten the prompt, have its oldest part left out (`truncate_prompt_tokens`: -1)";
 
-/**
- * 400: the prompt leaves no room in the context. Names both numbers, which clients look for.
- *
- * @param remedy What helps beside a larger context.
- */
+/** What is said of a prompt that is too long. */
+export interface Excess {
+  /** Absent: its tokens are known exactly; false: it has so many at least. */
+  readonly exact?: boolean;
+  /** Tokens that were left out of it before they were counted. */
+  readonly truncated?: number;
+  /** What helps beside a larger context, without the ", or" that follows it. */
+  readonly remedy?: string | undefined;
+}
+
+/** 400: the prompt leaves no room in the context. Names both numbers, which clients look for. */
 export function contextExceeded(
   numPromptTokens: number,
   contextLength: number,
   param: string,
-  exact: boolean,
-  remedy = CUT,
+  { exact = true, truncated = 0, remedy = CUT }: Excess = {},
 ): RequestError {
-  const have = exact ? `${numPromptTokens}` : `at least ${numPromptTokens}`;
+  const have = `${exact ? "" : "at least "}${numPromptTokens} tokens` +
+    (truncated > 0 ? ` after ${truncated} were left out` : "");
   return badRequest(
     `This model's maximum context length is ${contextLength} tokens, and one of them must be ` +
-      `left for the answer, but the prompt has ${have} tokens. ${remedy} ${LARGER}`,
+      `left for the answer, but the prompt has ${have}. ${remedy}, or ${LARGER}`,
     {
       param,
       code: "context_length_exceeded",
@@ -89,16 +95,18 @@ export function contextExceeded(
   );
 }
 
-/** 400: what of a chat has to stay has more tokens than the request leaves it. */
+/**
+ * 400: what of a chat has to stay has more tokens than the request leaves it.
+ *
+ * @param fits Whether a request that leaves it so many would be answered.
+ */
 export function cannotCut(
   numPromptTokens: number,
   least: number,
   limit: number,
-  contextLength: number,
+  fits: boolean,
 ): RequestError {
-  const larger = least < contextLength
-    ? `let \`truncate_prompt_tokens\` be ${least} or more.`
-    : LARGER;
+  const larger = fits ? `let \`truncate_prompt_tokens\` be ${least} or more.` : LARGER;
   return badRequest(
     `The prompt has ${numPromptTokens} tokens, and \`truncate_prompt_tokens\` leaves it at most ` +
       `${limit}, but the messages that always stay (those of the system, and the user's last one ` +

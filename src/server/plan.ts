@@ -69,7 +69,7 @@ function roomFor(prompt: PromptIds, engine: Engine, maxTokens: number | undefine
   const { contextLength } = engine.info;
   const numPrompt = prompt.ids.length;
   if (!fitsContext(numPrompt, contextLength, maxTokens)) {
-    throw contextExceeded(numPrompt, contextLength, prompt.param, true);
+    throw contextExceeded(numPrompt, contextLength, prompt.param, { truncated: prompt.truncated });
   }
   return contextLength - numPrompt;
 }

@@ -1,6 +1,6 @@
 /** Turns the prompts of a request into token ids, within bounds. @module */
 import type { RequestLimits } from "./admission/limits.ts";
-import { badRequest, contextExceeded, textTooLong } from "./errors.ts";
+import { badRequest, contextExceeded, type RequestError, textTooLong } from "./errors.ts";
 import type { Prompt } from "./schemas.ts";
 import { encodeTexts, leastTokens, type ServedModel } from "./served_model.ts";
 import { type Cut, cutIds } from "./truncation.ts";
@@ -77,21 +77,19 @@ export function fitsContext(
   return maxTokens === 0 ? numPrompt <= contextLength : numPrompt < contextLength;
 }
 
-/** Refuses early a text that cannot fit, before time is spent on tokenizing it. */
-function checkTextLength(
+/**
+ * Refuses early a text that cannot fit, before time is spent on tokenizing all of it.
+ *
+ * @param refusal What to throw where it has too many tokens: so many at least.
+ */
+export async function checkTextLength(
   model: ServedModel,
-  limits: RequestLimits,
   length: number,
-  param: string,
-  cut: Cut | null,
-): void {
+  { param, cut, limits }: Pick<PromptOptions, "param" | "cut" | "limits">,
+  refusal: (least: number) => RequestError | Promise<RequestError>,
+): Promise<void> {
   const least = leastTokens(needTokenizer(model, param), length);
-  const { contextLength } = model.engine.info;
-  if (cut === null && least > contextLength) {
-    // A cut does not lift the bound of characters.
-    const remedy = length > mostCharacters(model, limits) ? "Shorten the prompt, or" : undefined;
-    throw contextExceeded(least, contextLength, param, false, remedy);
-  }
+  if (cut === null && least > model.engine.info.contextLength) throw await refusal(least);
   checkCharacters(model, limits, length, param);
 }
 
@@ -134,16 +132,21 @@ function givenIds(prompt: readonly number[], model: ServedModel, options: Prompt
   const { contextLength, model: { vocabSize } } = model.engine.info;
   // Before each of them is looked at.
   if (cut === null && prompt.length > contextLength) {
-    throw contextExceeded(prompt.length, contextLength, param, true);
+    throw contextExceeded(prompt.length, contextLength, param);
   }
   checkIds(prompt, vocabSize, param);
   return { ids: notEmpty(prompt, param), numAdded: 0, param };
 }
 
 async function textIds(prompt: string, model: ServedModel, options: PromptOptions) {
-  const { param, addBos, parseSpecial, limits, signal, cut } = options;
+  const { param, addBos, parseSpecial, limits, signal } = options;
   const tokenizer = needTokenizer(model, param);
-  checkTextLength(model, limits, prompt.length, param, cut);
+  await checkTextLength(model, prompt.length, options, (least) => {
+    // A cut does not lift the bound of characters.
+    const remedy = prompt.length > mostCharacters(model, limits) ? "Shorten the prompt" : undefined;
+    const { contextLength } = model.engine.info;
+    return contextExceeded(least, contextLength, param, { exact: false, remedy });
+  });
   const part = { text: prompt.toWellFormed(), parseSpecial, addBos };
   const [ids = []] = await encodeTexts(model, tokenizer, [part], signal);
   const added = addBos && tokenizer.addsBos && ids[0] === tokenizer.bosId;

@@ -73,7 +73,8 @@ export async function applyTemplate(context: RequestContext): Promise<Response> 
   const body = parseBody(applyTemplateSchema, raw);
   checkCharacters(context.model, context.limits, charactersOf(body.messages), "messages");
   const cut = cutAsked(body, context.model.engine.info.contextLength, null);
-  const { text, truncated } = await renderChat(body, context, cut);
+  // Nothing is to follow the prompt: the context does not bound it.
+  const { text, truncated } = await renderChat(body, context, cut, () => true);
   return jsonAnswer({
     prompt: text,
     ...(cut === null ? {} : { truncated_prompt_tokens: truncated }),

@@ -118,9 +118,12 @@ interface Rendered {
   readonly ids: readonly number[];
 }
 
-/** A conversation that was cut, or the reason why it could not be. */
+/**
+ * A conversation that was cut, or the reason why it could not be: `least` are the tokens of its
+ * shortest form, null where that was not rendered.
+ */
 export type CutMessages<R extends Rendered> =
-  | R & { readonly truncated: number }
+  | R & { readonly truncated: number; readonly least: number | null }
   | { readonly ids: null; readonly least: number };
 
 /** Renderings of a conversation that a good cut is looked for with, besides that of all of it. */
@@ -145,6 +148,7 @@ export async function cutMessages<R extends Rendered>(
   const most = numTokens - tokensToDrop(numTokens, cut);
   let found: R | null = null;
   let tried: R | null = null;
+  let least: number | null = null;
   // The later it begins, the fewer tokens it has.
   let [low, high] = [0, points.length];
   let next = likelyPoint(messages, points, most / numTokens);
@@ -152,6 +156,7 @@ export async function cutMessages<R extends Rendered>(
     // When many were tried in vain the last one is sure to tell.
     const at = renders < MOST_RENDERS ? Math.min(Math.max(next, low), high - 1) : high - 1;
     tried = await render(messagesFrom(messages, points[at]!));
+    if (at === points.length - 1) least = tried.ids.length;
     if (tried.ids.length <= most) [found, high] = [tried, at];
     else low = at + 1;
     // The likely one is mostly right, or one beside it.
@@ -160,8 +165,8 @@ export async function cutMessages<R extends Rendered>(
   // Where no form is short enough the shortest was the last to be tried: without the step of the
   // cut it may do.
   if (tried !== null && tried.ids.length <= cut.limit) found ??= tried;
-  if (found !== null) return { ...found, truncated: numTokens - found.ids.length };
-  return { ids: null, least: tried?.ids.length ?? numTokens };
+  if (found !== null) return { ...found, truncated: numTokens - found.ids.length, least };
+  return { ids: null, least: least ?? numTokens };
 }
 
 /** The first point from which on there is at most a share of the conversation, by characters. */

@@ -4,6 +4,7 @@ import { type App, type AppOptions, createApp, type ServedModel } from "../../sr
 import type { ConnectionLimits } from "../../src/server/listener/listener.ts";
 import { openApiDocument } from "../../src/server/openapi/document.ts";
 import { serve } from "../../src/server/serve.ts";
+import type { ChatTemplate } from "../../src/tokenizer/types.ts";
 import { FakeEngine, type FakeEngineOptions, FakeTemplate, FakeTokenizer } from "./_fake.ts";
 
 export const SERVED_NAME = "tiny";
@@ -93,6 +94,8 @@ export interface FakeServerOptions extends FakeEngineOptions {
   readonly addsBos?: boolean;
   readonly idsOnly?: boolean;
   readonly noTemplate?: boolean;
+  /** Instead of the one that writes roles and contents. */
+  readonly template?: ChatTemplate;
   readonly connections?: ConnectionLimits;
 }
 
@@ -100,7 +103,7 @@ export interface FakeServerOptions extends FakeEngineOptions {
 export async function openFakeServer(options: FakeServerOptions = {}) {
   const engine = new FakeEngine(options);
   const tokenizer = new FakeTokenizer(options.addsBos ?? false);
-  const template = new FakeTemplate(tokenizer);
+  const template = options.template ?? new FakeTemplate(tokenizer);
   const server = await openServer(
     {
       engine,

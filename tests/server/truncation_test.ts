@@ -8,6 +8,8 @@ import {
   messagesFrom,
   tokensToDrop,
 } from "../../src/server/truncation.ts";
+import { EncodeError } from "../../src/tokenizer/background_encoder.ts";
+import { TemplateError } from "../../src/tokenizer/types.ts";
 import { withTestEngine } from "./_engine.ts";
 import { BOS_ID, FakeTemplate, FakeTokenizer } from "./_fake.ts";
 import { openFakeServer } from "./_server.ts";
@@ -82,7 +84,12 @@ Deno.test("as few messages go as will do", async () => {
     // Pairs of messages go, and the last pair cannot.
     const kept = Math.floor(limit / 20) * 20;
     if (kept === 0) assert.deepEqual(found, { ids: null, least: 20 });
-    else assert.deepEqual(found, { ids: ids(kept), truncated: 400 - kept });
+    else {
+      // Known where it was rendered, as it was where nothing else was short enough.
+      const { least } = found;
+      assert.ok(least === 20 || least === null && kept > 20, `${least}`);
+      assert.deepEqual(found, { ids: ids(kept), truncated: 400 - kept, least });
+    }
     assert.ok(renders <= 4, `${renders} renders`);
   }
   // The step of the cut asks for more than can go; what can is enough.
@@ -92,7 +99,7 @@ Deno.test("as few messages go as will do", async () => {
     { limit: 70, step: 50 },
     (kept) => Promise.resolve({ ids: ids(40 * kept.length) }),
   );
-  assert.deepEqual(found, { ids: ids(40), truncated: 40 });
+  assert.deepEqual(found, { ids: ids(40), truncated: 40, least: 40 });
 });
 
 Deno.test("a conversation of very uneven messages is rendered a few times, and cut to what fits", async () => {
@@ -189,6 +196,7 @@ Deno.test("a prompt that is still too long after the cut is refused as any other
   const error = await postFailing(server, "/v1/completions", body, 400);
   assert.equal(error.code, "context_length_exceeded");
   assert.equal(error.n_prompt_tokens, 80);
+  assert.match(error.message, /the prompt has 80 tokens after 20 were left out\./);
 });
 
 Deno.test("POST /v1/chat/completions leaves out the oldest messages", async () => {
@@ -260,6 +268,127 @@ Deno.test("POST /apply-template leaves out what a chat does", async () => {
   const narrow = { messages, truncate_prompt_tokens: 20 };
   const error = await postFailing(server, "/apply-template", narrow, 400);
   assert.equal(error.param, "truncate_prompt_tokens");
+  // What stays does not fit the context, which does not bound it here.
+  const large = { messages: [...messages, { role: "user", content: "u".repeat(130) }] };
+  const number = (await new FakeTemplate(new FakeTokenizer()).render(
+    [messages[0], large.messages.at(-1)] as Messages,
+  )).ids.length;
+  assert.ok(number > 128);
+  for (const asked of [-1, 100]) {
+    const body = { ...large, truncate_prompt_tokens: asked };
+    const { message } = await postFailing(server, "/apply-template", body, 400);
+    assert.match(message, new RegExp(`let .truncate_prompt_tokens. be ${number} or more\\.$`));
+    const chat = await postFailing(server, "/v1/chat/completions", body, 400);
+    assert.match(chat.message, /Shorten them, or start the server with a larger --context/);
+  }
+  const shown = await template({ ...large, truncate_prompt_tokens: number });
+  assert.ok(shown.truncated_prompt_tokens! > 0);
+});
+
+/** Renders as the fake one until its queue is full, and counts. */
+class CountingTemplate extends FakeTemplate {
+  renders = 0;
+  /** What renderings fail with after so many. */
+  failure: { readonly after: number; readonly error: Error } | null = null;
+
+  override render(...given: Parameters<FakeTemplate["render"]>) {
+    if (this.failure !== null && this.renders >= this.failure.after) {
+      return Promise.reject(this.failure.error);
+    }
+    this.renders++;
+    return super.render(...given);
+  }
+}
+
+Deno.test("a chat that can never fit is told so also where the advice cannot be found out", async () => {
+  const template = new CountingTemplate(new FakeTokenizer());
+  await using server = await openFakeServer({ contextLength: 128, template });
+  const chat = (length: number) => ({
+    messages: [
+      { role: "user", content: "u".repeat(length) },
+      { role: "assistant", content: "a" },
+      { role: "user", content: "u" },
+    ],
+  });
+  for (
+    const error of [
+      new EncodeError("busy", "many wait"),
+      new EncodeError("timeout", "too slow"),
+      new TemplateError("unavailable", "nobody renders"),
+      new TemplateError("raised", "roles must alternate"),
+    ]
+  ) {
+    // Known by its characters, before anything is rendered; and only by rendering it.
+    for (const [length, after] of [[1500, 0], [200, 1]] as const) {
+      template.renders = 0;
+      template.failure = { after, error };
+      const refused = await postFailing(server, "/v1/chat/completions", chat(length), 400);
+      assert.equal(refused.code, "context_length_exceeded");
+      assert.match(refused.message, /tokens\. Shorten the prompt, or start the server/);
+      assert.equal(template.renders, after);
+    }
+  }
+  // What could fit is to come again.
+  template.failure = { after: 0, error: new EncodeError("busy", "many wait") };
+  await postFailing(server, "/v1/chat/completions", chat(20), 429);
+});
+
+Deno.test("a chat that is cut is rendered eight times at most, also where it is refused", async () => {
+  const template = new CountingTemplate(new FakeTokenizer());
+  await using server = await openFakeServer({ contextLength: 128, template });
+  const empty = { role: "user", content: "" };
+  let most = 0;
+  // Of a few hundred messages without text the last one alone leaves no room beside it.
+  for (const numMessages of [3, 40, 290]) {
+    for (const characters of [36, 37, 38]) {
+      const last = { role: "user", content: "\u5b57".repeat(characters) };
+      const messages = [...Array.from({ length: numMessages }, () => empty), last];
+      for (const asked of [-1, 100, 128, 200, 500]) {
+        template.renders = 0;
+        await (await post(server, "/v1/chat/completions", {
+          messages,
+          truncate_prompt_tokens: asked,
+        })).body?.cancel();
+        most = Math.max(most, template.renders);
+      }
+    }
+  }
+  assert.equal(most, 8);
+});
+
+Deno.test("an answer of no tokens leaves a chat the whole context, and advice says so", async () => {
+  await using server = await openFakeServer({ contextLength: 128 });
+  const user = (content: string) => ({ role: "user", content });
+  const around = (await new FakeTemplate(new FakeTokenizer()).render(
+    [user("")] as Messages,
+  )).ids.length;
+  const path = "/v1/chat/completions";
+  for (
+    const [maxTokens, stays, helps] of [[0, 128, true], [0, 129, false], [1, 127, true], [
+      1,
+      128,
+      false,
+    ]] as const
+  ) {
+    const messages = [user("u".repeat(150)), user("u".repeat(stays - around))];
+    const body = { messages, max_tokens: maxTokens };
+    const { message } = await postFailing(server, path, body, 400);
+    const { message: cut } = await postFailing(server, path, {
+      ...body,
+      truncate_prompt_tokens: 50,
+    }, 400);
+    if (helps) {
+      assert.match(message, /`truncate_prompt_tokens`: -1\)/);
+      assert.match(cut, new RegExp(`be ${stays} or more\\.$`));
+      for (const asked of [-1, stays]) {
+        const answer = await postChat(server, { ...body, truncate_prompt_tokens: asked });
+        assert.equal(answer.usage.prompt_tokens, stays);
+      }
+    } else {
+      assert.match(message, /does not help/);
+      assert.match(cut, /Shorten them, or start the server with a larger --context/);
+    }
+  }
 });
 
 Deno.test("a conversation that is too long is told what helps, and that does", async () => {
@@ -308,7 +437,14 @@ Deno.test("a conversation that is too long is told what helps, and that does", a
   assert.match(never.message, /Shorten them, or start the server with a larger --context/);
   // The number that was asked for is above the context.
   const above = { messages: [user(90), assistant(20), user(100)], truncate_prompt_tokens: 500 };
-  assert.deepEqual(advice(await refusal(above)), { truncate_prompt_tokens: 117 });
+  const cut = await refusal(above);
+  assert.deepEqual(advice(cut), { truncate_prompt_tokens: 117 });
+  assert.match(cut, /the prompt has \d+ tokens\. /);
+  // Some go, and what is left is too long all the same.
+  const between = [user(90), assistant(20), user(10), assistant(3), user(100)];
+  const some = await refusal({ messages: between, truncate_prompt_tokens: 150 });
+  assert.deepEqual(advice(some), { truncate_prompt_tokens: 117 });
+  assert.match(some, /the prompt has 147 tokens after 127 were left out\. /);
 
   // A cut would be refused too: for the characters of all, or by the template.
   for (

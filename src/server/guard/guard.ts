@@ -27,7 +27,8 @@ export const PUBLIC_PATHS: ReadonlySet<string> = new Set([
 
 /**
  * Routes without a key: a browser, which cannot send one, shows the description of the others. It is
- * the same wherever this version runs, but for routes that were switched off.
+ * the same wherever this version runs, but for routes that were switched off, and for those that need
+ * a `--slot-dir`: it tells whether there is one.
  */
 export const KEYLESS_PATHS: ReadonlySet<string> = new Set([
   ...PUBLIC_PATHS,

@@ -27,7 +27,7 @@ export interface RouteBody {
   readonly fields: Readonly<Record<string, string>>;
   /** Absent: the body must be there. */
   readonly optional?: boolean;
-  /** Absent where the example of the route has none. */
+  /** Absent: the example is sent without a body. */
   readonly example?: object;
 }
 
@@ -122,7 +122,9 @@ export const ROUTES: readonly RouteDescription[] = [
     path: "/apply-template",
     tag: "Text",
     summary: "messages to the prompt that the model's template makes of them",
-    details: "It is the prompt of a chat with this body, but that none is too long here.",
+    details:
+      "It is the prompt of a chat with this body, but that it may have more tokens than the " +
+      "context here. Its characters have their bound here too.",
     body: {
       schema: applyTemplateSchema,
       fields: described.APPLY_TEMPLATE,
