@@ -29,7 +29,7 @@ Deno.test("the tasks start the commands as ./run does", () => {
         `deno run -q --no-prompt ${v8}-P=${set} main.ts ${name}`,
     );
   }
-  assert.match(RUN, /^set_name=cli\ncase \$1 in\n  serve \| bench\)\n    set_name=\$1\n/m);
+  assert.match(RUN, /^set_name=cli\ncase \$1 in\n {2}serve \| bench\)\n {4}set_name=\$1\n/m);
   assert.match(RUN, /exec "\$deno" run -q --no-prompt "-P=\$set_name" /);
 });
 
