@@ -28,6 +28,7 @@ const ON_DISK = { hostBytes: 0, diskDir: "/spill" } as const;
 function open(
   tiers: Partial<TierOptions>,
   stepped: (parts: EngineParts, step: number) => unknown = () => {},
+  files = new MemoryFiles(),
 ): Promise<TestEngine> {
   let step = 0;
   return openEngine(
@@ -39,7 +40,7 @@ function open(
       tiers: { ...DEFAULT_TIERS, prefixCache: false, ...tiers },
     },
     (parts) => ({ decoded: () => stepped(parts, ++step) }),
-    { files: new MemoryFiles() },
+    { files },
   );
 }
 
@@ -165,6 +166,50 @@ Deno.test("decode steps wait for rows that are not on the device, unless these w
     const { waitedMs, waitedSteps } = await feed(opened, { ...FEW, ...kv }, steps);
     assert.equal(waitedSteps, waited, JSON.stringify(kv));
     assert.equal(waitedMs > 0, waited > 0);
+  }
+});
+
+Deno.test("decode steps wait for the keys that exact scores read", async () => {
+  const files = new MemoryFiles();
+  const read = files.read.bind(files);
+  let isSlow = false;
+  let sleptMs = 0;
+  files.read = (handle, out, position) => {
+    // Chosen rows are read head by head: what is larger is read to be scored.
+    if (isSlow && out.length > 32 * ROW) {
+      const began = performance.now();
+      while (performance.now() - began < 2);
+      sleptMs += performance.now() - began;
+    }
+    return read(handle, out, position);
+  };
+  // From the first step on, or the prompt's own reads would be slow.
+  await using opened = await open({ ...onDevice(4), ...ON_DISK }, () => isSlow = true, files);
+  const { waitedMs, waitedSteps } = await feed(opened, { ...FEW, policy: "oracle" }, 5);
+  assert.equal(waitedSteps, 5);
+  assert.ok(sleptMs >= 4 * 3 * 2, `${sleptMs} ms`);
+  assert.ok(waitedMs >= sleptMs, `waited ${waitedMs} ms for reads of ${sleptMs} ms`);
+});
+
+Deno.test("keys that are read of a prefix below the device, for what is kept of each row, count", async () => {
+  for (
+    const [policy, keys] of [
+      ["dense", 0],
+      ["streaming", 0],
+      // Of the block that has no page.
+      ["loki", 0.5],
+      ["quest", 0.5],
+    ] as const
+  ) {
+    await using opened = await open({ ...onDevice(4), prefixCache: true });
+    const { engine } = opened;
+    const ask = () => generate(engine, TEXT.slice(0, NUM_PROMPT), 1, { kv: { ...FEW, policy } });
+    await ask();
+    const before = (await engine.stats()).totals.moved.hostToDevice;
+    assert.equal((await ask()).cachedTokens, 128);
+    const after = (await engine.stats()).totals.moved.hostToDevice;
+    // Three of the four blocks get pages; all four pass through for the rest of the prompt.
+    assert.equal((after - before) / BLOCK, 3 + 4 + keys, policy);
   }
 });
 

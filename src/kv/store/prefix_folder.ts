@@ -17,6 +17,7 @@ import {
 } from "./block_file.ts";
 import { StoreFolderError } from "./errors.ts";
 import type { FileOps } from "./file_ops.ts";
+import { OldestFirst } from "./oldest_first.ts";
 import { type BlockSizes, HEADER_BYTES } from "./sizes.ts";
 import { isMissing, reasonOf, whyNoFolder } from "./spill_folder.ts";
 
@@ -36,6 +37,8 @@ const BLOCKS_PER_LOOK = 256;
 const CAP_PER_LOOK = 1 / 8;
 /** Part of a large folder that is saved before: a look takes as long as it has files. */
 const FOLDER_PER_LOOK = 1 / 64;
+/** Files that others have used since, of those that a save asks for their time: it is to be short. */
+const USED_SINCE = 1024;
 
 /** Room for the prefix folder, in bytes. */
 export const DEFAULT_PREFIX_BYTES = 16 * 2 ** 30;
@@ -240,24 +243,30 @@ export class PrefixFolder {
     }
   }
 
-  /** Removes the files used longest ago until so many more bytes fit. */
+  /**
+   * Removes the files used longest ago until so many more bytes fit. Each file is asked for its time
+   * once at most, and no more than {@linkcode USED_SINCE} that are found to have been used since and
+   * stay: then the oldest of those goes, though one that was not asked may be older.
+   */
   #makeRoom(bytes: number, keep: string): void {
+    if (this.#bytes + bytes <= this.#most) return;
+    const unasked = new OldestFirst();
+    for (const [key, { usedMs }] of this.#known) if (key !== keep) unasked.put(key, usedMs);
+    // Others have used these since: their times are right now.
+    const asked = new OldestFirst();
     while (this.#bytes + bytes > this.#most) {
-      let oldest: string | null = null;
-      let usedMs = Infinity;
-      for (const [key, known] of this.#known) {
-        if (key === keep || known.usedMs >= usedMs) continue;
-        oldest = key;
-        usedMs = known.usedMs;
-      }
+      const isKnown = asked.size >= USED_SINCE || asked.oldestMs < unasked.oldestMs;
+      const oldest = (isKnown ? asked : unasked).take();
       if (oldest === null) return;
       const path = this.#pathOf(oldest);
       try {
-        const { size, mtimeMs } = this.#files.state(path);
-        if (mtimeMs >= usedMs + MS_APART) {
-          // Another process has used it since.
-          this.#note(oldest, { size, usedMs: mtimeMs });
-          continue;
+        if (!isKnown) {
+          const { size, mtimeMs } = this.#files.state(path);
+          if (mtimeMs >= this.#known.get(oldest)!.usedMs + MS_APART) {
+            this.#note(oldest, { size, usedMs: mtimeMs });
+            asked.put(oldest, mtimeMs);
+            continue;
+          }
         }
         this.#files.remove(path);
       } catch (error) {

@@ -67,8 +67,65 @@ Deno.test("a full prefix folder is looked at for what is new in it, and for what
   for (let number = 0; number < 1024; number++) save(folder, numBlocks + number);
   assert.ok(files.bytes <= numBlocks * SAVED_BYTES);
   assert.ok(files.numLists <= 4, `${files.numLists} lists`);
-  // One for each block that made way; some may be asked for twice.
+  // One for each block that made way, and the blocks that it does not know yet at each look.
   assert.ok(files.numStates <= 2048, `${files.numStates} states`);
+});
+
+Deno.test("a save into a full prefix folder whose files others have all used is short", () => {
+  const files = new CountingFiles();
+  const bytes = new Uint8Array(SAVED_BYTES);
+  const numBlocks = 40_000;
+  for (let number = 0; number < numBlocks; number++) {
+    files.contents.set(`/prefix/${keyOf(number)}.kv`, { bytes, mtimeMs: 1e12 });
+  }
+  const folder = openFolder(files, numBlocks);
+  const other = openFolder(files, numBlocks);
+  for (let number = 0; number < numBlocks; number++) other.touch(keyOf(number), 0);
+  const began = performance.now();
+  // By then each file was asked for its time.
+  for (let number = 0; number < 40; number++) {
+    files.numStates = 0;
+    save(folder, numBlocks + number);
+    assert.ok(files.numStates <= 1025, `${files.numStates} states`);
+    assert.ok(files.bytes <= numBlocks * SAVED_BYTES);
+  }
+  // Passes over all files for each that was used would take more than ten times as long.
+  const ms = performance.now() - began;
+  assert.ok(ms < 3000, `${ms} ms`);
+  // Now it knows: whatever goes is asked for once.
+  files.numStates = 0;
+  save(folder, numBlocks + 40);
+  assert.ok(files.numStates <= 1, `${files.numStates} states`);
+});
+
+Deno.test("of blocks that another process has used since the oldest makes way", () => {
+  const files = new MemoryFiles();
+  const folder = openFolder(files, 4);
+  for (let number = 0; number < 4; number++) save(folder, number);
+  const hour = 3_600_000;
+  const now = Date.now();
+  // All used since, and not in the order in which they were saved.
+  for (const [number, hours] of [3, 1, 4, 2].entries()) {
+    files.contents.get(`/prefix/${keyOf(number)}.kv`)!.mtimeMs = now + hours * hour;
+  }
+  for (const [number, left] of [[4, [0, 2, 3, 4]], [5, [0, 2, 3, 5]]] as const) {
+    save(folder, number);
+    const found = [0, 1, 2, 3, 4, 5].filter((each) => folder.has(keyOf(each)));
+    assert.deepEqual(found, left);
+  }
+});
+
+Deno.test("a block that another process has removed is not there at the next look, and saved again", () => {
+  const files = new MemoryFiles();
+  const folder = openFolder(files, 64);
+  save(folder, 0);
+  openFolder(files, 64).drop(keyOf(0));
+  // An eighth of the cap.
+  for (let number = 1; number <= 9; number++) save(folder, number);
+  assert.ok(!folder.has(keyOf(0)));
+  save(folder, 0);
+  assert.ok(folder.has(keyOf(0)));
+  assert.ok(openFolder(files, 64).has(keyOf(0)));
 });
 
 Deno.test("processes that share a prefix folder keep it near its cap together", () => {
