@@ -3,6 +3,7 @@ import type { KvRequest } from "../../src/butler/settings.ts";
 import type { MovedBytes } from "../../src/kv/moves.ts";
 import type { EngineTotals } from "../../src/engine/totals.ts";
 import type { EngineParts } from "../../src/engine/create.ts";
+import { Transit } from "../../src/engine/offload/transit.ts";
 import { DEFAULT_TIERS, type TierOptions } from "../../src/engine/types.ts";
 import { assert } from "std-testing";
 import { MemoryFiles } from "../kv/store/_memory_files.ts";
@@ -237,4 +238,30 @@ Deno.test("what a sequence moved before it was given up counts", async () => {
   const { moved } = (await opened.engine.stats()).totals;
   const { stored, passed } = PREFILL;
   assertMoved(moved, [stored, passed + 3 * 2, stored, passed + 3 * 2]);
+});
+
+Deno.test("what a step fetched before it failed counts as fetched too", async () => {
+  const { throttle } = Transit.prototype;
+  let isFailing = false;
+  Transit.prototype.throttle = function (bytes) {
+    // Its blocks are sent by now.
+    if (isFailing) return Promise.reject(new Error("the next one cannot be read"));
+    return throttle.call(this, bytes);
+  };
+  try {
+    await using opened = await open(
+      { ...onDevice(4), ...ON_DISK },
+      (_, step) => isFailing = step === 3,
+    );
+    const kv: KvRequest = { ...FEW, policy: "dense" };
+    const answer = await run(opened.engine, request(TEXT.slice(0, NUM_PROMPT), 30, { kv }));
+    assert.match(answer.error?.message ?? "", /the next one cannot be read/);
+    const { moved, bytes } = (await opened.engine.stats()).totals;
+    // Two blocks a step, also in the fourth, which sends those of each layer and fails in each.
+    const passed = 4 * 2;
+    assert.equal(bytes, passed * BLOCK);
+    assert.equal(moved.hostToDevice, PREFILL.passed * BLOCK + bytes);
+  } finally {
+    Transit.prototype.throttle = throttle;
+  }
 });

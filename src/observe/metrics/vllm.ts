@@ -60,7 +60,7 @@ export function vllmMetrics(modelName: string): MetricGroup & Sink {
   const promptTokens = set.counter(
     "vllm:prompt_tokens_total",
     "Prompt tokens, found ones included, of a prompt as a whole when the first token of its answer " +
-      "comes: those that are given up before never count",
+      "comes: those that are given up before, or only scored (max_tokens 0), never count",
   );
   const generated = set.counter("vllm:generation_tokens_total", "Tokens that were generated");
   const success = set.counter("vllm:request_success_total", "Sequences that ended", [
